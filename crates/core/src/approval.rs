@@ -1,0 +1,667 @@
+//! Approval requests: one question about one digest, and the votes cast on it.
+//!
+//! ```text
+//! pending ─▶ approved ─▶ redeemed
+//!    │           └─────▶ void | expired
+//!    └─▶ denied | expired | cancelled | void
+//! ```
+//!
+//! Terminal states have no exit (I5). *Expired* is never written by whoever waits: every reader decides it from the
+//! record and the time, so that a stopped sweeper keeps nothing alive.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::entity::EntityRef;
+use crate::id::{ApprovalId, DecisionId, SessionId, TokenId};
+use crate::time::Timestamp;
+
+/// A rule that asks, as it was shown to the people asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskingRule {
+    /// The policy id of the liftable forbid.
+    pub id: String,
+    /// How many distinct persons must approve.
+    pub quorum: u32,
+    /// Why the rule exists, in its author's words.
+    pub reason: Option<String>,
+}
+
+/// What one person said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Yes, to exactly this.
+    Approve,
+    /// No. One from an eligible person ends the request.
+    Deny,
+}
+
+/// One person's vote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vote {
+    /// The canonical human; accounts do not vote, persons do.
+    pub person: EntityRef,
+    /// The account that was used: issuer and subject.
+    pub account: String,
+    /// What was said.
+    pub verdict: Verdict,
+    /// The asking rules that the person was eligible for when voting.
+    pub rules: BTreeSet<String>,
+    /// The digest that was shown.
+    pub digest: Digest,
+    /// The digest of everything that was shown.
+    pub view: Digest,
+    /// The person's words: a stranger's text.
+    pub comment: String,
+    /// When, by the server's clock.
+    pub at: Timestamp,
+}
+
+/// Why a request became void.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+pub enum VoidCause {
+    /// A person took an approving vote back after the quorum was met.
+    Withdrawn {
+        /// Who.
+        by: EntityRef,
+    },
+    /// An eligible person denied after the quorum was met.
+    Denied {
+        /// Who.
+        by: EntityRef,
+    },
+    /// The session it belongs to is over.
+    SessionOver,
+    /// The policies now ask another question about the same action.
+    ConditionsChanged,
+}
+
+/// What a request is, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+enum Written {
+    Pending,
+    Approved { at: Timestamp },
+    Denied { at: Timestamp, by: EntityRef },
+    Cancelled { at: Timestamp, by: EntityRef },
+    Void { at: Timestamp, why: VoidCause },
+    Redeemed { at: Timestamp, by: Spender },
+}
+
+/// What spent an approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spender {
+    /// The redeem of a capability.
+    Capability(TokenId),
+    /// An ALLOW that was answered without a capability.
+    Decision(DecisionId),
+}
+
+/// What a request is at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApprovalState {
+    /// Waiting for votes.
+    Pending,
+    /// Every rule that asks is met; usable until it expires.
+    Approved,
+    /// Ended by one eligible deny.
+    Denied {
+        /// Who denied.
+        by: EntityRef,
+    },
+    /// Time ran out, before or after the quorum was met. Nobody said no.
+    Expired,
+    /// Taken back by whoever asked.
+    Cancelled {
+        /// Who cancelled.
+        by: EntityRef,
+    },
+    /// No longer good for anything.
+    Void {
+        /// Why.
+        why: VoidCause,
+    },
+    /// Spent.
+    Redeemed {
+        /// By what.
+        by: Spender,
+    },
+}
+
+impl ApprovalState {
+    /// The one word for it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Denied { .. } => "denied",
+            Self::Expired => "expired",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Void { .. } => "void",
+            Self::Redeemed { .. } => "redeemed",
+        }
+    }
+
+    /// Whether there is no way out of it.
+    #[must_use]
+    pub const fn is_terminal(&self) -> bool {
+        !matches!(self, Self::Pending | Self::Approved)
+    }
+}
+
+/// Why a request refused what was tried on it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApprovalError {
+    /// It is in a state in which this cannot happen.
+    #[error("the approval request is {0}; ask again with a new request if the action is still wanted")]
+    State(&'static str),
+    /// The vote names another digest than the request's.
+    #[error("the vote names another action's digest; read the request again and vote on what it shows")]
+    StaleDigest,
+    /// The vote names another view than the one shown now.
+    #[error("what the request shows has changed since it was read; read it again and vote on what it shows")]
+    StaleView,
+    /// The person is part of the question.
+    #[error("{0} asked, operates, owns or enforces this action and cannot answer for it; another person must")]
+    Excluded(EntityRef),
+    /// No policy lets the person answer any of the rules that ask.
+    #[error("no policy lets {0} answer for this action; `countersign approvals show` lists who can")]
+    NotEligible(EntityRef),
+    /// The person has said the same already.
+    #[error("{0} has already voted; a person counts once")]
+    AlreadyVoted(EntityRef),
+    /// There is no vote to take back.
+    #[error("{0} has no vote on this request")]
+    NoVote(EntityRef),
+}
+
+/// An approval request as it stands in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// Its id.
+    pub id: ApprovalId,
+    /// The canonical text of the action that is asked about: the bytes that people are shown (I3).
+    pub action: String,
+    /// Their SHA-256.
+    pub digest: Digest,
+    /// The digest of everything shown: action, rules, justification, purpose.
+    pub view: Digest,
+    /// The session it dies with.
+    pub session: SessionId,
+    /// The principal of the action.
+    pub principal: EntityRef,
+    /// Who put the question.
+    pub asked_by: EntityRef,
+    /// Why, in the asker's words: a stranger's text.
+    pub justification: String,
+    /// The purpose of the session when the question was put.
+    pub purpose: String,
+    /// The rules that ask.
+    pub rules: Vec<AskingRule>,
+    /// The bundle that asked.
+    pub bundle: Digest,
+    /// Who can never answer. It only grows (I2).
+    pub excluded: BTreeSet<EntityRef>,
+    /// When the question was put.
+    pub created_at: Timestamp,
+    /// How long people have to answer, and how long an approval then stays usable.
+    pub ttl_millis: u64,
+    expires_at: Timestamp,
+    votes: Vec<Vote>,
+    #[serde(flatten)]
+    written: Written,
+}
+
+/// What is needed to put a question.
+#[derive(Debug, Clone)]
+pub struct Asking {
+    /// The canonical text of the action.
+    pub action: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// The session.
+    pub session: SessionId,
+    /// The principal.
+    pub principal: EntityRef,
+    /// The caller that asks.
+    pub asked_by: EntityRef,
+    /// Its justification.
+    pub justification: String,
+    /// The session's purpose.
+    pub purpose: String,
+    /// The rules that ask; never empty.
+    pub rules: Vec<AskingRule>,
+    /// The bundle that asks.
+    pub bundle: Digest,
+    /// Who can never answer.
+    pub excluded: BTreeSet<EntityRef>,
+    /// How long people have.
+    pub ttl: Duration,
+}
+
+/// How far one rule is from being met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// The rule.
+    pub rule: String,
+    /// How many distinct persons it wants.
+    pub quorum: u32,
+    /// Who counts for it.
+    pub persons: BTreeSet<EntityRef>,
+}
+
+impl Tally {
+    /// Whether the quorum is met. A quorum of zero is never met: nobody has answered.
+    #[must_use]
+    pub fn met(&self) -> bool {
+        self.quorum > 0 && u32::try_from(self.persons.len()).unwrap_or(u32::MAX) >= self.quorum
+    }
+}
+
+impl Approval {
+    /// Puts the question.
+    #[must_use]
+    pub fn ask(id: ApprovalId, asking: Asking, now: Timestamp) -> Self {
+        let Asking {
+            action,
+            digest,
+            session,
+            principal,
+            asked_by,
+            justification,
+            purpose,
+            rules,
+            bundle,
+            excluded,
+            ttl,
+        } = asking;
+        let mut approval = Self {
+            id,
+            action,
+            digest,
+            view: digest,
+            session,
+            principal,
+            asked_by,
+            justification,
+            purpose,
+            rules,
+            bundle,
+            excluded,
+            created_at: now,
+            ttl_millis: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            expires_at: now.plus(ttl),
+            votes: Vec::new(),
+            written: Written::Pending,
+        };
+        approval.view = approval.view_digest();
+        approval
+    }
+
+    /// The digest of everything that is shown to people. Two requests that look different have different ones.
+    #[must_use]
+    pub fn view_digest(&self) -> Digest {
+        #[derive(Serialize)]
+        struct View<'a> {
+            version: u32,
+            id: ApprovalId,
+            action: &'a str,
+            asked_by: &'a EntityRef,
+            justification: &'a str,
+            purpose: &'a str,
+            rules: &'a [AskingRule],
+            ttl_millis: u64,
+        }
+        let view = View {
+            version: 1,
+            id: self.id,
+            action: &self.action,
+            asked_by: &self.asked_by,
+            justification: &self.justification,
+            purpose: &self.purpose,
+            rules: &self.rules,
+            ttl_millis: self.ttl_millis,
+        };
+        Digest::of(&serde_json_canonicalizer::to_vec(&view).unwrap_or_default())
+    }
+
+    /// What it is at `now`, as far as the request alone can tell. The session's end is the engine's to add.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> ApprovalState {
+        match &self.written {
+            Written::Pending | Written::Approved { .. } if now.reached(self.expires_at) => ApprovalState::Expired,
+            Written::Pending => ApprovalState::Pending,
+            Written::Approved { .. } => ApprovalState::Approved,
+            Written::Denied { by, .. } => ApprovalState::Denied { by: by.clone() },
+            Written::Cancelled { by, .. } => ApprovalState::Cancelled { by: by.clone() },
+            Written::Void { why, .. } => ApprovalState::Void { why: why.clone() },
+            Written::Redeemed { by, .. } => ApprovalState::Redeemed { by: by.clone() },
+        }
+    }
+
+    /// From when on it is expired, if nothing else happens.
+    #[must_use]
+    pub const fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+
+    /// The votes that stand, in the order in which they were cast.
+    #[must_use]
+    pub fn votes(&self) -> &[Vote] {
+        &self.votes
+    }
+
+    /// Who counts for each rule: distinct persons who approved, were eligible for the rule when they voted, are so now, and
+    /// are not excluded now (I2). `rules` are the rules that ask *now*, which need not be those that asked then.
+    pub fn tally(
+        &self,
+        rules: &[AskingRule],
+        excluded: &BTreeSet<EntityRef>,
+        mut eligible: impl FnMut(&str, &EntityRef) -> bool,
+    ) -> Vec<Tally> {
+        rules
+            .iter()
+            .map(|rule| Tally {
+                rule: rule.id.clone(),
+                quorum: rule.quorum,
+                persons: self
+                    .votes
+                    .iter()
+                    .filter(|vote| {
+                        vote.verdict == Verdict::Approve
+                            && vote.digest == self.digest
+                            && vote.view == self.view
+                            && vote.rules.contains(&rule.id)
+                            && !self.excluded.contains(&vote.person)
+                            && !excluded.contains(&vote.person)
+                            && eligible(&rule.id, &vote.person)
+                    })
+                    .map(|vote| vote.person.clone())
+                    .collect(),
+            })
+            .collect()
+    }
+
+    /// Casts a vote. `eligible` says whether a person may answer a rule now; it is asked for the voter and, for the tally,
+    /// for everyone who voted before. Afterwards the request is approved if every rule is met, or denied.
+    ///
+    /// # Errors
+    /// [`ApprovalError`]; the request is unchanged then.
+    pub fn vote(
+        &mut self,
+        mut vote: Vote,
+        mut eligible: impl FnMut(&str, &EntityRef) -> bool,
+    ) -> Result<(), ApprovalError> {
+        let now = vote.at;
+        let state = self.state(now);
+        match (&state, vote.verdict) {
+            (ApprovalState::Pending, _) | (ApprovalState::Approved, Verdict::Deny) => {}
+            (ApprovalState::Approved, Verdict::Approve) if self.has_voted(&vote) => {
+                return Err(ApprovalError::AlreadyVoted(vote.person));
+            }
+            _ => return Err(ApprovalError::State(state.word())),
+        }
+        if vote.digest != self.digest {
+            return Err(ApprovalError::StaleDigest);
+        }
+        if vote.view != self.view {
+            return Err(ApprovalError::StaleView);
+        }
+        if self.excluded.contains(&vote.person) {
+            return Err(ApprovalError::Excluded(vote.person));
+        }
+        vote.rules =
+            self.rules.iter().filter(|rule| eligible(&rule.id, &vote.person)).map(|rule| rule.id.clone()).collect();
+        if vote.rules.is_empty() {
+            return Err(ApprovalError::NotEligible(vote.person));
+        }
+        if self.has_voted(&vote) {
+            return Err(ApprovalError::AlreadyVoted(vote.person));
+        }
+        let by = vote.person.clone();
+        let verdict = vote.verdict;
+        self.votes.retain(|earlier| earlier.person != by);
+        self.votes.push(vote);
+        match (verdict, state) {
+            (Verdict::Deny, ApprovalState::Approved) => {
+                self.written = Written::Void { at: now, why: VoidCause::Denied { by } };
+            }
+            (Verdict::Deny, _) => self.written = Written::Denied { at: now, by },
+            (Verdict::Approve, _) => {
+                if self.tally(&self.rules, &self.excluded, eligible).iter().all(Tally::met) {
+                    self.written = Written::Approved { at: now };
+                    self.expires_at = now.plus(Duration::from_millis(self.ttl_millis));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_voted(&self, vote: &Vote) -> bool {
+        self.votes.iter().any(|earlier| earlier.person == vote.person && earlier.verdict == vote.verdict)
+    }
+
+    /// A person takes an approving vote back. If the quorum had been met, the request is void.
+    ///
+    /// # Errors
+    /// [`ApprovalError::State`] once it is over, [`ApprovalError::NoVote`] if there is none.
+    pub fn withdraw(&mut self, person: &EntityRef, now: Timestamp) -> Result<(), ApprovalError> {
+        let state = self.require_live(now)?;
+        if !self.votes.iter().any(|vote| &vote.person == person) {
+            return Err(ApprovalError::NoVote(person.clone()));
+        }
+        self.votes.retain(|vote| &vote.person != person);
+        if state == ApprovalState::Approved {
+            self.written = Written::Void { at: now, why: VoidCause::Withdrawn { by: person.clone() } };
+        }
+        Ok(())
+    }
+
+    /// Whoever asked takes the question back while it is pending.
+    ///
+    /// # Errors
+    /// [`ApprovalError::State`] unless it is pending.
+    pub fn cancel(&mut self, by: EntityRef, now: Timestamp) -> Result<(), ApprovalError> {
+        match self.require_live(now)? {
+            ApprovalState::Pending => {
+                self.written = Written::Cancelled { at: now, by };
+                Ok(())
+            }
+            other => Err(ApprovalError::State(other.word())),
+        }
+    }
+
+    /// It is no longer good for anything.
+    ///
+    /// # Errors
+    /// [`ApprovalError::State`] once it is over.
+    pub fn void(&mut self, why: VoidCause, now: Timestamp) -> Result<(), ApprovalError> {
+        self.require_live(now)?;
+        self.written = Written::Void { at: now, why };
+        Ok(())
+    }
+
+    /// Spends it (I1: once).
+    ///
+    /// # Errors
+    /// [`ApprovalError::State`] unless it is approved.
+    pub fn redeem(&mut self, by: Spender, now: Timestamp) -> Result<(), ApprovalError> {
+        match self.require_live(now)? {
+            ApprovalState::Approved => {
+                self.written = Written::Redeemed { at: now, by };
+                Ok(())
+            }
+            other => Err(ApprovalError::State(other.word())),
+        }
+    }
+
+    fn require_live(&self, now: Timestamp) -> Result<ApprovalState, ApprovalError> {
+        let state = self.state(now);
+        if state.is_terminal() { Err(ApprovalError::State(state.word())) } else { Ok(state) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person(id: &str) -> EntityRef {
+        EntityRef::new("Person", id).unwrap()
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn rule(id: &str, quorum: u32) -> AskingRule {
+        AskingRule { id: id.into(), quorum, reason: None }
+    }
+
+    fn approval(rules: Vec<AskingRule>) -> Approval {
+        let asking = Asking {
+            action: "{}".into(),
+            digest: Digest::of(b"{}"),
+            session: SessionId::from_bytes([1; 16]),
+            principal: EntityRef::new("Agent", "a").unwrap(),
+            asked_by: EntityRef::new("Agent", "a").unwrap(),
+            justification: "please".into(),
+            purpose: "sync".into(),
+            rules,
+            bundle: Digest::of(b"bundle"),
+            excluded: BTreeSet::from([person("olivia")]),
+            ttl: Duration::from_millis(100),
+        };
+        Approval::ask(ApprovalId::from_bytes([2; 16]), asking, at(0))
+    }
+
+    fn vote(approval: &Approval, id: &str, verdict: Verdict, now: i64) -> Vote {
+        Vote {
+            person: person(id),
+            account: format!("issuer#{id}"),
+            verdict,
+            rules: BTreeSet::new(),
+            digest: approval.digest,
+            view: approval.view,
+            comment: String::new(),
+            at: at(now),
+        }
+    }
+
+    fn cast(approval: &mut Approval, id: &str, verdict: Verdict, now: i64) -> Result<(), ApprovalError> {
+        let vote = vote(approval, id, verdict, now);
+        approval.vote(vote, |_, _| true)
+    }
+
+    #[test]
+    fn a_quorum_counts_distinct_persons() {
+        let mut approval = approval(vec![rule("two", 2)]);
+        assert_eq!(cast(&mut approval, "dana", Verdict::Approve, 1), Ok(()));
+        assert_eq!(cast(&mut approval, "dana", Verdict::Approve, 2), Err(ApprovalError::AlreadyVoted(person("dana"))));
+        assert_eq!(approval.state(at(2)), ApprovalState::Pending);
+        assert_eq!(cast(&mut approval, "dave", Verdict::Approve, 3), Ok(()));
+        assert_eq!(approval.state(at(3)), ApprovalState::Approved);
+    }
+
+    #[test]
+    fn two_rules_do_not_share_votes_by_accident() {
+        let mut approval = approval(vec![rule("data", 2), rule("security", 1)]);
+        for (id, now) in [("dana", 1), ("dave", 2)] {
+            let vote = vote(&approval, id, Verdict::Approve, now);
+            approval.vote(vote, |rule, _| rule == "data").unwrap();
+        }
+        assert_eq!(approval.state(at(2)), ApprovalState::Pending);
+        let vote = vote(&approval, "sam", Verdict::Approve, 3);
+        // Each person stays eligible for what they were eligible for.
+        approval.vote(vote, |rule, who| (rule == "security") == (who.id() == "sam")).unwrap();
+        assert_eq!(approval.state(at(3)), ApprovalState::Approved);
+    }
+
+    #[test]
+    fn a_voter_who_lost_the_role_no_longer_counts() {
+        let mut approval = approval(vec![rule("two", 2)]);
+        cast(&mut approval, "dana", Verdict::Approve, 1).unwrap();
+        let second = vote(&approval, "dave", Verdict::Approve, 2);
+        approval.vote(second, |_, who| who.id() != "dana").unwrap();
+        assert_eq!(approval.state(at(2)), ApprovalState::Pending);
+    }
+
+    #[test]
+    fn the_excluded_and_the_stale_are_refused() {
+        let mut approval = approval(vec![rule("one", 1)]);
+        assert_eq!(cast(&mut approval, "olivia", Verdict::Approve, 1), Err(ApprovalError::Excluded(person("olivia"))));
+        let mut stale = vote(&approval, "dana", Verdict::Approve, 1);
+        stale.digest = Digest::of(b"another");
+        assert_eq!(approval.vote(stale, |_, _| true), Err(ApprovalError::StaleDigest));
+        let mut stale = vote(&approval, "dana", Verdict::Approve, 1);
+        stale.view = Digest::of(b"another");
+        assert_eq!(approval.vote(stale, |_, _| true), Err(ApprovalError::StaleView));
+        let outsider = vote(&approval, "eve", Verdict::Deny, 1);
+        assert_eq!(approval.vote(outsider, |_, _| false), Err(ApprovalError::NotEligible(person("eve"))));
+        assert_eq!(approval.state(at(1)), ApprovalState::Pending);
+    }
+
+    #[test]
+    fn a_vote_counts_until_the_expiry_and_not_at_it() {
+        let mut early = approval(vec![rule("one", 1)]);
+        assert_eq!(cast(&mut early, "dana", Verdict::Approve, 99), Ok(()));
+        let mut late = approval(vec![rule("one", 1)]);
+        assert_eq!(cast(&mut late, "dana", Verdict::Approve, 100), Err(ApprovalError::State("expired")));
+    }
+
+    #[test]
+    fn one_eligible_deny_ends_it_before_and_after_the_quorum() {
+        let mut before = approval(vec![rule("one", 1)]);
+        cast(&mut before, "dana", Verdict::Deny, 1).unwrap();
+        assert_eq!(before.state(at(1)), ApprovalState::Denied { by: person("dana") });
+        let mut after = approval(vec![rule("one", 1)]);
+        cast(&mut after, "dana", Verdict::Approve, 1).unwrap();
+        cast(&mut after, "dave", Verdict::Deny, 2).unwrap();
+        assert!(matches!(after.state(at(2)), ApprovalState::Void { why: VoidCause::Denied { .. } }));
+        assert!(after.redeem(Spender::Capability(TokenId::from_bytes([0; 16])), at(3)).is_err());
+    }
+
+    #[test]
+    fn terminal_states_have_no_exit() {
+        let ends: [fn(&mut Approval); 5] = [
+            |a| cast(a, "dana", Verdict::Deny, 1).unwrap(),
+            |a| a.cancel(person("olivia"), at(1)).unwrap(),
+            |a| a.void(VoidCause::ConditionsChanged, at(1)).unwrap(),
+            |a| {
+                cast(a, "dana", Verdict::Approve, 1).unwrap();
+                a.redeem(Spender::Decision(DecisionId::from_bytes([0; 16])), at(1)).unwrap();
+            },
+            |a| {
+                cast(a, "dana", Verdict::Approve, 1).unwrap();
+                a.withdraw(&person("dana"), at(1)).unwrap();
+            },
+        ];
+        for end in ends {
+            let mut over = approval(vec![rule("one", 1)]);
+            end(&mut over);
+            let state = over.state(at(2));
+            assert!(state.is_terminal());
+            assert!(cast(&mut over, "dave", Verdict::Approve, 2).is_err());
+            assert!(cast(&mut over, "dave", Verdict::Deny, 2).is_err());
+            assert!(over.cancel(person("olivia"), at(2)).is_err());
+            assert!(over.void(VoidCause::SessionOver, at(2)).is_err());
+            assert!(over.withdraw(&person("dana"), at(2)).is_err());
+            assert!(over.redeem(Spender::Capability(TokenId::from_bytes([0; 16])), at(2)).is_err());
+            assert_eq!(over.state(at(1_000)), state);
+        }
+    }
+
+    #[test]
+    fn no_rule_means_no_approval() {
+        assert!(!Tally { rule: "r".into(), quorum: 0, persons: BTreeSet::new() }.met());
+    }
+}

@@ -1,0 +1,304 @@
+//! Capabilities: what was minted for one digest, and what became of it.
+//!
+//! ```text
+//! minted ─▶ redeemed ─▶ completed
+//!    └────▶ revoked | expired (decided by every reader)
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::entity::EntityRef;
+use crate::id::{ApprovalId, DecisionId, SessionId, TokenId};
+use crate::time::Timestamp;
+
+/// What a capability says. The token carries the same, so that it can be reissued from here to identical bytes, and no
+/// bearer token lies at rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Its id: single use and revocation are keyed by it.
+    pub id: TokenId,
+    /// The session it dies with.
+    pub session: SessionId,
+    /// Who acts.
+    pub principal: EntityRef,
+    /// The person acted for.
+    pub operator: Option<EntityRef>,
+    /// The operation.
+    pub operation: String,
+    /// What is acted upon.
+    pub resource: EntityRef,
+    /// The action's digest.
+    pub digest: Digest,
+    /// The enforcement point it is for.
+    pub audience: String,
+    /// The approval that it needed; spent together with it.
+    pub approval: Option<ApprovalId>,
+    /// When it was minted.
+    pub issued_at: Timestamp,
+    /// From when on it is worthless.
+    pub expires_at: Timestamp,
+    /// The shard that owns the session.
+    pub shard: u32,
+    /// The mint epoch: tokens of older epochs are dead (I11).
+    pub mint_epoch: u64,
+    /// The key that signed it.
+    pub key: u32,
+}
+
+/// What came of an action, in the words of whoever ran it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It did what it should.
+    Succeeded,
+    /// It did not.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
+enum Written {
+    Minted,
+    Redeemed { at: Timestamp, by: EntityRef, complete_by: Timestamp },
+    Completed { at: Timestamp, by: EntityRef, outcome: Outcome, late: bool, result: Option<Digest> },
+    Revoked { at: Timestamp, by: EntityRef, reason: String },
+}
+
+/// What a capability is at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapabilityState {
+    /// Usable.
+    Minted,
+    /// Never used, and never to be.
+    Expired,
+    /// Never used, and never to be.
+    Revoked,
+    /// The action may be running.
+    Redeemed,
+    /// Redeemed, and the deadline for the outcome has passed: nobody knows what happened.
+    OutcomeUnknown,
+    /// The outcome was reported.
+    Completed(Outcome),
+}
+
+impl CapabilityState {
+    /// The words for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Minted => "minted",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Redeemed => "redeemed",
+            Self::OutcomeUnknown => "redeemed, outcome unknown",
+            Self::Completed(_) => "completed",
+        }
+    }
+}
+
+/// Why a capability refused what was tried on it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CapabilityError {
+    /// It was spent before.
+    #[error("the capability was already redeemed; decide again for another action")]
+    AlreadyRedeemed,
+    /// It was revoked.
+    #[error("the capability was revoked; decide again")]
+    Revoked,
+    /// It is too old.
+    #[error("the capability has expired; decide again")]
+    Expired,
+    /// Its outcome was reported before.
+    #[error("the outcome was already reported")]
+    AlreadyCompleted,
+    /// It has not been redeemed, so there is no outcome.
+    #[error("the capability has not been redeemed; there is no outcome to report")]
+    NotRedeemed,
+    /// Somebody else redeemed it.
+    #[error("only {0}, who redeemed the capability, can report its outcome")]
+    NotTheRedeemer(EntityRef),
+}
+
+/// A capability as it stands in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capability {
+    /// What it says.
+    pub grant: Grant,
+    /// The decision that minted it.
+    pub decision: DecisionId,
+    /// The bundle that allowed it.
+    pub bundle: Digest,
+    #[serde(flatten)]
+    written: Written,
+}
+
+impl Capability {
+    /// A capability that was just minted.
+    #[must_use]
+    pub const fn mint(grant: Grant, decision: DecisionId, bundle: Digest) -> Self {
+        Self { grant, decision, bundle, written: Written::Minted }
+    }
+
+    /// What it is at `now`.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> CapabilityState {
+        match &self.written {
+            Written::Minted if now.reached(self.grant.expires_at) => CapabilityState::Expired,
+            Written::Minted => CapabilityState::Minted,
+            Written::Redeemed { complete_by, .. } if now.reached(*complete_by) => CapabilityState::OutcomeUnknown,
+            Written::Redeemed { .. } => CapabilityState::Redeemed,
+            Written::Completed { outcome, .. } => CapabilityState::Completed(*outcome),
+            Written::Revoked { .. } => CapabilityState::Revoked,
+        }
+    }
+
+    /// Who redeemed it and by when the outcome is due, while it is not reported.
+    #[must_use]
+    pub const fn running(&self) -> Option<(&EntityRef, Timestamp)> {
+        match &self.written {
+            Written::Redeemed { by, complete_by, .. } => Some((by, *complete_by)),
+            Written::Minted | Written::Completed { .. } | Written::Revoked { .. } => None,
+        }
+    }
+
+    /// Spends it (I1: once).
+    ///
+    /// # Errors
+    /// [`CapabilityError`]; it is unchanged then.
+    pub fn redeem(&mut self, by: EntityRef, now: Timestamp, complete_by: Timestamp) -> Result<(), CapabilityError> {
+        self.require_minted(now)?;
+        self.written = Written::Redeemed { at: now, by, complete_by };
+        Ok(())
+    }
+
+    /// Reports the outcome. After the deadline it is still taken, marked late: a late truth is better than none.
+    ///
+    /// # Errors
+    /// [`CapabilityError`]; it is unchanged then.
+    pub fn complete(
+        &mut self,
+        by: &EntityRef,
+        outcome: Outcome,
+        result: Option<Digest>,
+        now: Timestamp,
+    ) -> Result<(), CapabilityError> {
+        match &self.written {
+            Written::Redeemed { by: redeemer, .. } if redeemer != by => {
+                Err(CapabilityError::NotTheRedeemer(redeemer.clone()))
+            }
+            Written::Redeemed { complete_by, .. } => {
+                let late = now.reached(*complete_by);
+                self.written = Written::Completed { at: now, by: by.clone(), outcome, late, result };
+                Ok(())
+            }
+            Written::Completed { .. } => Err(CapabilityError::AlreadyCompleted),
+            Written::Minted => Err(CapabilityError::NotRedeemed),
+            Written::Revoked { .. } => Err(CapabilityError::Revoked),
+        }
+    }
+
+    /// Makes it worthless. What was redeemed runs, and cannot be revoked.
+    ///
+    /// # Errors
+    /// [`CapabilityError`]; it is unchanged then.
+    pub fn revoke(&mut self, by: EntityRef, reason: String, now: Timestamp) -> Result<(), CapabilityError> {
+        self.require_minted(now)?;
+        self.written = Written::Revoked { at: now, by, reason };
+        Ok(())
+    }
+
+    /// That it can still be redeemed.
+    ///
+    /// # Errors
+    /// [`CapabilityError`] says why not.
+    pub fn require_minted(&self, now: Timestamp) -> Result<(), CapabilityError> {
+        match self.state(now) {
+            CapabilityState::Minted => Ok(()),
+            CapabilityState::Expired => Err(CapabilityError::Expired),
+            CapabilityState::Revoked => Err(CapabilityError::Revoked),
+            CapabilityState::Redeemed | CapabilityState::OutcomeUnknown | CapabilityState::Completed(_) => {
+                Err(CapabilityError::AlreadyRedeemed)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(id: &str) -> EntityRef {
+        EntityRef::new("Agent", id).unwrap()
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn capability() -> Capability {
+        let grant = Grant {
+            id: TokenId::from_bytes([1; 16]),
+            session: SessionId::from_bytes([2; 16]),
+            principal: agent("a"),
+            operator: None,
+            operation: "read".into(),
+            resource: EntityRef::new("Dataset", "d").unwrap(),
+            digest: Digest::of(b"{}"),
+            audience: "warehouse".into(),
+            approval: None,
+            issued_at: at(0),
+            expires_at: at(10),
+            shard: 0,
+            mint_epoch: 1,
+            key: 1,
+        };
+        Capability::mint(grant, DecisionId::from_bytes([3; 16]), Digest::of(b"bundle"))
+    }
+
+    #[test]
+    fn a_capability_is_redeemed_once() {
+        let mut capability = capability();
+        assert_eq!(capability.redeem(agent("a"), at(9), at(20)), Ok(()));
+        assert_eq!(capability.redeem(agent("a"), at(9), at(20)), Err(CapabilityError::AlreadyRedeemed));
+        assert_eq!(capability.revoke(agent("a"), String::new(), at(9)), Err(CapabilityError::AlreadyRedeemed));
+    }
+
+    #[test]
+    fn the_expired_and_the_revoked_are_not_redeemed() {
+        assert_eq!(capability().redeem(agent("a"), at(10), at(20)), Err(CapabilityError::Expired));
+        let mut revoked = capability();
+        revoked.revoke(agent("o"), "stop".into(), at(1)).unwrap();
+        assert_eq!(revoked.redeem(agent("a"), at(2), at(20)), Err(CapabilityError::Revoked));
+        assert_eq!(revoked.complete(&agent("a"), Outcome::Failed, None, at(2)), Err(CapabilityError::Revoked));
+    }
+
+    #[test]
+    fn only_the_redeemer_completes_and_once() {
+        let mut capability = capability();
+        assert_eq!(
+            capability.complete(&agent("a"), Outcome::Succeeded, None, at(1)),
+            Err(CapabilityError::NotRedeemed)
+        );
+        capability.redeem(agent("a"), at(1), at(20)).unwrap();
+        assert_eq!(
+            capability.complete(&agent("b"), Outcome::Succeeded, None, at(2)),
+            Err(CapabilityError::NotTheRedeemer(agent("a")))
+        );
+        capability.complete(&agent("a"), Outcome::Succeeded, None, at(2)).unwrap();
+        assert_eq!(
+            capability.complete(&agent("a"), Outcome::Failed, None, at(3)),
+            Err(CapabilityError::AlreadyCompleted)
+        );
+    }
+
+    #[test]
+    fn a_missed_deadline_is_an_unknown_outcome_until_it_is_told() {
+        let mut capability = capability();
+        capability.redeem(agent("a"), at(1), at(20)).unwrap();
+        assert_eq!(capability.state(at(20)), CapabilityState::OutcomeUnknown);
+        capability.complete(&agent("a"), Outcome::Succeeded, None, at(30)).unwrap();
+        assert_eq!(capability.state(at(30)), CapabilityState::Completed(Outcome::Succeeded));
+    }
+}

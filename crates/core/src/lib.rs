@@ -1,0 +1,23 @@
+//! The words of countersign as types.
+//!
+//! Everything that the other crates must agree on stands here once: identifiers, the [`Action`] and its canonical
+//! form, the state machines of sessions, approval requests and capabilities, and time. No I/O, no async, no policy
+//! engine, no token format and no storage engine may be named here.
+
+pub mod action;
+pub mod approval;
+pub mod capability;
+pub mod digest;
+pub mod entity;
+pub mod id;
+pub mod session;
+pub mod time;
+pub mod value;
+pub mod visible;
+
+pub use action::{Action, ActionError, Canonical};
+pub use digest::Digest;
+pub use entity::{EntityError, EntityRef};
+pub use id::{ApprovalId, DecisionId, SessionId, TenantId, TokenId};
+pub use time::{Clock, Timestamp};
+pub use value::{Record, Value, ValueError};

@@ -1,0 +1,177 @@
+//! Sessions: one bounded run of a principal for one stated purpose.
+
+use serde::{Deserialize, Serialize};
+
+use crate::entity::EntityRef;
+use crate::id::SessionId;
+use crate::time::Timestamp;
+
+/// A session as it stands in the store. It ends once: by [`Session::end`], or by its deadline, which every reader decides
+/// from the record, so that no sweeper is needed for it to be over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// Who acts in it.
+    pub principal: EntityRef,
+    /// The person the principal acts for.
+    pub operator: Option<EntityRef>,
+    /// The links between operator and principal.
+    pub chain: Vec<EntityRef>,
+    /// What it is for, in the words of whoever opened it: a stranger's text.
+    pub purpose: String,
+    /// Who opened it: the caller.
+    pub opened_by: EntityRef,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// From when on it is over.
+    pub deadline: Timestamp,
+    ended: Option<Ended>,
+}
+
+/// How a session ended before its deadline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    /// When.
+    pub at: Timestamp,
+    /// By whom.
+    pub by: EntityRef,
+}
+
+/// What a session is at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionState {
+    /// Actions can be decided in it.
+    Open,
+    /// It was ended.
+    Ended,
+    /// Its deadline has passed.
+    Expired,
+}
+
+/// Proof that a session was open at a moment; what needs an open session takes it as an argument.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenSession<'a> {
+    session: &'a Session,
+    at: Timestamp,
+}
+
+impl<'a> OpenSession<'a> {
+    /// The session.
+    #[must_use]
+    pub const fn session(self) -> &'a Session {
+        self.session
+    }
+    /// The moment at which it was open.
+    #[must_use]
+    pub const fn at(self) -> Timestamp {
+        self.at
+    }
+}
+
+/// Why a session takes no more part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// It was ended.
+    #[error("the session was ended; open a new one")]
+    Ended,
+    /// Its deadline has passed.
+    #[error("the session's deadline has passed; open a new one")]
+    Expired,
+}
+
+/// What opens a session.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// Who will act in it.
+    pub principal: EntityRef,
+    /// The person the principal acts for.
+    pub operator: Option<EntityRef>,
+    /// The links between operator and principal.
+    pub chain: Vec<EntityRef>,
+    /// What it is for.
+    pub purpose: String,
+    /// The caller.
+    pub opened_by: EntityRef,
+}
+
+impl Session {
+    /// Opens a session.
+    #[must_use]
+    pub fn open(id: SessionId, opening: Opening, now: Timestamp, deadline: Timestamp) -> Self {
+        let Opening { principal, operator, chain, purpose, opened_by } = opening;
+        Self { id, principal, operator, chain, purpose, opened_by, opened_at: now, deadline, ended: None }
+    }
+
+    /// What it is at `now`.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> SessionState {
+        match &self.ended {
+            Some(_) => SessionState::Ended,
+            None if now.reached(self.deadline) => SessionState::Expired,
+            None => SessionState::Open,
+        }
+    }
+
+    /// How it ended, if somebody ended it.
+    #[must_use]
+    pub const fn ended(&self) -> Option<&Ended> {
+        self.ended.as_ref()
+    }
+
+    /// Proof that it is open at `now`.
+    ///
+    /// # Errors
+    /// [`SessionError`] says how it is over.
+    pub fn require_open(&self, now: Timestamp) -> Result<OpenSession<'_>, SessionError> {
+        match self.state(now) {
+            SessionState::Open => Ok(OpenSession { session: self, at: now }),
+            SessionState::Ended => Err(SessionError::Ended),
+            SessionState::Expired => Err(SessionError::Expired),
+        }
+    }
+
+    /// Ends it (I5: there is no way back; I6: no redeem commits after).
+    ///
+    /// # Errors
+    /// [`SessionError`] if it is over already.
+    pub fn end(&mut self, by: EntityRef, now: Timestamp) -> Result<(), SessionError> {
+        self.require_open(now)?;
+        self.ended = Some(Ended { at: now, by });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        let agent = EntityRef::new("Agent", "a").unwrap();
+        let opening = Opening {
+            principal: agent.clone(),
+            operator: None,
+            chain: vec![],
+            purpose: "nightly".into(),
+            opened_by: agent,
+        };
+        Session::open(SessionId::from_bytes([1; 16]), opening, Timestamp::from_millis(0), Timestamp::from_millis(10))
+    }
+
+    #[test]
+    fn a_session_is_over_at_its_deadline_and_not_before() {
+        assert_eq!(session().state(Timestamp::from_millis(9)), SessionState::Open);
+        assert_eq!(session().require_open(Timestamp::from_millis(10)).err(), Some(SessionError::Expired));
+    }
+
+    #[test]
+    fn a_session_ends_once() {
+        let by = EntityRef::new("Person", "p").unwrap();
+        let mut session = session();
+        assert_eq!(session.end(by.clone(), Timestamp::from_millis(5)), Ok(()));
+        assert_eq!(session.end(by, Timestamp::from_millis(6)), Err(SessionError::Ended));
+        assert_eq!(session.state(Timestamp::from_millis(99)), SessionState::Ended);
+    }
+}

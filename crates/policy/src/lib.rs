@@ -1,0 +1,27 @@
+//! Cedar, and nothing else: what a bundle of policies is, whether it is fit to decide, and what it decides.
+//!
+//! A bundle is read from a directory ([`Source`]), composed with the reserved schema, linted, validated and indexed once
+//! ([`Bundle::load`]); from then on it is immutable and answers questions without I/O: [`Bundle::decide`] for work,
+//! [`Bundle::may_answer`] for approvals, [`Bundle::administer`] for the service's own API. No clock, no store, no network
+//! and no token may be named here.
+
+mod admin;
+mod answer;
+mod bundle;
+mod closed_form;
+mod compose;
+mod decide;
+mod entities;
+mod finding;
+mod lint;
+mod policies;
+pub mod scenario;
+mod shape;
+mod source;
+
+pub use admin::{AdminAction, AdminQuery};
+pub use answer::{Answer, AnswerQuery, Answerers};
+pub use bundle::{AskingRule, Bundle, PolicySource};
+pub use decide::{ApprovalFacts, DenyCause, Evaluation, Query, QueryError, SessionFacts, Verdict};
+pub use finding::{Finding, Refused, Severity};
+pub use source::{Source, SourceError};

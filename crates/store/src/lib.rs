@@ -1,0 +1,22 @@
+//! The storage kernel: guarded commits, paged reads, watches, and the log of every tenant.
+//!
+//! [`Kernel`] is the one seam: [`RocksKernel`] keeps it on disk, [`MemoryKernel`] in memory, and one contract suite
+//! holds both to the same semantics. What rows mean is not known here; where they lie is, in [`layout`].
+
+pub mod error;
+pub mod fail;
+pub mod kernel;
+pub mod layout;
+pub mod memory;
+pub mod rocks;
+
+mod watch;
+
+#[cfg(test)]
+mod contract;
+
+pub use error::{CommitError, OpenError, StoreError};
+pub use kernel::{Change, Commit, Committed, Guard, Kernel, Page, Revision, Row, Write};
+pub use layout::{Key, Kind, Prefix};
+pub use memory::MemoryKernel;
+pub use rocks::{Config, Mode, RocksKernel};

@@ -1,0 +1,94 @@
+//! Errors, by who is to blame. None of them carries bytes of a token or a key: they end up in logs and replies.
+
+use countersign_core::Timestamp;
+
+use crate::key::KeyId;
+
+/// Why a key or a ring of keys was refused. The operator's to repair.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes; no key was made, try again")]
+    Random,
+    /// The bytes are no Ed25519 public key, or one that makes forging easy (small order).
+    #[error("not an Ed25519 public key: expected 64 lowercase hexadecimal digits of a point of large order")]
+    Public,
+    /// The bytes are no Ed25519 seed.
+    #[error("not an Ed25519 seed: expected 32 bytes")]
+    Seed,
+    /// Two keys have one id, so a token could not say which one signed it.
+    #[error("key id {0} is given twice; give every key an id of its own and never use one again")]
+    SameId(KeyId),
+    /// One key has two ids, so that marking one of them compromised would leave it trusted by the other.
+    #[error("key ids {0} and {1} hold the same key; keep one of them")]
+    SameKey(KeyId, KeyId),
+    /// More than one key would mint.
+    #[error("key ids {0} and {1} are both active; retire one of them")]
+    TwoActive(KeyId, KeyId),
+}
+
+/// Why nothing was minted. The service's own fault: claims come from a decision, not from a caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MintError {
+    /// A name in the claims is empty or longer than [`countersign_core::action::MAX_NAME_BYTES`].
+    #[error("the {0} is empty or too long for a capability; decide on an action with a canonical form")]
+    Name(&'static str),
+    /// The capability would expire before it is issued, or at once.
+    #[error("the capability would expire as it is issued; give it a later deadline")]
+    Lifetime,
+    /// The mint epoch does not fit a signed 64-bit integer, the only integer that Biscuit has.
+    #[error("the mint epoch is beyond 2^63 - 1; this store cannot mint any more")]
+    Epoch,
+    /// The Biscuit library refused to build the token.
+    #[error("the token library refused to build the capability; report this as a bug")]
+    Build,
+}
+
+/// Why a presented token does not authorize. The holder's to repair unless the variant says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// The text is not the one spelling of a token.
+    #[error("the capability is malformed, {0}; send it exactly as it was issued")]
+    Malformed(&'static str),
+    /// The text is longer than [`crate::Limits::text_bytes`]. Nothing of it was read.
+    #[error("the capability has {bytes} bytes, at most {limit} are read; send it exactly as it was issued")]
+    TooLarge {
+        /// The length of the text, in bytes.
+        bytes: usize,
+        /// The limit that it exceeds, in bytes.
+        limit: usize,
+    },
+    /// A signature does not match: the token was changed, or another key signed it.
+    #[error("the capability's signature does not match its key; send it exactly as it was issued, to the service that issued it")]
+    Signature,
+    /// The ring has no key of this id. The id is what the token claims, not proven.
+    #[error("the capability names root key {0}, which is unknown here; send it to the service that issued it, or ask for a new decision")]
+    UnknownKey(KeyId),
+    /// The key is marked compromised, so nothing that it signed is believed. The id is what the token claims, not proven.
+    #[error("the capability names root key {0}, which is no longer trusted; ask for a new decision")]
+    CompromisedKey(KeyId),
+    /// The token is a Biscuit, but not one that this service writes: blocks were added, it is not sealed, or its
+    /// contents have another shape. If the signature matched (the text then speaks of contents), then whoever holds the
+    /// root key signed something else with it, which is an incident.
+    #[error("the capability is not of the form that this service issues, {0}; send it exactly as it was issued")]
+    NotOurs(&'static str),
+    /// Its deadline has been reached.
+    #[error("the capability expired at {} ms since 1970; ask for a new decision", .0.millis())]
+    Expired(Timestamp),
+    /// It belongs to another tenant.
+    #[error("the capability belongs to another tenant; present it in the tenant that issued it")]
+    Tenant,
+    /// It belongs to another session.
+    #[error("the capability belongs to another session; present it in its own, or ask for a new decision in this one")]
+    Session,
+    /// It is for another enforcement point.
+    #[error("the capability is for another audience; present it to the enforcement point that it was issued for")]
+    Audience,
+    /// It is for another action: something of what is about to run differs from what was decided.
+    #[error("the capability is for another action; run exactly what was decided, or ask for a new decision")]
+    DigestMismatch,
+    /// Its checks were not evaluated within [`crate::Limits`], or not at all. The service's fault, and nothing was
+    /// authorized.
+    #[error("the capability's checks could not be evaluated in time; present it again")]
+    Unevaluated,
+}
