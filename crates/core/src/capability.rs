@@ -163,6 +163,15 @@ impl Capability {
         }
     }
 
+    /// Who redeemed it, if anybody did.
+    #[must_use]
+    pub const fn redeemer(&self) -> Option<&EntityRef> {
+        match &self.written {
+            Written::Redeemed { by, .. } | Written::Completed { by, .. } => Some(by),
+            Written::Minted | Written::Revoked { .. } => None,
+        }
+    }
+
     /// Spends it (I1: once).
     ///
     /// # Errors

@@ -80,3 +80,43 @@ impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
         (**self).monotonic()
     }
 }
+
+/// A clock that stands still until it is told otherwise: for tests, and for rehearsing rules that depend on the time.
+#[derive(Debug)]
+pub struct ManualClock {
+    wall: std::sync::atomic::AtomicI64,
+    monotonic: std::sync::atomic::AtomicI64,
+}
+
+impl ManualClock {
+    /// A clock that shows `now`.
+    #[must_use]
+    pub const fn new(now: Timestamp) -> Self {
+        Self {
+            wall: std::sync::atomic::AtomicI64::new(now.0),
+            monotonic: std::sync::atomic::AtomicI64::new(0),
+        }
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, by: Duration) {
+        let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        self.wall.fetch_add(millis, std::sync::atomic::Ordering::SeqCst);
+        self.monotonic.fetch_add(millis, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Moves the wall clock alone, as an operator or a broken time server would.
+    pub fn jump_to(&self, wall: Timestamp) {
+        self.wall.store(wall.0, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp(self.wall.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.monotonic.load(std::sync::atomic::Ordering::SeqCst)).unwrap_or(0))
+    }
+}

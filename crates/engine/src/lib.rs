@@ -1,1 +1,41 @@
+//! The use cases: decide, ask, vote, redeem, complete, revoke.
+//!
+//! An [`Engine`] is one tenant's. Every use case reads what it needs, judges it, and makes one guarded commit that holds the
+//! change and its records; if anything that it read was changed meanwhile, it starts over. There is no other way to
+//! authority: a [`judge::Permit`] comes from a judgement only, and is consumed by what it authorizes.
 
+pub mod caller;
+pub mod credential;
+pub mod engine;
+pub mod error;
+pub mod judge;
+pub mod record;
+pub mod time;
+
+mod ask;
+mod decide;
+mod keys;
+mod log;
+mod publish;
+mod read;
+mod redeem;
+mod refusal;
+mod revoke;
+mod session;
+mod vote;
+mod watch;
+
+pub use ask::Ask;
+pub use credential::{Credential, Subject};
+pub use decide::{Decide, Decision, NeededRule, Verdict};
+pub use engine::{Acting, Call, Engine, Limits, Operation, Parts, Replayable, RequestId, Revisions};
+pub use error::Error;
+pub use keys::Keys;
+pub use log::{Records, SignedHead};
+pub use publish::{BundleInfo, Published};
+pub use read::{ApprovalView, Paged};
+pub use redeem::{Receipt, Redeem};
+pub use revoke::Complete;
+pub use session::OpenSession;
+pub use vote::Ballot;
+pub use watch::{ResumeToken, Seen};

@@ -1,9 +1,12 @@
 //! The service's own API, authorized by the same bundle.
 
+use cedar_policy::RestrictedExpression;
 use countersign_core::{Digest, EntityRef, Timestamp};
 
 use crate::answer::Answer;
 use crate::bundle::Bundle;
+use crate::decide::QueryError;
+use crate::request::{Pairs, Pass, clock, evaluate, operator_of};
 
 /// May `caller` do this to the service?
 #[derive(Debug, Clone)]
@@ -92,4 +95,78 @@ pub enum AdminAction<'a> {
         /// The tenant.
         tenant: &'a EntityRef,
     },
+}
+
+impl Bundle {
+    /// Whether the caller may use the service's own API like this. Any error makes it a no.
+    #[must_use]
+    pub fn administer(&self, query: &AdminQuery<'_>) -> Answer {
+        Answer::of(self.administered(query))
+    }
+
+    fn administered(&self, query: &AdminQuery<'_>) -> Result<Pass, QueryError> {
+        let Asked { name, resource, mut context, operator } = query.action.asked();
+        let missing = |field: &str, entity: &EntityRef| QueryError::Invalid {
+            field: field.to_owned(),
+            reason: format!("`{entity}` has no known type"),
+        };
+        let action = self
+            .reserved
+            .get(name)
+            .ok_or_else(|| QueryError::UnknownOperation { operation: name.to_owned(), closest: Vec::new() })?;
+        let caller = self.directory.uid(query.caller).ok_or_else(|| missing("caller", query.caller))?;
+        let resource = self.directory.uid(resource).ok_or_else(|| missing("resource", resource))?;
+        context.extend(operator_of(self, operator)?);
+        context.push(("now".to_owned(), clock(query.now)?));
+        evaluate(self, (caller, action.uid.clone(), resource), context, &action.policies)
+    }
+}
+
+/// An action of the service, as the reserved schema declares it.
+struct Asked<'a> {
+    name: &'static str,
+    resource: &'a EntityRef,
+    context: Pairs,
+    operator: Option<&'a EntityRef>,
+}
+
+impl<'a> AdminAction<'a> {
+    fn asked(self) -> Asked<'a> {
+        let text = |name: &str, value: &str| (name.to_owned(), RestrictedExpression::new_string(value.to_owned()));
+        let long = |name: &str, value: i64| (name.to_owned(), RestrictedExpression::new_long(value));
+        let plain = |name, resource| Asked { name, resource, context: Vec::new(), operator: None };
+        match self {
+            Self::OpenSession { principal, purpose, operator, seconds } => Asked {
+                name: "openSession",
+                resource: principal,
+                context: vec![text("purpose", purpose), long("seconds", i64::from(seconds))],
+                operator,
+            },
+            Self::ActFor { principal, operation, operator } => {
+                Asked { name: "actFor", resource: principal, context: vec![text("operation", operation)], operator }
+            }
+            Self::Redeem { enforcement_point, operation, issuer } => {
+                let issuer = issuer.map(|issuer| text("issuer", issuer));
+                let context = std::iter::once(text("operation", operation)).chain(issuer).collect();
+                Asked { name: "redeem", resource: enforcement_point, context, operator: None }
+            }
+            Self::Revoke { principal } => plain("revoke", principal),
+            Self::EndSession { principal } => plain("endSession", principal),
+            Self::Publish { tenant, digest, revision } => Asked {
+                name: "publish",
+                resource: tenant,
+                // A loaded bundle's revision fits; the largest number stands for one that does not.
+                context: vec![
+                    text("digest", &digest.to_string()),
+                    long("revision", i64::try_from(revision).unwrap_or(i64::MAX)),
+                ],
+                operator: None,
+            },
+            Self::ReadLog { tenant } => plain("readLog", tenant),
+            Self::ReadApprovals { tenant } => plain("readApprovals", tenant),
+            Self::ManageKeys { tenant } => plain("manageKeys", tenant),
+            Self::ChangeEntities { tenant } => plain("changeEntities", tenant),
+            Self::BreakGlass { tenant } => plain("breakGlass", tenant),
+        }
+    }
 }

@@ -2,9 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use cedar_policy::{EntityUid, RestrictedExpression};
+use countersign_core::visible::Visible;
 use countersign_core::{EntityRef, Timestamp};
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Reserved};
+use crate::compose::APPROVE;
+use crate::decide::QueryError;
+use crate::request::{Pairs, Pass, circumstances, evaluate};
 
 /// What a person is asked to answer for.
 #[derive(Debug, Clone)]
@@ -43,4 +48,119 @@ pub struct Answerers {
     pub persons: Vec<EntityRef>,
     /// Whether there are more persons than the limit.
     pub truncated: bool,
+}
+
+impl Bundle {
+    /// Whether a person may answer for a rule. Whoever is excluded may not: Cedar's kernel says so, and so does this.
+    #[must_use]
+    pub fn may_answer(&self, rule: &str, person: &EntityRef, query: &AnswerQuery<'_>) -> Answer {
+        match self.answering(rule, query) {
+            Ok(answering) => answering.judge(person),
+            Err(error) => Answer::failed(error.to_string()),
+        }
+    }
+
+    /// Who could answer for a rule: at most `limit` persons, taken from the groups that the `approve` policies name for
+    /// the rule, and each judged by those policies.
+    #[must_use]
+    pub fn answerers(&self, rule: &str, query: &AnswerQuery<'_>, limit: usize) -> Answerers {
+        let (Some(candidates), Ok(answering)) = (self.answerable.get(rule), self.answering(rule, query)) else {
+            return Answerers::default();
+        };
+        let groups = candidates.groups.iter().cloned().collect();
+        let mut eligible = candidates.persons.iter().filter(|person| answering.judge(person).permitted);
+        let persons = eligible.by_ref().take(limit).cloned().collect();
+        Answerers { groups, persons, truncated: eligible.next().is_some() }
+    }
+
+    fn answering<'a>(&'a self, rule: &str, query: &'a AnswerQuery<'a>) -> Result<Answering<'a>, QueryError> {
+        let invalid = |field: &str, reason: String| QueryError::Invalid { field: field.to_owned(), reason };
+        if self.asking(rule).is_none() {
+            return Err(invalid("rule", format!("`{}` is no rule that people can lift", Visible::cut(rule, 64))));
+        }
+        let action = self.reserved.get(APPROVE).ok_or_else(|| invalid("action", "is missing".into()))?;
+        let resource = self.directory.uid(query.resource);
+        let resource =
+            resource.ok_or_else(|| invalid("resource", format!("`{}` has no known type", query.resource)))?;
+        let text = |text: String| RestrictedExpression::new_string(text);
+        let mut context = vec![
+            ("rule".to_owned(), text(rule.to_owned())),
+            ("operation".to_owned(), text(query.operation.to_owned())),
+            ("requester".to_owned(), text(query.requester.to_string())),
+        ];
+        context.extend(circumstances(self, query.operator, query.excluded, query.now)?);
+        Ok(Answering { bundle: self, query, action, resource, context })
+    }
+}
+
+/// A question about answering that lacks only the person.
+struct Answering<'a> {
+    bundle: &'a Bundle,
+    query: &'a AnswerQuery<'a>,
+    action: &'a Reserved,
+    resource: EntityUid,
+    context: Pairs,
+}
+
+impl Answering<'_> {
+    fn judge(&self, person: &EntityRef) -> Answer {
+        if self.query.excluded.contains(person) {
+            return Answer { policies: vec!["kernel-answered-by-an-excluded-person".into()], ..Answer::default() };
+        }
+        let Some(uid) = self.bundle.directory.uid(person) else {
+            return Answer::failed(format!("`{person}` has no known type"));
+        };
+        let uids = (uid, self.action.uid.clone(), self.resource.clone());
+        Answer::of(evaluate(self.bundle, uids, self.context.clone(), &self.action.policies))
+    }
+}
+
+impl Answer {
+    /// Any error makes it a no.
+    pub(crate) fn of(pass: Result<Pass, QueryError>) -> Self {
+        match pass {
+            Ok(pass) => Self {
+                permitted: pass.allowed && pass.errors.is_empty(),
+                policies: pass.determining,
+                errors: pass.errors.into_iter().map(|failure| failure.text).collect(),
+            },
+            Err(error) => Self::failed(error.to_string()),
+        }
+    }
+
+    pub(crate) fn failed(error: String) -> Self {
+        Self { errors: vec![error], ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::Source;
+
+    /// The lock in Rust stands before Cedar's; this is Cedar's alone.
+    #[test]
+    fn the_kernel_by_itself_lets_nobody_answer_who_is_excluded() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/minimal");
+        let bundle = Bundle::load(Source::read_dir(&path).unwrap()).unwrap();
+        let entity = |text| EntityRef::parse(text).unwrap();
+        let (document, bot, erin) =
+            (entity("Document::\"handbook\""), entity("Agent::\"bot\""), entity("Person::\"erin\""));
+        for (excluded, permitted) in [(BTreeSet::new(), true), (BTreeSet::from([erin.clone()]), false)] {
+            let query = AnswerQuery {
+                operation: "publish_document",
+                resource: &document,
+                requester: &bot,
+                operator: None,
+                excluded: &excluded,
+                now: Timestamp::from_millis(0),
+            };
+            let asked = bundle.answering("publishing-needs-an-editor", &query).unwrap();
+            let uids = (bundle.directory.uid(&erin).unwrap(), asked.action.uid.clone(), asked.resource.clone());
+            let answer = Answer::of(evaluate(&bundle, uids, asked.context.clone(), &asked.action.policies));
+            assert_eq!(answer.permitted, permitted, "{answer:?}");
+        }
+    }
 }

@@ -1,11 +1,22 @@
 //! A bundle that was found fit to decide.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
+use cedar_policy::{ActionConstraint, Authorizer, EntityUid, PolicySet, Schema};
 use countersign_core::{Digest, EntityRef};
+use serde_json::Value as Json;
 
-use crate::finding::{Finding, Refused};
-use crate::source::Source;
+use crate::answerable::{Answerable, answerable};
+use crate::compose::{Composed, compose};
+use crate::entities::Directory;
+use crate::finding::{Finding, Refused, Severity};
+use crate::lint;
+use crate::manifest::{Manifest, check_files};
+use crate::policies::{self, Authored, Kind};
+use crate::shape::Fields;
+use crate::source::{ENTITIES, SCHEMA, Source};
 
 /// A rule that asks for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +34,7 @@ pub struct AskingRule {
 /// Where a policy stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicySource {
-    /// The file inside the bundle; of the kernel, its name in this crate.
+    /// The file inside the bundle; of the kernel, `kernel.cedar`.
     pub file: String,
     /// The line it begins at, counted from 1.
     pub line: usize,
@@ -32,33 +43,304 @@ pub struct PolicySource {
 }
 
 /// One versioned set of policies, schema and static entities: validated, immutable, cheap to share behind an `Arc`.
-#[derive(Debug)]
-pub struct Bundle {}
+pub struct Bundle {
+    source: Source,
+    manifest: Manifest,
+    digest: Digest,
+    warnings: Vec<Finding>,
+    composed: String,
+    texts: BTreeMap<String, PolicySource>,
+    rules: BTreeMap<String, AskingRule>,
+    pub(crate) answerable: BTreeMap<String, Answerable>,
+    pub(crate) schema: Schema,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) directory: Directory,
+    pub(crate) operations: BTreeMap<String, Operation>,
+    pub(crate) reserved: BTreeMap<String, Reserved>,
+}
 
-// impl Bundle {
-//     pub fn load(source: Source) -> Result<Self, Refused>;      // #[must_use] etc.
-//     pub fn source(&self) -> &Source;
-//     pub fn warnings(&self) -> &[Finding];
-//     pub fn name(&self) -> &str;
-//     pub fn revision(&self) -> u64;
-//     pub fn digest(&self) -> Digest;
-//     pub fn composed_schema(&self) -> &str;
-//     pub fn operations(&self) -> impl Iterator<Item = &str>;
-//     pub fn sensitive(&self, operation: &str) -> &[String];
-//     pub fn rules(&self) -> impl Iterator<Item = &AskingRule>;
-//     pub fn asking(&self, rule: &str) -> Option<&AskingRule>;
-//     pub fn policy_text(&self, id: &str) -> Option<&PolicySource>;
-//     pub fn person_of(&self, account: &str) -> Option<&EntityRef>;
-//     pub fn owner_of(&self, entity: &EntityRef) -> Option<&EntityRef>;
-//     pub fn contains(&self, entity: &EntityRef) -> bool;
-//     pub fn decide(&self, query: &Query<'_>) -> Result<Evaluation, QueryError>;
-//     pub fn may_answer(&self, rule: &str, person: &EntityRef, query: &AnswerQuery<'_>) -> Answer;
-//     pub fn answerers(&self, rule: &str, query: &AnswerQuery<'_>, limit: usize) -> Answerers;
-//     pub fn administer(&self, query: &AdminQuery<'_>) -> Answer;
-// }
-// impl Source {
-//     pub fn read_dir(path: &Path) -> Result<Self, SourceError>;
-//     pub fn from_files(files: BTreeMap<String, String>) -> Result<Self, SourceError>;
-//     pub fn files(&self) -> &BTreeMap<String, String>;
-//     pub fn digest(&self) -> Digest;   // scenarios are not part of it
-// }
+/// An author's action, and everything that deciding about it needs.
+pub(crate) struct Operation {
+    pub uid: EntityUid,
+    pub principals: Vec<String>,
+    pub resources: Vec<String>,
+    pub input: Fields,
+    pub environment: Fields,
+    pub sensitive: Vec<String>,
+    /// The policies whose scope can match the action, and no others: what they are is known from the schema alone.
+    pub policies: PolicySet,
+}
+
+/// A reserved action, and the policies whose scope can match it.
+pub(crate) struct Reserved {
+    pub uid: EntityUid,
+    pub policies: PolicySet,
+}
+
+impl Bundle {
+    /// Reads, composes, lints, validates and indexes a bundle.
+    ///
+    /// # Errors
+    /// [`Refused`] with everything that is wrong with it, warnings included.
+    pub fn load(source: Source) -> Result<Self, Refused> {
+        let mut findings = Vec::new();
+        check_files(&source, &mut findings);
+        let manifest = Manifest::read(&source, &mut findings);
+        let mut authored = policies::read(&source, &mut findings);
+        let composed = match source.text(SCHEMA).map(compose) {
+            Some(Ok(composed)) => Some(composed),
+            Some(Err(errors)) => {
+                findings.extend(errors);
+                None
+            }
+            None => None, // already a finding
+        };
+        let parts = composed.and_then(|composed| Parts::build(&source, composed, &mut authored, &mut findings));
+        match (manifest, parts) {
+            (Some(manifest), Some(parts)) if findings.iter().all(|f| f.severity == Severity::Warning) => {
+                Ok(Self::assemble(source, manifest, parts, &authored, findings))
+            }
+            (_, _) => Err(Refused::new(findings)),
+        }
+    }
+
+    fn assemble(
+        source: Source,
+        manifest: Manifest,
+        parts: Parts,
+        authored: &BTreeMap<String, Authored>,
+        warnings: Vec<Finding>,
+    ) -> Self {
+        let text = |a: &Authored| PolicySource { file: a.file.clone(), line: a.at.0, text: a.text.clone() };
+        Self {
+            digest: source.digest(),
+            manifest,
+            warnings: Refused::new(warnings).findings,
+            composed: parts.composed.text,
+            texts: authored.iter().map(|(id, a)| (id.clone(), text(a))).collect(),
+            rules: parts.rules,
+            answerable: parts.answerable,
+            schema: parts.composed.full,
+            authorizer: Authorizer::new(),
+            directory: parts.directory,
+            operations: parts.operations,
+            reserved: parts.reserved,
+            source,
+        }
+    }
+
+    /// The files it was loaded from.
+    #[must_use]
+    pub const fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What somebody should look at, though it hinders nothing.
+    #[must_use]
+    pub fn warnings(&self) -> &[Finding] {
+        &self.warnings
+    }
+
+    /// The name in `bundle.toml`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// The revision in `bundle.toml`. A lower one than that of the active bundle is older.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.manifest.revision
+    }
+
+    /// The digest that names it.
+    #[must_use]
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The composed schema in Cedar's schema syntax, for ordinary Cedar tools.
+    #[must_use]
+    pub fn composed_schema(&self) -> &str {
+        &self.composed
+    }
+
+    /// The operations that can be decided about.
+    pub fn operations(&self) -> impl Iterator<Item = &str> {
+        self.operations.keys().map(String::as_str)
+    }
+
+    /// The input fields of an operation that the schema marks sensitive.
+    #[must_use]
+    pub fn sensitive(&self, operation: &str) -> &[String] {
+        self.operations.get(operation).map_or(&[], |operation| &operation.sensitive)
+    }
+
+    /// The rules that people can lift, by id.
+    pub fn rules(&self) -> impl Iterator<Item = &AskingRule> {
+        self.rules.values()
+    }
+
+    /// The rule of this id that people can lift.
+    #[must_use]
+    pub fn asking(&self, rule: &str) -> Option<&AskingRule> {
+        self.rules.get(rule)
+    }
+
+    /// Where a policy stands, kernel policies included.
+    #[must_use]
+    pub fn policy_text(&self, id: &str) -> Option<&PolicySource> {
+        self.texts.get(id)
+    }
+
+    /// The person behind an account, written `issuer#subject`.
+    #[must_use]
+    pub fn person_of(&self, account: &str) -> Option<&EntityRef> {
+        self.directory.person_of(account)
+    }
+
+    /// The person answerable for an agent, a service or an enforcement point.
+    #[must_use]
+    pub fn owner_of(&self, entity: &EntityRef) -> Option<&EntityRef> {
+        self.directory.owner_of(entity)
+    }
+
+    /// Whether the bundle has this entity.
+    #[must_use]
+    pub fn contains(&self, entity: &EntityRef) -> bool {
+        self.directory.contains(entity)
+    }
+}
+
+impl fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Bundle");
+        out.field("name", &self.name()).field("revision", &self.revision()).field("digest", &self.digest);
+        out.finish_non_exhaustive()
+    }
+}
+
+/// What is made of the schema, the policies and the entities together.
+struct Parts {
+    composed: Composed,
+    directory: Directory,
+    rules: BTreeMap<String, AskingRule>,
+    answerable: BTreeMap<String, Answerable>,
+    operations: BTreeMap<String, Operation>,
+    reserved: BTreeMap<String, Reserved>,
+}
+
+impl Parts {
+    /// Adds the kernel to `authored`, checks everything and builds what answers are given from.
+    fn build(
+        source: &Source,
+        composed: Composed,
+        authored: &mut BTreeMap<String, Authored>,
+        findings: &mut Vec<Finding>,
+    ) -> Option<Self> {
+        let linted =
+            authored.values().filter_map(|a| lint::policy(a, &composed, findings).map(|rule| (a.id.clone(), rule)));
+        let rules: BTreeMap<String, AskingRule> = linted.collect();
+        let directory = source.text(ENTITIES).and_then(|text| Directory::read(text, &composed.full, findings));
+        let kernel = policies::kernel(findings);
+        authored.extend(kernel.into_iter().map(|a| (a.id.clone(), a)));
+        for (kind, schema) in
+            [(Kind::Work, &composed.work), (Kind::Approve, &composed.approve), (Kind::Admin, &composed.admin)]
+        {
+            match policies::set(authored.values().filter(|a| a.kind == kind)) {
+                Ok(set) => lint::validate(&set, schema, authored, source.files(), findings),
+                Err(finding) => findings.push(finding),
+            }
+        }
+        if composed.operations.is_empty() {
+            // Nothing can be asked about, so the kernel applies to nothing; that is no fault of the author's policies.
+            findings.retain(|f| f.file != policies::KERNEL_FILE);
+        }
+        let directory = directory?;
+        let answerable = answerable(&rules, authored, &directory, findings);
+        let operations = operations(&composed, authored, &directory, findings);
+        let reserved = reserved(&composed, authored, &directory, findings);
+        Some(Self { composed, directory, rules, answerable, operations, reserved })
+    }
+}
+
+/// The policies of a set whose scope can match an action.
+fn slice(
+    kind: Kind,
+    action: &EntityUid,
+    authored: &BTreeMap<String, Authored>,
+    directory: &Directory,
+) -> Result<PolicySet, Finding> {
+    let in_scope = |a: &&Authored| match a.policy.action_constraint() {
+        ActionConstraint::Any => true,
+        ActionConstraint::Eq(named) => named == *action,
+        ActionConstraint::In(named) => {
+            named.iter().any(|n| n == action || directory.entities.is_ancestor_of(n, action))
+        }
+    };
+    policies::set(authored.values().filter(|a| a.kind == kind).filter(in_scope))
+}
+
+fn uid_of<'a>(schema: &'a Schema, action: &str) -> Option<&'a EntityUid> {
+    schema.actions().find(|uid| uid.id().unescaped() == action && uid.type_name().to_string() == "Action")
+}
+
+fn operations(
+    composed: &Composed,
+    authored: &BTreeMap<String, Authored>,
+    directory: &Directory,
+    findings: &mut Vec<Finding>,
+) -> BTreeMap<String, Operation> {
+    let mut all = BTreeMap::new();
+    for (name, sensitive) in &composed.operations {
+        let applies = ["", "actions", name, "appliesTo"].into_iter().try_fold(&composed.json, |at, key| at.get(key));
+        let (Some(applies), Some(uid)) = (applies, uid_of(&composed.full, name)) else {
+            findings.push(Finding::error(SCHEMA, format!("the action `{name}` was lost in composition")));
+            continue;
+        };
+        let field = |field: &str| {
+            let declared = applies.get("context").and_then(|c| c.get("attributes")).and_then(|a| a.get(field));
+            Fields::compile(&composed.json, "", declared.unwrap_or(&Json::Null), 0)
+        };
+        let types = |types: Option<Vec<String>>| types.unwrap_or_default();
+        let principals = composed.full.principals_for_action(uid).map(|types| types.map(ToString::to_string).collect());
+        let resources = composed.full.resources_for_action(uid).map(|types| types.map(ToString::to_string).collect());
+        match (field("input"), field("environment"), slice(Kind::Work, uid, authored, directory)) {
+            (Ok(input), Ok(environment), Ok(policies)) => {
+                let operation = Operation {
+                    uid: uid.clone(),
+                    principals: types(principals),
+                    resources: types(resources),
+                    input,
+                    environment,
+                    sensitive: sensitive.clone(),
+                    policies,
+                };
+                all.insert(name.clone(), operation);
+            }
+            (Err(unknown), _, _) | (_, Err(unknown), _) => {
+                findings.push(Finding::error(SCHEMA, format!("in the context of `{name}`, {}", unknown.0)));
+            }
+            (_, _, Err(finding)) => findings.push(finding),
+        }
+    }
+    all
+}
+
+fn reserved(
+    composed: &Composed,
+    authored: &BTreeMap<String, Authored>,
+    directory: &Directory,
+    findings: &mut Vec<Finding>,
+) -> BTreeMap<String, Reserved> {
+    let mut all = BTreeMap::new();
+    for name in &composed.reserved {
+        let kind = if name == crate::compose::APPROVE { Kind::Approve } else { Kind::Admin };
+        let Some(uid) = uid_of(&composed.full, name) else { continue };
+        match slice(kind, uid, authored, directory) {
+            Ok(policies) => drop(all.insert(name.clone(), Reserved { uid: uid.clone(), policies })),
+            Err(finding) => findings.push(finding),
+        }
+    }
+    all
+}

@@ -1,10 +1,16 @@
 //! The decision about one action.
+//!
+//! ALLOW takes at least one permit, no forbid, and no evaluation error in either pass: Cedar skips a policy that fails, a
+//! forbid too, so whatever fails is DENY.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
 
 use crate::bundle::{AskingRule, Bundle};
+use crate::entities::STAND_IN;
+use crate::request::{Pass, Prepared};
 
 /// One question: may this principal do exactly this, now?
 #[derive(Debug, Clone)]
@@ -154,4 +160,70 @@ fn did_you_mean(closest: &[String]) -> String {
 
 fn listed(words: &[String]) -> String {
     words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" or ")
+}
+
+impl Bundle {
+    /// Decides. Asks nobody: [`Verdict::NeedsApproval`] is a preview of what would be needed.
+    ///
+    /// # Errors
+    /// [`QueryError`] if the question does not fit the schema. That is no verdict, and allows nothing.
+    pub fn decide(&self, query: &Query<'_>) -> Result<Evaluation, QueryError> {
+        let request = Prepared::new(self, query)?;
+
+        let first = request.pass(query.approval)?;
+        if !first.errors.is_empty() {
+            return Ok(denied(&request, DenyCause::EvaluationError, first));
+        }
+        if first.allowed {
+            return Ok(answered(&request, Verdict::Allow, first));
+        }
+        if first.determining.is_empty() {
+            return Ok(denied(&request, DenyCause::NoPermit, first));
+        }
+        let Some(rules) = self.liftable(&first) else {
+            return Ok(denied(&request, DenyCause::Forbidden, first));
+        };
+
+        // Would it be allowed, were everything approved that asks? The closed form is the only reader of approvals, so
+        // this is what an approval of all of them would do.
+        let second = request.pass(Some(&preview(query, &rules)))?;
+        if !second.errors.is_empty() {
+            return Ok(denied(&request, DenyCause::EvaluationError, second));
+        }
+        if !second.allowed {
+            let cause = if second.determining.is_empty() { DenyCause::NoPermit } else { DenyCause::Forbidden };
+            return Ok(denied(&request, cause, first));
+        }
+        Ok(answered(&request, Verdict::NeedsApproval { rules }, first))
+    }
+
+    /// The rules behind a denial, if people can lift every one of them.
+    fn liftable(&self, denial: &Pass) -> Option<Vec<AskingRule>> {
+        denial.determining.iter().map(|id| self.asking(id).cloned()).collect()
+    }
+}
+
+/// An approval of `rules` and of those that are already met.
+fn preview(query: &Query<'_>, rules: &[AskingRule]) -> ApprovalFacts {
+    let met = query.approval.into_iter().flat_map(|approval| approval.rules.iter().cloned());
+    ApprovalFacts {
+        rules: met.chain(rules.iter().map(|rule| rule.id.clone())).collect(),
+        persons: EntityRef::new("Person", STAND_IN).into_iter().collect(),
+        digest: query.digest,
+        expires: query.now.plus(Duration::from_millis(1)),
+    }
+}
+
+fn answered(request: &Prepared<'_>, verdict: Verdict, pass: Pass) -> Evaluation {
+    Evaluation { verdict, determining: pass.determining, context: request.record() }
+}
+
+fn denied(request: &Prepared<'_>, cause: DenyCause, pass: Pass) -> Evaluation {
+    let errors = pass.errors.iter().map(|failure| failure.text.clone()).collect();
+    // Of a failure those that failed are told: what the others say is not the reason.
+    let determining = match cause {
+        DenyCause::EvaluationError => pass.errors.into_iter().map(|failure| failure.policy).collect(),
+        DenyCause::NoPermit | DenyCause::Forbidden => pass.determining,
+    };
+    Evaluation { verdict: Verdict::Deny { cause, errors }, determining, context: request.record() }
 }

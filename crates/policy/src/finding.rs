@@ -119,3 +119,60 @@ pub(crate) fn position(text: &str, offset: usize) -> (usize, usize) {
     let column = before.rsplit('\n').next().map_or(0, |tail| tail.chars().count()) + 1;
     (line, column)
 }
+
+/// Where `word` first stands in `text` as a word of its own and outside of `//` comments; the beginning if nowhere.
+pub(crate) fn locate(text: &str, word: &str) -> (usize, usize) {
+    let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
+    for (number, line) in text.lines().enumerate() {
+        let code = line.split("//").next().unwrap_or_default();
+        for (offset, _) in code.match_indices(word) {
+            let (before, after) = (code.get(..offset), code.get(offset + word.len()..));
+            let inside =
+                before.is_some_and(|b| b.ends_with(part_of_word)) || after.is_some_and(|a| a.starts_with(part_of_word));
+            if !inside {
+                return (number + 1, before.map_or(0, |b| b.chars().count()) + 1);
+            }
+        }
+    }
+    (1, 1)
+}
+
+/// What Cedar says about `text`, with its position and its advice.
+pub(crate) fn from_cedar(file: &str, text: &str, error: &dyn miette::Diagnostic) -> Finding {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !message.contains(&cause_text) {
+            message = format!("{message}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    let offset = error.labels().and_then(|mut labels| labels.next()).map(|label| label.offset());
+    let mut finding = Finding::error(file, message);
+    if let Some(offset) = offset {
+        finding = finding.at(position(text, offset));
+    }
+    if let Some(help) = error.help() {
+        finding = finding.hint(help.to_string());
+    }
+    finding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_says_where_what_and_what_to_do() {
+        let finding = Finding::error("policies/a.cedar", "`@ttl` is wrong").at((3, 7)).hint("write `15m`");
+        assert_eq!(finding.to_string(), "policies/a.cedar:3:7: `@ttl` is wrong\n  write `15m`");
+    }
+
+    #[test]
+    fn positions_count_lines_and_characters() {
+        assert_eq!(position("ab\ncd", 0), (1, 1));
+        assert_eq!(position("ab\nÄd", 5), (2, 2));
+        assert_eq!(locate("// Person\nentity PersonX, Person;", "Person"), (2, 17));
+    }
+}

@@ -7,6 +7,7 @@
 
 mod admin;
 mod answer;
+mod answerable;
 mod bundle;
 mod closed_form;
 mod compose;
@@ -14,7 +15,10 @@ mod decide;
 mod entities;
 mod finding;
 mod lint;
+mod manifest;
+mod moment;
 mod policies;
+mod request;
 pub mod scenario;
 mod shape;
 mod source;

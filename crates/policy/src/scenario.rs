@@ -2,9 +2,17 @@
 //!
 //! The same files run against this crate, the engine and the server, and the answers must agree.
 
-use countersign_core::value::Record;
-use countersign_core::{EntityRef, Timestamp};
-use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::answer::AnswerQuery;
+use crate::bundle::{AskingRule, Bundle};
+use crate::decide::{ApprovalFacts, Evaluation, Query, QueryError, SessionFacts, Verdict};
+use crate::finding::position;
 
 /// One situation and what must come of it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -32,10 +40,10 @@ pub struct Scenario {
     #[serde(default)]
     pub purpose: String,
     /// The arguments.
-    #[serde(default, deserialize_with = "record")]
+    #[serde(default)]
     pub input: Record,
     /// The circumstances.
-    #[serde(default, deserialize_with = "record")]
+    #[serde(default)]
     pub environment: Record,
     /// The first answer.
     pub expect: Expect,
@@ -111,4 +119,209 @@ pub enum VoteExpect {
 pub struct After {
     /// The verdict of deciding again with the approval.
     pub expect: Expect,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    scenario: Vec<Scenario>,
+}
+
+/// A scenario file that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {message}")]
+pub struct ScenarioError {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong there.
+    pub message: String,
+}
+
+impl Scenario {
+    /// Reads a scenario file.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] for whatever is not exactly as it must be: an unread field would be an untested expectation.
+    pub fn parse_file(text: &str) -> Result<Vec<Self>, ScenarioError> {
+        let file: File = toml::from_str(text).map_err(|error| ScenarioError {
+            line: error.span().map_or(1, |span| position(text, span.start).0),
+            message: error.message().to_owned(),
+        })?;
+        Ok(file.scenario)
+    }
+
+    /// The persons who may not answer here: the principal if a person, the operator, and the owners of the principal and of
+    /// the enforcement point.
+    #[must_use]
+    pub fn excluded(&self, bundle: &Bundle) -> BTreeSet<EntityRef> {
+        let point = EntityRef::new("EnforcementPoint", &self.audience).ok();
+        let itself = Some(&self.principal).filter(|principal| principal.kind() == "Person");
+        let owners = [Some(&self.principal), point.as_ref()].into_iter().flatten().filter_map(|of| bundle.owner_of(of));
+        itself.into_iter().chain(&self.operator).chain(owners).cloned().collect()
+    }
+
+    /// Plays it on the policies alone and returns what came out otherwise than expected, as sentences.
+    #[must_use]
+    pub fn play(&self, bundle: &Bundle) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let excluded = self.excluded(bundle);
+        let first = self.decide(bundle, &excluded, None);
+        let (expect, told) = outcome(&first);
+        if expect != self.expect {
+            wrong.push(format!("`{}`: expected {:?}, got {first:?}", self.name, self.expect));
+        }
+        if let Some(rules) = &self.rules
+            && BTreeSet::from_iter(rules) != BTreeSet::from_iter(&told)
+        {
+            wrong.push(format!("`{}`: expected the rules {rules:?}, got {told:?}", self.name));
+        }
+        let rules = match first {
+            Ok(Evaluation { verdict: Verdict::NeedsApproval { rules }, .. }) => rules,
+            Ok(_) | Err(_) => Vec::new(),
+        };
+        let query = AnswerQuery {
+            operation: &self.operation,
+            resource: &self.resource,
+            requester: &self.principal,
+            operator: self.operator.as_ref(),
+            excluded: &excluded,
+            now: self.now,
+        };
+        let mut poll = Poll::new(rules);
+        for vote in &self.vote {
+            let came = poll.vote(bundle, vote, &query);
+            if came != vote.expect {
+                let voter = &vote.person;
+                wrong.push(format!(
+                    "`{}`: expected the vote of {voter} to be {:?}, it was {came:?}",
+                    self.name, vote.expect
+                ));
+            }
+        }
+        if let Some(after) = self.after {
+            let facts = poll.facts(self.digest(), self.now.plus(Duration::from_secs(60)));
+            let second = self.decide(bundle, &excluded, facts.as_ref());
+            if outcome(&second).0 != after.expect {
+                wrong.push(format!("`{}`: expected {:?} after the votes, got {second:?}", self.name, after.expect));
+            }
+        }
+        wrong
+    }
+
+    /// Stands for the action's digest, which the policies only compare with itself.
+    fn digest(&self) -> Digest {
+        Digest::of(self.name.as_bytes())
+    }
+
+    fn decide(
+        &self,
+        bundle: &Bundle,
+        excluded: &BTreeSet<EntityRef>,
+        approval: Option<&ApprovalFacts>,
+    ) -> Result<Evaluation, QueryError> {
+        bundle.decide(&Query {
+            principal: &self.principal,
+            operation: &self.operation,
+            resource: &self.resource,
+            input: &self.input,
+            environment: &self.environment,
+            session: SessionFacts {
+                id: SessionId::from_bytes([0; 16]),
+                purpose: &self.purpose,
+                opened_at: self.now,
+                deadline: self.now.plus(Duration::from_secs(3_600)),
+            },
+            operator: self.operator.as_ref(),
+            digest: self.digest(),
+            now: self.now,
+            excluded,
+            approval,
+        })
+    }
+}
+
+fn outcome(evaluation: &Result<Evaluation, QueryError>) -> (Expect, Vec<String>) {
+    match evaluation {
+        Err(_) => (Expect::Invalid, Vec::new()),
+        Ok(evaluation) => {
+            let expect = match evaluation.verdict {
+                Verdict::Allow => Expect::Allow,
+                Verdict::Deny { .. } => Expect::Deny,
+                Verdict::NeedsApproval { .. } => Expect::NeedsApproval,
+            };
+            (expect, evaluation.determining.clone())
+        }
+    }
+}
+
+/// The votes on one question, counted by persons and for each rule on its own.
+struct Poll {
+    rules: Vec<(AskingRule, BTreeSet<EntityRef>)>,
+    voted: BTreeSet<EntityRef>,
+    ended: bool,
+}
+
+impl Poll {
+    fn new(rules: Vec<AskingRule>) -> Self {
+        let rules = rules.into_iter().map(|rule| (rule, BTreeSet::new())).collect();
+        Self { rules, voted: BTreeSet::new(), ended: false }
+    }
+
+    fn vote(&mut self, bundle: &Bundle, vote: &ScenarioVote, query: &AnswerQuery<'_>) -> VoteExpect {
+        if query.excluded.contains(&vote.person) {
+            return VoteExpect::Excluded;
+        }
+        if self.voted.contains(&vote.person) {
+            return VoteExpect::AlreadyVoted;
+        }
+        let eligible = |rule: &AskingRule| bundle.may_answer(&rule.id, &vote.person, query).permitted;
+        let answered: Vec<_> = self.rules.iter_mut().filter(|(rule, _)| eligible(rule)).collect();
+        if answered.is_empty() {
+            return VoteExpect::NotEligible;
+        }
+        if vote.verdict == VoteVerdict::Approve {
+            for (_, persons) in answered {
+                persons.insert(vote.person.clone());
+            }
+        } else {
+            self.ended = true;
+        }
+        self.voted.insert(vote.person.clone());
+        match (self.ended, self.rules.iter().all(met)) {
+            (true, _) => VoteExpect::Ended,
+            (false, true) => VoteExpect::Approved,
+            (false, false) => VoteExpect::Counted,
+        }
+    }
+
+    /// What policies may know of the approval: nothing until a rule is met, and nothing of a request that has ended.
+    fn facts(&self, digest: Digest, expires: Timestamp) -> Option<ApprovalFacts> {
+        let met: Vec<_> = self.rules.iter().filter(|rule| met(rule)).collect();
+        if self.ended || met.is_empty() {
+            return None;
+        }
+        let persons = met.iter().flat_map(|(_, persons)| persons).cloned().collect();
+        Some(ApprovalFacts { rules: met.iter().map(|(rule, _)| rule.id.clone()).collect(), persons, digest, expires })
+    }
+}
+
+fn met((rule, persons): &(AskingRule, BTreeSet<EntityRef>)) -> bool {
+    u32::try_from(persons.len()).unwrap_or(u32::MAX) >= rule.quorum
+}
+
+fn entity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EntityRef, D::Error> {
+    EntityRef::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+fn some_entity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<EntityRef>, D::Error> {
+    entity(deserializer).map(Some)
+}
+
+fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let time: jiff::Timestamp = text.parse().map_err(|_| {
+        D::Error::custom(format!("`{}` is not a time, write it as `2026-11-18T10:00:00Z`", text.escape_debug()))
+    })?;
+    Ok(Timestamp::from_millis(time.as_millisecond()))
 }

@@ -21,11 +21,35 @@ pub const VERSION: i64 = 1;
 ///
 /// In the token there is one fact per claim, in this order, and then five checks. `operator` and `approval` are left out
 /// when there is none. Ids are written as everywhere else, times are milliseconds since 1970 (Biscuit's own dates are
-/// whole seconds). This is what `Biscuit::print` shows of a minted token (`public keys` and `symbols` left out):
+/// whole seconds). This is what `Biscuit::print` shows of a minted token (symbols, and what is empty, left out):
 ///
 /// ```text
+/// version: 3
 /// facts: [
-///     countersign(1)
+///     countersign(1),
+///     token_id("cap_019b76da-a800-7d5c-9f0e-3b1c8a6f2e41"),
+///     tenant("acme"),
+///     session("ses_019b76da-9c48-7a11-8e0b-52d4f7c01b9e"),
+///     principal("Agent", "etl-bot"),
+///     operator("Person", "alice"),
+///     operation("export"),
+///     resource("Dataset", "customers"),
+///     digest(hex:8a6724851f0eb2aa1c7a34261dae400fa211418ebacd4987e1727822457b7db2),
+///     audience("warehouse"),
+///     approval("apr_019b76da-a418-7c33-b7a9-0d1e6f5a4c28"),
+///     issued_at(1767225600000),
+///     expires_at(1767225660000),
+///     shard(3),
+///     mint_epoch(12),
+///     development(false)
+/// ]
+/// rules: []
+/// checks: [
+///     check if presented_tenant("acme"),
+///     check if presented_session("ses_019b76da-9c48-7a11-8e0b-52d4f7c01b9e"),
+///     check if presented_audience("warehouse"),
+///     check if now($now), $now < 1767225660000,
+///     check if presented_digest(hex:8a6724851f0eb2aa1c7a34261dae400fa211418ebacd4987e1727822457b7db2)
 /// ]
 /// ```
 ///
@@ -146,7 +170,8 @@ impl Claims {
             Checked::Audience => check_if(presented::audience(&self.audience), vec![]),
             Checked::Digest => check_if(presented::digest(self.digest), vec![]),
             Checked::Expiry => {
-                let before = [Op::Value(var("now")), Op::Value(int(self.expires_at.millis())), Op::Binary(Binary::LessThan)];
+                let before =
+                    [Op::Value(var("now")), Op::Value(int(self.expires_at.millis())), Op::Binary(Binary::LessThan)];
                 check_if(pred("now", &[var("now")]), vec![Expression { ops: before.into() }])
             }
         }

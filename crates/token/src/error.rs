@@ -59,10 +59,14 @@ pub enum TokenError {
         limit: usize,
     },
     /// A signature does not match: the token was changed, or another key signed it.
-    #[error("the capability's signature does not match its key; send it exactly as it was issued, to the service that issued it")]
+    #[error(
+        "the capability's signature does not match its key; send it exactly as it was issued, to the service that issued it"
+    )]
     Signature,
     /// The ring has no key of this id. The id is what the token claims, not proven.
-    #[error("the capability names root key {0}, which is unknown here; send it to the service that issued it, or ask for a new decision")]
+    #[error(
+        "the capability names root key {0}, which is unknown here; send it to the service that issued it, or ask for a new decision"
+    )]
     UnknownKey(KeyId),
     /// The key is marked compromised, so nothing that it signed is believed. The id is what the token claims, not proven.
     #[error("the capability names root key {0}, which is no longer trusted; ask for a new decision")]

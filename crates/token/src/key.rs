@@ -59,8 +59,7 @@ impl SigningKey {
     /// # Errors
     /// [`KeyError::Seed`] if the library refuses it; every 32 bytes are a seed.
     pub fn from_seed(id: KeyId, seed: Zeroizing<[u8; 32]>) -> Result<Self, KeyError> {
-        let private =
-            PrivateKey::from_bytes(seed.as_slice(), Algorithm::Ed25519).map_err(|_| KeyError::Seed)?;
+        let private = PrivateKey::from_bytes(seed.as_slice(), Algorithm::Ed25519).map_err(|_| KeyError::Seed)?;
         let pair = KeyPair::from(&private);
         let bytes: [u8; 32] = pair.public().to_bytes().try_into().map_err(|_| KeyError::Seed)?;
         Ok(Self { id, seed, pair, public: PublicKey::from_bytes(bytes)? })
@@ -120,8 +119,7 @@ impl PublicKey {
         if point.is_weak() {
             return Err(KeyError::Public);
         }
-        let point =
-            biscuit_auth::PublicKey::from_bytes(&bytes, Algorithm::Ed25519).map_err(|_| KeyError::Public)?;
+        let point = biscuit_auth::PublicKey::from_bytes(&bytes, Algorithm::Ed25519).map_err(|_| KeyError::Public)?;
         Ok(Self { bytes, point })
     }
 

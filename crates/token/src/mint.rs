@@ -94,9 +94,7 @@ pub(crate) fn authority_block(claims: &Claims) -> Result<Vec<u8>, MintError> {
     // The library encodes a block only as it signs one. This key is public knowledge and the signature is dropped.
     static NO_KEY: LazyLock<Result<KeyPair, MintError>> = LazyLock::new(|| key_pair(&[0; 32]));
     let no_key = NO_KEY.as_ref().map_err(Clone::clone)?;
-    let token = claims
-        .datalog()?
-        .build_with_key_pair(no_key, SymbolTable::new(), no_key)
-        .map_err(|_| MintError::Build)?;
+    let token =
+        claims.datalog()?.build_with_key_pair(no_key, SymbolTable::new(), no_key).map_err(|_| MintError::Build)?;
     Ok(token.container().to_proto().authority.block)
 }

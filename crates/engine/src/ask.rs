@@ -1,0 +1,170 @@
+//! Ask: the question about one action is put to people.
+
+use countersign_core::approval::{Approval, Asking, VoidCause};
+use countersign_core::{ApprovalId, SessionId};
+use countersign_policy::AskingRule;
+use countersign_store::repository::{CommitExt, Stored, encode};
+use countersign_store::Kernel;
+use serde::{Deserialize, Serialize};
+
+use crate::decide::shortest_ttl;
+use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene};
+use crate::error::Error;
+use crate::judge::{Facts, Judgement, Ruling, asked, judge};
+use crate::record::Event;
+
+/// The longest justification, in characters.
+pub const MAX_JUSTIFICATION: usize = 2_000;
+
+/// A question to put.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The session.
+    pub session: SessionId,
+    /// What is to be done.
+    pub operation: Operation,
+    /// The enforcement point.
+    pub audience: String,
+    /// Who acts.
+    pub acting: Acting,
+    /// Why, in the asker's words.
+    pub justification: String,
+}
+
+/// What asking led to, as it is kept under the request id.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Asked {
+    approval: ApprovalId,
+    shared: bool,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Puts the question, or finds the same one already pending: an identical digest is one request, and the first
+    /// justification stands, because people may have voted on what it shows.
+    ///
+    /// # Errors
+    /// [`Error::NothingToAsk`] if nobody's answer could make it allowed, or nobody's is needed.
+    pub async fn ask(&self, call: &Call, ask: &Ask) -> Result<Replayable<(ApprovalId, bool)>, Error> {
+        require_request_id(call)?;
+        check_text("justification", &ask.justification, 1, MAX_JUSTIFICATION)?;
+        self.settle(call, Some(&ask.session.to_string()), async |scene| self.ask_once(scene, ask).await).await
+    }
+
+    async fn ask_once(&self, scene: &Scene, ask: &Ask) -> Result<Replayable<(ApprovalId, bool)>, Error> {
+        if let Some(Asked { approval, shared }) = self.replay(scene).await? {
+            return Ok(Replayable::replayed((approval, shared)));
+        }
+        let session = self.session_of(scene, ask.session, &ask.acting, &ask.operation.name).await?;
+        let open = session.value.require_open(scene.now)?;
+        let (action, canonical) = self.action(scene, &session.value, &ask.operation, &ask.audience)?;
+        let excluded = self.excluded(scene, &action)?;
+        let bundle = &scene.active.bundle;
+        let facts = Facts {
+            bundle,
+            session: open,
+            action: &action,
+            canonical: &canonical,
+            approval: None,
+            excluded: &excluded,
+            now: scene.now,
+        };
+        let Judgement { ruling, .. } = judge(facts)?;
+        let rules = match ruling {
+            Ruling::NeedsApproval(rules) => rules,
+            Ruling::Allow(_unused) => return Err(Error::NothingToAsk("allowed without approval; decide it")),
+            Ruling::Deny { .. } => return Err(Error::NothingToAsk("denied, and no approval lifts that")),
+        };
+
+        let earlier = self.asked_before(&canonical).await?;
+        let live = earlier.as_ref().and_then(|(_, approval)| approval.as_ref());
+        let live = live.filter(|approval| !approval.value.state(scene.now).is_terminal());
+        if let Some(same) = live.filter(|approval| asks_the_same(&approval.value, &rules)) {
+            let answer = Asked { approval: same.value.id, shared: true };
+            // The excluded only grow: whoever asks again is part of the question too.
+            let mut joined = same.clone();
+            joined.value.excluded.extend(excluded.iter().cloned());
+            let commit = self.guarded(scene).unchanged(&session).update(&joined);
+            let event = self.requested(&joined.value, None);
+            self.commit(scene, commit, event, &answer).await?;
+            return Ok(Replayable::fresh((answer.approval, true)));
+        }
+
+        let asking = Asking {
+            action: canonical.text().to_owned(),
+            digest: canonical.digest(),
+            session: session.value.id,
+            principal: action.principal.clone(),
+            asked_by: scene.caller.entity.clone(),
+            justification: ask.justification.clone(),
+            purpose: session.value.purpose.clone(),
+            rules: rules.iter().map(asked).collect(),
+            bundle: bundle.digest(),
+            excluded,
+            ttl: shortest_ttl(&rules),
+        };
+        let approval = Approval::ask(ApprovalId::generate(), asking, scene.now);
+        let key = self.repo.asked_key(approval.digest);
+        let mut commit = self.guarded(scene).unchanged(&session).insert(&approval);
+        commit = match &earlier {
+            Some((pointer, _)) => commit.replace(key, pointer.revision, encode(&approval.id)),
+            None => commit.create(key, encode(&approval.id)),
+        };
+        let replaces = live.map(|approval| approval.value.id);
+        if let Some(outdated) = live {
+            let mut outdated = outdated.clone();
+            outdated.value.void(VoidCause::ConditionsChanged, scene.now)?;
+            commit = commit.update(&outdated);
+        }
+        let event = self.requested(&approval, replaces);
+        let answer = Asked { approval: approval.id, shared: false };
+        self.commit(scene, commit, event, &answer).await?;
+        Ok(Replayable::fresh((approval.id, false)))
+    }
+
+    async fn asked_before(
+        &self,
+        canonical: &countersign_core::Canonical,
+    ) -> Result<Option<(Stored<ApprovalId>, Option<Stored<Approval>>)>, Error> {
+        let Some(pointer) = self.repo.asked(canonical.digest()).await? else { return Ok(None) };
+        let approval = self.repo.approval(pointer.value).await?;
+        Ok(Some((pointer, approval)))
+    }
+
+    fn requested<'a>(&self, approval: &'a Approval, replaces: Option<ApprovalId>) -> Event<'a> {
+        Event::ApprovalRequested {
+            approval: approval.id,
+            digest: approval.digest,
+            view: approval.view,
+            action: &approval.action,
+            justification: &approval.justification,
+            rules: &approval.rules,
+            excluded: approval.excluded.iter().collect(),
+            bundle: approval.bundle,
+            expires_at: approval.expires_at(),
+            replaces,
+        }
+    }
+}
+
+/// Whether a request still asks what the policies ask now.
+fn asks_the_same(approval: &Approval, rules: &[AskingRule]) -> bool {
+    approval.rules == rules.iter().map(asked).collect::<Vec<_>>()
+}
+
+/// Every call that changes something carries a request id, so that a lost reply can be asked for again.
+pub(crate) fn require_request_id(call: &Call) -> Result<(), Error> {
+    match call.request {
+        Some(_) => Ok(()),
+        None => Err(Error::field("request_id", "required; send a new UUID, and the same one when retrying")),
+    }
+}
+
+/// Text of a stranger, bounded in characters.
+pub(crate) fn check_text(field: &str, text: &str, min: usize, max: usize) -> Result<(), Error> {
+    // Bytes first: counting the characters of an endless text is work that a stranger orders.
+    let long = text.len() > max.saturating_mul(4) || text.chars().count() > max;
+    if long || text.chars().count() < min {
+        return Err(Error::field(field, format!("expected {min} to {max} characters")));
+    }
+    Ok(())
+}

@@ -1,0 +1,368 @@
+//! Decide: read, judge, act.
+
+use countersign_core::approval::{Approval, ApprovalState, Spender};
+use countersign_core::capability::{Capability, Grant};
+use countersign_core::session::Session;
+use countersign_core::{Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, SessionId, Timestamp, TokenId};
+use countersign_policy::{AskingRule, DenyCause};
+use countersign_store::Kernel;
+use countersign_store::repository::{CommitExt, Stored};
+use countersign_token::Token;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene};
+use crate::error::Error;
+use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, judge};
+use crate::record::Event;
+
+/// At most this many persons are named in a preview.
+const PREVIEW: usize = 100;
+
+/// One action to decide.
+#[derive(Debug, Clone)]
+pub struct Decide {
+    /// The session.
+    pub session: SessionId,
+    /// What is to be done.
+    pub operation: Operation,
+    /// The enforcement point.
+    pub audience: String,
+    /// Who acts.
+    pub acting: Acting,
+    /// The approval to use.
+    pub approval: Option<ApprovalId>,
+    /// Whether to mint on ALLOW.
+    pub mint: bool,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Its id.
+    pub id: DecisionId,
+    /// The answer.
+    pub verdict: Verdict,
+    /// The action's digest.
+    pub digest: Digest,
+    /// The policies that decided.
+    pub determining: Vec<String>,
+    /// The bundle.
+    pub bundle: Digest,
+    /// What was read.
+    pub revisions: Revisions,
+    /// The time that decided.
+    pub decided_at: Timestamp,
+    /// Where it stands in the log; absent in a stored answer.
+    #[serde(skip)]
+    pub log_index: Option<u64>,
+    /// The token, reissued from the row of the capability each time.
+    #[serde(skip)]
+    pub token: Option<Token>,
+}
+
+/// What was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// No.
+    Deny {
+        /// Why, in a word that a person reads.
+        because: String,
+    },
+    /// People must approve first.
+    NeedsApproval {
+        /// The rules that ask.
+        rules: Vec<NeededRule>,
+        /// Who could answer.
+        persons: Vec<EntityRef>,
+        /// Until when, were they asked now.
+        would_expire_at: Timestamp,
+    },
+    /// Yes, once.
+    Allow {
+        /// The capability, if one was minted.
+        capability: Option<(TokenId, Timestamp)>,
+    },
+}
+
+/// A rule that asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeededRule {
+    /// Its id.
+    pub id: String,
+    /// How many persons it wants.
+    pub quorum: u32,
+    /// Why.
+    pub reason: Option<String>,
+    /// How long people have.
+    pub ttl_millis: u64,
+}
+
+impl Decision {
+    /// The word for the verdict, as the wire spells it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self.verdict {
+            Verdict::Deny { .. } => "DENY",
+            Verdict::NeedsApproval { .. } => "NEEDS_APPROVAL",
+            Verdict::Allow { .. } => "ALLOW",
+        }
+    }
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Decides one action, and mints for it where asked.
+    ///
+    /// # Errors
+    /// [`Error`]; a DENY is none.
+    pub async fn decide(&self, call: &Call, ask: &Decide) -> Result<Replayable<Decision>, Error> {
+        if (ask.mint || ask.approval.is_some()) && call.request.is_none() {
+            return Err(Error::field("request_id", "required with `mint` or `approval_id`; send a new UUID"));
+        }
+        self.settle(call, Some(&ask.session.to_string()), async |scene| self.decide_once(scene, ask).await).await
+    }
+
+    async fn decide_once(&self, scene: &Scene, ask: &Decide) -> Result<Replayable<Decision>, Error> {
+        if let Some(decision) = self.replay::<Decision>(scene).await? {
+            return self.reissue(decision).await.map(Replayable::replayed);
+        }
+        let session = self.session_of(scene, ask.session, &ask.acting, &ask.operation.name).await?;
+        let open = session.value.require_open(scene.now)?;
+        let (action, canonical) = self.action(scene, &session.value, &ask.operation, &ask.audience)?;
+        let approval = match ask.approval {
+            Some(id) => Some(self.usable_approval(scene, id, &action, canonical.digest()).await?),
+            None => None,
+        };
+        let excluded = match &approval {
+            Some(approval) => &self.excluded(scene, &action)? | &approval.value.excluded,
+            None => self.excluded(scene, &action)?,
+        };
+        let approved = approval.as_ref().filter(|a| a.value.state(scene.now) == ApprovalState::Approved);
+        let Judgement { ruling, determining, context, .. } = judge(Facts {
+            bundle: &scene.active.bundle,
+            session: open,
+            action: &action,
+            canonical: &canonical,
+            approval: approved.map(|a| &a.value),
+            excluded: &excluded,
+            now: scene.now,
+        })?;
+
+        let mut decision = Decision {
+            id: DecisionId::generate(),
+            verdict: Verdict::Deny { because: String::new() },
+            digest: canonical.digest(),
+            determining,
+            bundle: scene.active.bundle.digest(),
+            revisions: Revisions {
+                session: session.revision.get(),
+                tenant: scene.active.row.revision.get(),
+                approval: approval.as_ref().map(|a| a.revision.get()),
+            },
+            decided_at: scene.now,
+            log_index: None,
+            token: None,
+        };
+        let outcome = Outcome { session: &session, action: &action, canonical: &canonical, context: &context };
+        match ruling {
+            Ruling::Deny { cause, errors } => {
+                decision.verdict = Verdict::Deny { because: because(cause).to_owned() };
+                self.answer(scene, decision, &outcome, &errors).await
+            }
+            Ruling::NeedsApproval(rules) => {
+                let query = answer_query(&action, &excluded, scene.now);
+                let mut persons: Vec<EntityRef> = rules
+                    .iter()
+                    .flat_map(|rule| scene.active.bundle.answerers(&rule.id, &query, PREVIEW).persons)
+                    .collect();
+                persons.sort();
+                persons.dedup();
+                persons.truncate(PREVIEW);
+                decision.verdict = Verdict::NeedsApproval {
+                    would_expire_at: scene.now.plus(shortest_ttl(&rules)),
+                    rules: rules.iter().map(needed).collect(),
+                    persons,
+                };
+                self.answer(scene, decision, &outcome, &[]).await
+            }
+            Ruling::Allow(permit) if ask.mint => {
+                self.mint(scene, permit, decision, &outcome, approved.or(approval.as_ref())).await
+            }
+            Ruling::Allow(permit) => self.allow(scene, permit, decision, &outcome, approved).await,
+        }
+        .map(Replayable::fresh)
+    }
+
+    /// The approval that the caller wants to use: for this very action, and not over.
+    async fn usable_approval(
+        &self,
+        scene: &Scene,
+        id: ApprovalId,
+        action: &Action,
+        digest: Digest,
+    ) -> Result<Stored<Approval>, Error> {
+        let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
+        if approval.value.session != action.session || approval.value.digest != digest {
+            return Err(Error::ApprovalMismatch);
+        }
+        let state = approval.value.state(scene.now);
+        if state.is_terminal() {
+            return Err(countersign_core::approval::ApprovalError::State(state.word()).into());
+        }
+        Ok(approval)
+    }
+
+    /// Answers DENY or `NEEDS_APPROVAL`: nothing is authorized, so nothing needs to stand still, and under a flood the record
+    /// is a count.
+    async fn answer(
+        &self,
+        scene: &Scene,
+        mut decision: Decision,
+        outcome: &Outcome<'_>,
+        errors: &[String],
+    ) -> Result<Decision, Error> {
+        if scene.call.request.is_some() || self.refusals.singly(&scene.caller.entity, scene.now) {
+            let commit = countersign_store::Commit::new(self.tenant().clone());
+            let event = outcome.event(&decision, errors, None);
+            let committed = self.commit(scene, commit, event, &decision).await?;
+            decision.log_index = Some(committed.first_log_index);
+        }
+        Ok(decision)
+    }
+
+    /// ALLOW without a capability: the answer is the authority, and spends the approval.
+    async fn allow(
+        &self,
+        scene: &Scene,
+        permit: Permit,
+        mut decision: Decision,
+        outcome: &Outcome<'_>,
+        approval: Option<&Stored<Approval>>,
+    ) -> Result<Decision, Error> {
+        let Permit { .. } = permit;
+        decision.verdict = Verdict::Allow { capability: None };
+        let mut commit = self.guarded(scene).unchanged(outcome.session);
+        if let Some(approval) = approval {
+            let mut spent = approval.clone();
+            spent.value.redeem(Spender::Decision(decision.id), scene.now)?;
+            commit = commit.update(&spent);
+        }
+        let event = outcome.event(&decision, &[], None).approved(approval.map(|a| a.value.id));
+        let committed = self.commit(scene, commit, event, &decision).await?;
+        decision.log_index = Some(committed.first_log_index);
+        Ok(decision)
+    }
+
+    /// ALLOW with a capability. The approval is not spent yet: the redeem spends both.
+    async fn mint(
+        &self,
+        scene: &Scene,
+        permit: Permit,
+        mut decision: Decision,
+        outcome: &Outcome<'_>,
+        approval: Option<&Stored<Approval>>,
+    ) -> Result<Decision, Error> {
+        let Permit { .. } = permit;
+        let keys = self.keys.load_full();
+        let session = &outcome.session.value;
+        let expires_at = scene.now.plus(self.limits.token_ttl).min(session.deadline);
+        let expires_at = approval.map_or(expires_at, |a| expires_at.min(a.value.expires_at()));
+        let grant = Grant {
+            id: TokenId::generate(),
+            session: session.id,
+            principal: session.principal.clone(),
+            operator: session.operator.clone(),
+            operation: outcome.action.operation.clone(),
+            resource: outcome.action.resource.clone(),
+            digest: decision.digest,
+            audience: outcome.action.audience.clone(),
+            approval: approval.map(|a| a.value.id),
+            issued_at: scene.now,
+            expires_at,
+            shard: 0,
+            mint_epoch: scene.active.row.value.mint_epoch,
+            key: keys.active()?.id().0,
+        };
+        let token = keys.issue(&grant, self.tenant(), self.development)?;
+        decision.verdict = Verdict::Allow { capability: Some((grant.id, expires_at)) };
+        let capability = Capability::mint(grant, decision.id, decision.bundle);
+        let mut commit = self.guarded(scene).unchanged(outcome.session).insert(&capability);
+        if let Some(approval) = approval {
+            commit = commit.unchanged(approval);
+        }
+        let event = outcome
+            .event(&decision, &[], Some(&capability.grant))
+            .approved(capability.grant.approval);
+        let committed = self.commit(scene, commit, event, &decision).await?;
+        decision.log_index = Some(committed.first_log_index);
+        decision.token = Some(token);
+        Ok(decision)
+    }
+
+    /// A stored answer again, with the identical token while it is worth something.
+    async fn reissue(&self, mut decision: Decision) -> Result<Decision, Error> {
+        if let Verdict::Allow { capability: Some((id, _)) } = &decision.verdict {
+            let capability = self.repo.capability(*id).await?.ok_or(Error::CapabilityNotFound)?;
+            decision.token =
+                Some(self.keys.load().issue(&capability.value.grant, self.tenant(), self.development)?);
+        }
+        Ok(decision)
+    }
+}
+
+/// What a record tells of a decision.
+struct Outcome<'a> {
+    session: &'a Stored<Session>,
+    action: &'a Action,
+    canonical: &'a Canonical,
+    context: &'a serde_json::Value,
+}
+
+impl Outcome<'_> {
+    fn event<'a>(&'a self, decision: &'a Decision, errors: &'a [String], minted: Option<&'a Grant>) -> Event<'a> {
+        Event::Decision {
+            decision: decision.id,
+            verdict: decision.word(),
+            action: self.canonical.text(),
+            digest: decision.digest,
+            determining: &decision.determining,
+            errors,
+            bundle: decision.bundle,
+            revisions: decision.revisions,
+            context: self.context,
+            approval: None,
+            minted,
+        }
+    }
+}
+
+impl Event<'_> {
+    fn approved(mut self, id: Option<ApprovalId>) -> Self {
+        if let Self::Decision { approval, .. } = &mut self {
+            *approval = id;
+        }
+        self
+    }
+}
+
+/// The time that all the rules together leave.
+pub(crate) fn shortest_ttl(rules: &[AskingRule]) -> std::time::Duration {
+    rules.iter().map(|rule| rule.ttl).min().unwrap_or_default()
+}
+
+fn needed(rule: &AskingRule) -> NeededRule {
+    NeededRule {
+        id: rule.id.clone(),
+        quorum: rule.quorum,
+        reason: rule.reason.clone(),
+        ttl_millis: u64::try_from(rule.ttl.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+const fn because(cause: DenyCause) -> &'static str {
+    match cause {
+        DenyCause::NoPermit => "no policy permits it",
+        DenyCause::Forbidden => "a policy forbids it, and no approval lifts that",
+        DenyCause::EvaluationError => "a policy could not be evaluated",
+    }
+}

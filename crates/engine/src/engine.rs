@@ -1,0 +1,470 @@
+//! One tenant's engine: what the use cases share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use countersign_audit::NoteSigner;
+use countersign_core::session::Session;
+use countersign_core::{Action, Canonical, Clock, Digest, EntityRef, Record, SessionId, TenantId, Timestamp};
+use countersign_policy::{AdminAction, AdminQuery, Answer, Bundle};
+use countersign_store::repository::{CommitExt, Repository, RequestRow, Stored, TenantRow, encode};
+use countersign_store::{Commit, Committed, Kernel};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::caller::{self, Caller};
+use crate::credential::Credential;
+use crate::error::Error;
+use crate::keys::Keys;
+use crate::record::{Event, record};
+use crate::refusal::Refusals;
+use crate::time::Time;
+
+/// How often a use case starts over because what it read was changed by others.
+const MAX_ATTEMPTS: usize = 64;
+/// How long an answer is kept under its request id.
+const REQUEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What bounds the use cases.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How long a capability lives.
+    pub token_ttl: Duration,
+    /// How long an enforcement point has to report the outcome.
+    pub completion_ttl: Duration,
+    /// How long a session lasts when nothing else is asked for.
+    pub session_ttl: Duration,
+    /// How long a session may last.
+    pub max_session_ttl: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            token_ttl: Duration::from_secs(300),
+            completion_ttl: Duration::from_secs(900),
+            session_ttl: Duration::from_secs(3_600),
+            max_session_ttl: Duration::from_secs(86_400),
+        }
+    }
+}
+
+/// What an engine is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// What bounds it.
+    pub limits: Limits,
+    /// Its signing keys; the one with the highest id becomes active in a new store.
+    pub signing: Vec<countersign_token::SigningKey>,
+    /// Salts commitments to sensitive inputs.
+    pub commitment: Zeroizing<[u8; 32]>,
+    /// Signs the heads of the log; its name is the log's origin.
+    pub log: NoteSigner,
+    /// Whether tokens are stamped as development.
+    pub development: bool,
+}
+
+/// One tenant's engine.
+#[derive(Debug)]
+pub struct Engine<K> {
+    pub(crate) repo: Repository<K>,
+    pub(crate) limits: Limits,
+    pub(crate) keys: ArcSwap<Keys>,
+    pub(crate) log: NoteSigner,
+    pub(crate) development: bool,
+    pub(crate) refusals: Refusals,
+    pub(crate) publishing: tokio::sync::Mutex<()>,
+    /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
+    pub(crate) ended: tokio::sync::broadcast::Sender<countersign_core::SessionId>,
+    active: ArcSwapOption<Active>,
+    commitment: Zeroizing<[u8; 32]>,
+    time: Time,
+}
+
+/// The bundle that decides, with the row that says so.
+#[derive(Debug)]
+pub struct Active {
+    /// The bundle.
+    pub bundle: Bundle,
+    /// The tenant's row, as it was when the bundle became active.
+    pub row: Stored<TenantRow>,
+}
+
+/// A call, before it is known what its names mean.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Whose it is.
+    pub credential: Arc<Credential>,
+    /// The RPC: request ids are scoped to it.
+    pub rpc: &'static str,
+    /// The request id, if one was given.
+    pub request: Option<RequestId>,
+}
+
+/// A request id and the digest of the body it came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId {
+    /// The id: a UUID.
+    pub id: String,
+    /// The digest of the whole request.
+    pub body: Digest,
+}
+
+/// What an enforcement point executes, or is about to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// The operation.
+    pub name: String,
+    /// What is acted upon.
+    pub resource: EntityRef,
+    /// The arguments.
+    pub input: Record,
+    /// The circumstances.
+    pub environment: Record,
+}
+
+/// Who acts, when a caller may speak for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acting {
+    /// The caller.
+    Caller,
+    /// Somebody whom the caller names.
+    Named(EntityRef),
+    /// Somebody whose credential the caller presents.
+    Credential(Arc<Credential>),
+}
+
+/// The revisions that a decision read (I10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revisions {
+    /// Of the session's row.
+    pub session: u64,
+    /// Of the tenant's row.
+    pub tenant: u64,
+    /// Of the approval's row.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub approval: Option<u64>,
+}
+
+/// An answer, and whether it is a stored one. A replay authorizes nothing anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replayable<T> {
+    /// The answer.
+    pub answer: T,
+    /// Whether it was given before.
+    pub replayed: bool,
+}
+
+impl<T> Replayable<T> {
+    pub(crate) const fn fresh(answer: T) -> Self {
+        Self { answer, replayed: false }
+    }
+
+    pub(crate) const fn replayed(answer: T) -> Self {
+        Self { answer, replayed: true }
+    }
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Opens a tenant's engine on a store. If a bundle was active, it is active again.
+    ///
+    /// # Errors
+    /// [`Error::ClockJumped`] if the clock is behind the newest record, [`Error::Store`] and [`Error::Internal`] if what is
+    /// stored does not fit the parts.
+    pub async fn open(kernel: Arc<K>, clock: Box<dyn Clock>, parts: Parts) -> Result<Self, Error> {
+        let Parts { tenant, limits, signing, commitment, log, development } = parts;
+        let repo = Repository::new(kernel, tenant);
+        let time = Time::start(clock, crate::log::newest_time(&repo).await?)?;
+        let keys = Keys::load(&repo, signing, time.now()?).await?;
+        let engine = Self {
+            repo,
+            limits,
+            keys: ArcSwap::from_pointee(keys),
+            log,
+            development,
+            refusals: Refusals::default(),
+            publishing: tokio::sync::Mutex::new(()),
+            ended: tokio::sync::broadcast::channel(64).0,
+            active: ArcSwapOption::empty(),
+            commitment,
+            time,
+        };
+        engine.restore_bundle().await?;
+        Ok(engine)
+    }
+
+    /// The tenant.
+    pub const fn tenant(&self) -> &TenantId {
+        self.repo.tenant()
+    }
+
+    /// The time that decides.
+    ///
+    /// # Errors
+    /// [`Error::ClockJumped`].
+    pub fn now(&self) -> Result<Timestamp, Error> {
+        self.time.now()
+    }
+
+    /// The bundle that decides now. Whoever holds it keeps it: a decision is made on one bundle.
+    ///
+    /// # Errors
+    /// [`Error::NoBundle`].
+    pub fn active(&self) -> Result<Arc<Active>, Error> {
+        self.active.load_full().ok_or(Error::NoBundle)
+    }
+
+    pub(crate) fn set_active(&self, active: Active) {
+        self.active.store(Some(Arc::new(active)));
+    }
+
+    /// Runs a use case until no other changed what it read, and records it if it was refused.
+    pub(crate) async fn settle<T, F>(&self, call: &Call, about: Option<&str>, attempt: F) -> Result<T, Error>
+    where
+        F: AsyncFn(&Scene) -> Result<T, Error>,
+    {
+        let mut result = Err(Error::Contention);
+        for _ in 0..MAX_ATTEMPTS {
+            result = match self.scene(call) {
+                Ok(scene) => attempt(&scene).await,
+                Err(error) => Err(error),
+            };
+            if !matches!(result, Err(Error::Contention)) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        match result {
+            Err(error) if error.is_refusal() => Err(self.refuse(call, about, error).await),
+            other => other,
+        }
+    }
+
+    pub(crate) fn scene(&self, call: &Call) -> Result<Scene, Error> {
+        let active = self.active()?;
+        let caller = Caller::resolve(&call.credential, &active.bundle)?;
+        Ok(Scene { now: self.now()?, active, caller, call: call.clone() })
+    }
+
+    /// Records a refusal, singly or as one of many; the error stands either way, unless the log cannot take it.
+    async fn refuse(&self, call: &Call, about: Option<&str>, error: Error) -> Error {
+        let Ok(now) = self.now() else { return error };
+        let caller = self.active().ok().and_then(|active| Caller::resolve(&call.credential, &active.bundle).ok());
+        let who = match &caller {
+            Some(caller) => caller.entity.clone(),
+            None => Refusals::unknown(&call.credential),
+        };
+        if !self.refusals.singly(&who, now) {
+            return error;
+        }
+        let event = Event::Refusal { rpc: call.rpc, error: &error.to_string(), about };
+        let id = call.request.as_ref().map(|request| request.id.as_str());
+        let commit = Commit::new(self.tenant().clone()).record(record(self.tenant(), now, caller.as_ref(), id, event));
+        match self.repo.kernel().commit(commit).await {
+            Ok(_) => error,
+            Err(fault) => fault.into(),
+        }
+    }
+
+    /// Writes the counts of what came too fast to be recorded singly. To be called now and then, and at the end.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; the counts are kept then.
+    pub async fn flush_refusals(&self) -> Result<(), Error> {
+        let now = self.now()?;
+        for (who, count, since) in self.refusals.due() {
+            let event = Event::Refusals { who: &who, count, since };
+            let commit = Commit::new(self.tenant().clone()).record(record(self.tenant(), now, None, None, event));
+            self.repo.kernel().commit(commit).await?;
+            self.refusals.written(&who, count);
+        }
+        Ok(())
+    }
+
+    /// Whether the administration policies permit a call.
+    pub(crate) fn administer(&self, scene: &Scene, action: AdminAction<'_>, name: &'static str) -> Result<Answer, Error> {
+        let answer = self.may_administer(scene, action);
+        if answer.permitted {
+            return Ok(answer);
+        }
+        Err(Error::AdministrationDenied { caller: scene.caller.entity.to_string(), action: name })
+    }
+
+    pub(crate) fn may_administer(&self, scene: &Scene, action: AdminAction<'_>) -> Answer {
+        let Scene { caller, active, now, .. } = scene;
+        active.bundle.administer(&AdminQuery { caller: &caller.entity, action, now: *now })
+    }
+
+    /// The session of an action, after checking that whoever acts is its principal.
+    pub(crate) async fn session_of(
+        &self,
+        scene: &Scene,
+        id: SessionId,
+        acting: &Acting,
+        operation: &str,
+    ) -> Result<Stored<Session>, Error> {
+        let session = self.repo.session(id).await?.ok_or(Error::SessionNotFound)?;
+        let identity = self.identity(scene, acting, session.value.operator.as_ref(), operation)?;
+        let Identity { principal, operator, chain } = identity;
+        if principal != session.value.principal {
+            return Err(Error::SessionMismatch("principal"));
+        }
+        // A credential that names an operator or a chain must name the session's; one that names none leaves the
+        // session's in force, so that leaving them out frees nobody.
+        if operator.is_some() && operator != session.value.operator {
+            return Err(Error::SessionMismatch("operator"));
+        }
+        if !chain.is_empty() && chain != session.value.chain {
+            return Err(Error::SessionMismatch("delegation chain"));
+        }
+        Ok(session)
+    }
+
+    /// Who acts. A caller who speaks for somebody else needs `actFor` for them and the operation.
+    pub(crate) fn identity(
+        &self,
+        scene: &Scene,
+        acting: &Acting,
+        operator: Option<&EntityRef>,
+        operation: &str,
+    ) -> Result<Identity, Error> {
+        let own = |caller: &Caller| Identity {
+            principal: caller.entity.clone(),
+            operator: caller.operator.clone(),
+            chain: caller.chain.clone(),
+        };
+        let identity = match acting {
+            Acting::Caller => return Ok(own(&scene.caller)),
+            Acting::Named(principal) if *principal == scene.caller.entity => return Ok(own(&scene.caller)),
+            Acting::Named(principal) => {
+                Identity { principal: principal.clone(), operator: None, chain: Vec::new() }
+            }
+            Acting::Credential(credential) if credential.tenant != *self.tenant() => {
+                return Err(Error::field("principal_credential", "it is of another tenant"));
+            }
+            Acting::Credential(credential) => own(&Caller::resolve(credential, &scene.active.bundle)?),
+        };
+        let operator = identity.operator.as_ref().or(operator);
+        let action = AdminAction::ActFor { principal: &identity.principal, operation, operator };
+        let known = scene.active.bundle.contains(&identity.principal);
+        if !known || !self.may_administer(scene, action).permitted {
+            return Err(Error::ActForDenied {
+                caller: scene.caller.entity.to_string(),
+                principal: identity.principal.to_string(),
+            });
+        }
+        Ok(identity)
+    }
+
+    /// The action that an operation is in a session, and its canonical form. The enforcement point must be known, because
+    /// its owner cannot answer for the action.
+    pub(crate) fn action(
+        &self,
+        scene: &Scene,
+        session: &Session,
+        operation: &Operation,
+        audience: &str,
+    ) -> Result<(Action, Canonical), Error> {
+        let bundle = &scene.active.bundle;
+        if !bundle.contains(&enforcement_point(audience)?) {
+            return Err(Error::field("audience", "the active bundle has no such `EnforcementPoint`"));
+        }
+        let Operation { name, resource, input, environment } = operation.clone();
+        let action = Action {
+            tenant: self.tenant().clone(),
+            audience: audience.to_owned(),
+            session: session.id,
+            principal: session.principal.clone(),
+            operator: session.operator.clone(),
+            chain: session.chain.clone(),
+            operation: name,
+            resource,
+            input,
+            environment,
+        };
+        // Before anything is replaced: a caller cannot send what looks like a commitment.
+        let mut committed = action.clone();
+        action.canonical()?;
+        committed.commit(bundle.sensitive(&action.operation), &self.commitment);
+        let canonical = committed.canonical()?;
+        Ok((action, canonical))
+    }
+
+    /// The persons who can never answer for an action (I2).
+    pub(crate) fn excluded(&self, scene: &Scene, action: &Action) -> Result<std::collections::BTreeSet<EntityRef>, Error> {
+        let point = enforcement_point(&action.audience)?;
+        let Caller { entity, operator, chain, .. } = &scene.caller;
+        let parties = [&action.principal, &point, entity]
+            .into_iter()
+            .chain(&action.operator)
+            .chain(&action.chain)
+            .chain(operator)
+            .chain(chain);
+        Ok(caller::excluded(&scene.active.bundle, parties))
+    }
+
+    /// What a request id was answered with before, if anything.
+    pub(crate) async fn replay<T: DeserializeOwned>(&self, scene: &Scene) -> Result<Option<T>, Error> {
+        let Some(RequestId { id, body }) = &scene.call.request else { return Ok(None) };
+        let Some(row) = self.repo.request(&scene.caller.entity, scene.call.rpc, id).await? else { return Ok(None) };
+        if row.value.body != *body {
+            return Err(Error::RequestIdReused);
+        }
+        let answer = serde_json::from_value(row.value.answer).map_err(|e| Error::Internal(e.to_string()))?;
+        Ok(Some(answer))
+    }
+
+    /// Commits a change with its record, and the answer under its request id: all or nothing (I8).
+    pub(crate) async fn commit<T: Serialize>(
+        &self,
+        scene: &Scene,
+        commit: Commit,
+        event: Event<'_>,
+        answer: &T,
+    ) -> Result<Committed, Error> {
+        let id = scene.call.request.as_ref().map(|request| request.id.as_str());
+        let mut commit = commit.record(record(self.tenant(), scene.now, Some(&scene.caller), id, event));
+        if let Some(RequestId { id, body }) = &scene.call.request {
+            let answer = serde_json::to_value(answer).map_err(|e| Error::Internal(e.to_string()))?;
+            let row = RequestRow { body: *body, answer, expires_at: scene.now.plus(REQUEST_TTL) };
+            let key = self.repo.request_key(&scene.caller.entity, scene.call.rpc, id);
+            commit = commit.create(key, encode(&row));
+        }
+        Ok(self.repo.kernel().commit(commit).await?)
+    }
+
+    /// A commit that takes effect only while the same bundle decides.
+    pub(crate) fn guarded(&self, scene: &Scene) -> Commit {
+        Commit::new(self.tenant().clone()).unchanged(&scene.active.row)
+    }
+}
+
+/// Who acts, as a credential or a trusted caller says it.
+pub struct Identity {
+    pub(crate) principal: EntityRef,
+    pub(crate) operator: Option<EntityRef>,
+    pub(crate) chain: Vec<EntityRef>,
+}
+
+/// One attempt at a use case: who calls, on which bundle, when.
+#[derive(Debug)]
+pub struct Scene {
+    pub(crate) call: Call,
+    pub(crate) caller: Caller,
+    pub(crate) active: Arc<Active>,
+    pub(crate) now: Timestamp,
+}
+
+/// The entity of an audience.
+pub(crate) fn enforcement_point(audience: &str) -> Result<EntityRef, Error> {
+    EntityRef::new("EnforcementPoint", audience).map_err(|e| Error::field("audience", e.to_string()))
+}
+
+/// The entity of a tenant.
+pub(crate) fn tenant_entity(tenant: &TenantId) -> Result<EntityRef, Error> {
+    EntityRef::new("Tenant", tenant.as_str()).map_err(|e| Error::Internal(e.to_string()))
+}

@@ -1,0 +1,218 @@
+//! What can go wrong in a use case, by who can do something about it. A DENY is an answer and not in here.
+
+use countersign_core::ActionError;
+use countersign_core::approval::ApprovalError;
+use countersign_core::capability::CapabilityError;
+use countersign_core::session::SessionError;
+use countersign_policy::{QueryError, Refused};
+use countersign_store::{CommitError, StoreError};
+use countersign_token::{MintError, TokenError};
+
+/// Why a use case gave no answer. Nothing was authorized.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The caller's account belongs to nobody in the bundle.
+    #[error("{0} is not in the active bundle; add it to the bundle's entities, or use another credential")]
+    PrincipalUnknown(String),
+    /// The caller named somebody else without being trusted to.
+    #[error("{caller} may not act for {principal}; an `actFor` policy of the bundle would have to permit it")]
+    ActForDenied {
+        /// The caller.
+        caller: String,
+        /// Who was named.
+        principal: String,
+    },
+    /// The administration policies do not permit the call.
+    #[error("no administration policy permits {caller} to `{action}` here; a policy in the bundle's `admin` folder would have to")]
+    AdministrationDenied {
+        /// The caller.
+        caller: String,
+        /// The reserved action.
+        action: &'static str,
+    },
+    /// The credential expired while it was in use.
+    #[error("the credential has expired; call again with a new one")]
+    CredentialExpired,
+    /// A field of the request does not fit.
+    #[error("`{field}`: {reason}")]
+    InvalidField {
+        /// The field.
+        field: String,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// The request id was used with another body.
+    #[error("the request id was used before with another body; use a new one for another request")]
+    RequestIdReused,
+    /// No such session, or none that the caller may know of.
+    #[error("there is no such session")]
+    SessionNotFound,
+    /// The session takes no more part.
+    #[error(transparent)]
+    SessionOver(#[from] SessionError),
+    /// The session is somebody else's.
+    #[error("the session belongs to another {0}; open one of your own")]
+    SessionMismatch(&'static str),
+    /// No such approval request, or none that the caller may know of.
+    #[error("there is no such approval request")]
+    ApprovalNotFound,
+    /// The approval request refused.
+    #[error(transparent)]
+    Approval(#[from] ApprovalError),
+    /// The approval is for another action.
+    #[error("the approval is for another action, session or principal; ask for this one")]
+    ApprovalMismatch,
+    /// Only a person who acts directly votes.
+    #[error("only a person who acts directly can vote; {0} is an agent, a service, or acts for somebody")]
+    NotAPerson(String),
+    /// There is nothing that people could answer.
+    #[error("there is nothing to ask: the action is {0}")]
+    NothingToAsk(&'static str),
+    /// The token is not one that is worth anything here.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The token is genuine, but dead.
+    #[error("the capability is dead: {0}")]
+    TokenDead(&'static str),
+    /// The capability refused.
+    #[error(transparent)]
+    Capability(#[from] CapabilityError),
+    /// The approval that the capability needed is no longer good.
+    #[error("the approval that the capability rests on is {0}; decide again")]
+    ApprovalGone(&'static str),
+    /// The active policies do not allow the action any more.
+    #[error("the active policies no longer allow the action ({}); decide again", if .0.is_empty() { "no permit".to_owned() } else { .0.join(", ") })]
+    PolicyDenied(Vec<String>),
+    /// No such capability, or none that the caller may know of.
+    #[error("there is no such capability")]
+    CapabilityNotFound,
+    /// The bundle was refused; the active one stays.
+    #[error("the bundle was refused and the active one stays:\n{0}")]
+    BundleRefused(#[from] Refused),
+    /// The bundle could not be read; the active one stays.
+    #[error("the bundle could not be read and the active one stays: {0}")]
+    BundleUnreadable(String),
+    /// The bundle is older than the active one.
+    #[error("the bundle has revision {found}, older than the active {active}; raise `revision` in `bundle.toml`")]
+    BundleOlder {
+        /// Its revision.
+        found: u64,
+        /// The active one's.
+        active: u64,
+    },
+    /// No bundle is active.
+    #[error("no bundle is loaded yet; nothing can be decided")]
+    NoBundle,
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nobody knows whether the commit took effect.
+    #[error("the outcome is unknown ({0}); retry with the same request id")]
+    OutcomeUnknown(String),
+    /// What was read changed again and again.
+    #[error("others changed what the call read, again and again; retry with the same request id")]
+    Contention,
+    /// The clock cannot be trusted.
+    #[error("the server's clock jumped by {0} s; it serves nothing until it is restarted with a right clock")]
+    ClockJumped(i64),
+    /// Too much at once.
+    #[error("{0}")]
+    LimitReached(String),
+    /// The index or size is not in the log.
+    #[error("{0}")]
+    NotInLog(String),
+    /// A fault of ours.
+    #[error("internal fault: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// A field that does not fit.
+    pub fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::InvalidField { field: field.into(), reason: reason.into() }
+    }
+
+    /// Whether somebody was refused something: such attempts are recorded (I8). Faults of the server are not refusals.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        match self {
+            Self::PrincipalUnknown(_)
+            | Self::ActForDenied { .. }
+            | Self::AdministrationDenied { .. }
+            | Self::InvalidField { .. }
+            | Self::RequestIdReused
+            | Self::SessionNotFound
+            | Self::SessionOver(_)
+            | Self::SessionMismatch(_)
+            | Self::ApprovalNotFound
+            | Self::Approval(_)
+            | Self::ApprovalMismatch
+            | Self::NotAPerson(_)
+            | Self::NothingToAsk(_)
+            | Self::Token(_)
+            | Self::TokenDead(_)
+            | Self::Capability(_)
+            | Self::ApprovalGone(_)
+            | Self::PolicyDenied(_)
+            | Self::CapabilityNotFound
+            | Self::BundleRefused(_)
+            | Self::BundleUnreadable(_)
+            | Self::BundleOlder { .. } => true,
+            Self::CredentialExpired
+            | Self::NoBundle
+            | Self::Store(_)
+            | Self::OutcomeUnknown(_)
+            | Self::Contention
+            | Self::ClockJumped(_)
+            | Self::LimitReached(_)
+            | Self::NotInLog(_)
+            | Self::Internal(_) => false,
+        }
+    }
+}
+
+impl From<ActionError> for Error {
+    fn from(error: ActionError) -> Self {
+        let field = match &error {
+            ActionError::Operation(_) => "operation.name",
+            ActionError::Audience(_) => "audience",
+            ActionError::ChainTooLong(_) | ActionError::ChainLoop(_) => "credential",
+            ActionError::Value(_) | ActionError::TooLarge(_) => "operation",
+        };
+        Self::field(field, error.to_string())
+    }
+}
+
+impl From<QueryError> for Error {
+    fn from(error: QueryError) -> Self {
+        let field = match &error {
+            QueryError::UnknownOperation { .. } => "operation.name".to_owned(),
+            QueryError::Principal { .. } => "principal".to_owned(),
+            QueryError::Resource { .. } => "operation.resource".to_owned(),
+            QueryError::Invalid { field, .. } => format!("operation.{field}"),
+        };
+        Self::field(field, error.to_string())
+    }
+}
+
+impl From<CommitError> for Error {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict { .. } => Self::Contention,
+            CommitError::Unavailable(reason) => Self::Store(reason),
+            CommitError::Unknown { reason } => Self::OutcomeUnknown(reason),
+            CommitError::Unguarded { .. }
+            | CommitError::WrittenTwice { .. }
+            | CommitError::OtherTenant { .. }
+            | CommitError::Empty
+            | CommitError::TooMany { .. }
+            | CommitError::TooLarge { .. } => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<MintError> for Error {
+    fn from(error: MintError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}

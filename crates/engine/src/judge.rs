@@ -1,0 +1,148 @@
+//! The decision about one action, on everything that was read for it. Pure: what is read and what is written stands in the
+//! use cases.
+
+use std::collections::BTreeSet;
+
+use countersign_core::approval::{Approval, AskingRule as Asked, Tally};
+use countersign_core::session::OpenSession;
+use countersign_core::{Action, Canonical, EntityRef, Timestamp};
+use countersign_policy::{
+    AnswerQuery, ApprovalFacts, AskingRule, Bundle, DenyCause, Query, SessionFacts, Verdict,
+};
+
+use crate::error::Error;
+
+/// Proof that the active policies allow one action now. Only [`judge`] makes one, nothing copies one, and whoever mints or
+/// spends consumes it: one decision, one authority.
+#[derive(Debug)]
+#[must_use = "a permit that nobody uses authorizes nothing"]
+pub struct Permit(());
+
+/// What a decision is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The policies.
+    pub bundle: &'a Bundle,
+    /// The session, open.
+    pub session: OpenSession<'a>,
+    /// The action with its raw input.
+    pub action: &'a Action,
+    /// Its canonical form, sensitive inputs committed.
+    pub canonical: &'a Canonical,
+    /// The request whose votes may count; approved, and for this digest.
+    pub approval: Option<&'a Approval>,
+    /// Whose approval counts for nothing.
+    pub excluded: &'a BTreeSet<EntityRef>,
+    /// The time that decides.
+    pub now: Timestamp,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Judgement {
+    /// The answer.
+    pub ruling: Ruling,
+    /// The policies that decided.
+    pub determining: Vec<String>,
+    /// The evaluated context.
+    pub context: serde_json::Value,
+    /// Who counts for which rule.
+    pub tally: Vec<Tally>,
+}
+
+/// The answer, with what makes it usable.
+#[derive(Debug)]
+pub enum Ruling {
+    /// Yes, once.
+    Allow(Permit),
+    /// People must approve first.
+    NeedsApproval(Vec<AskingRule>),
+    /// No.
+    Deny {
+        /// Why.
+        cause: DenyCause,
+        /// The evaluation errors, if that is why.
+        errors: Vec<String>,
+    },
+}
+
+/// Decides: the votes that count, then Cedar, then the second lock.
+///
+/// # Errors
+/// [`Error::InvalidField`] if the action does not fit the schema.
+pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
+    let Facts { bundle, session, action, canonical, excluded, now, .. } = facts;
+    let tally = facts.approval.map(|approval| count(&facts, approval)).unwrap_or_default();
+    let approval = facts.approval.and_then(|approval| approved(approval, &tally));
+    let evaluation = bundle.decide(&Query {
+        principal: &action.principal,
+        operation: &action.operation,
+        resource: &action.resource,
+        input: &action.input,
+        environment: &action.environment,
+        session: SessionFacts {
+            id: session.session().id,
+            purpose: &session.session().purpose,
+            opened_at: session.session().opened_at,
+            deadline: session.session().deadline,
+        },
+        operator: action.operator.as_ref(),
+        digest: canonical.digest(),
+        now,
+        excluded,
+        approval: approval.as_ref(),
+    })?;
+    let ruling = match evaluation.verdict {
+        Verdict::Allow if approval.as_ref().is_none_or(|approval| holds(approval, &facts)) => Ruling::Allow(Permit(())),
+        Verdict::Allow => Ruling::Deny { cause: DenyCause::Forbidden, errors: Vec::new() },
+        Verdict::NeedsApproval { rules } => Ruling::NeedsApproval(rules),
+        Verdict::Deny { cause, errors } => Ruling::Deny { cause, errors },
+    };
+    Ok(Judgement { ruling, determining: evaluation.determining, context: evaluation.context, tally })
+}
+
+/// Who counts for each rule that the request asked, under the policies of now: a rule that is gone counts for nothing, and a
+/// quorum that was raised is the raised one (I2).
+fn count(facts: &Facts<'_>, approval: &Approval) -> Vec<Tally> {
+    let rules: Vec<Asked> = approval.rules.iter().filter_map(|rule| facts.bundle.asking(&rule.id)).map(asked).collect();
+    let query = answer_query(facts.action, facts.excluded, facts.now);
+    approval.tally(&rules, facts.excluded, |rule, person| facts.bundle.may_answer(rule, person, &query).permitted)
+}
+
+/// What Cedar is told of the approval: nothing, unless some rule is met.
+fn approved(approval: &Approval, tally: &[Tally]) -> Option<ApprovalFacts> {
+    let met: Vec<&Tally> = tally.iter().filter(|rule| rule.met()).collect();
+    (!met.is_empty()).then(|| ApprovalFacts {
+        rules: met.iter().map(|rule| rule.rule.clone()).collect(),
+        persons: met.iter().flat_map(|rule| rule.persons.iter().cloned()).collect(),
+        digest: approval.digest,
+        expires: approval.expires_at(),
+    })
+}
+
+/// The second lock: what the kernel's policies say of an approval, said again without Cedar.
+fn holds(approval: &ApprovalFacts, facts: &Facts<'_>) -> bool {
+    approval.digest == facts.canonical.digest()
+        && !approval.persons.is_empty()
+        && approval.persons.is_disjoint(facts.excluded)
+        && !facts.now.reached(approval.expires)
+}
+
+/// The question whether somebody may answer for an action.
+#[must_use]
+pub fn answer_query<'a>(action: &'a Action, excluded: &'a BTreeSet<EntityRef>, now: Timestamp) -> AnswerQuery<'a> {
+    AnswerQuery {
+        operation: &action.operation,
+        resource: &action.resource,
+        requester: &action.principal,
+        operator: action.operator.as_ref(),
+        excluded,
+        now,
+    }
+}
+
+/// A rule as a request shows it.
+#[must_use]
+pub fn asked(rule: &AskingRule) -> Asked {
+    Asked { id: rule.id.clone(), quorum: rule.quorum, reason: rule.reason.clone() }
+}

@@ -1,0 +1,189 @@
+//! Bundles become active.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use countersign_core::{Digest, Timestamp};
+use countersign_policy::{AdminAction, Bundle, Finding, Source};
+use countersign_store::repository::{BundleRow, CommitExt, Stored, TenantRow, encode};
+use countersign_store::{Commit, CommitError, Kernel, Key};
+use serde::{Deserialize, Serialize};
+
+use crate::ask::require_request_id;
+use crate::engine::{Active, Call, Engine, Replayable, Scene, tenant_entity};
+use crate::error::Error;
+use crate::record::{Event, record};
+
+/// How large a part of an archived bundle is, in bytes: below what a row takes.
+const CHUNK: usize = 60 * 1024;
+/// How many parts are written in one commit.
+const CHUNKS_PER_COMMIT: usize = 16;
+
+/// What publishing led to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Published {
+    /// The bundle that is active now.
+    pub digest: Digest,
+    /// Whether it is another one than before.
+    pub changed: bool,
+    /// What its author should know.
+    #[serde(skip)]
+    pub warnings: Vec<Finding>,
+}
+
+/// The active bundle, told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleInfo {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its name.
+    pub name: String,
+    /// Its revision.
+    pub revision: u64,
+    /// Its operations.
+    pub operations: Vec<String>,
+    /// When it became active.
+    pub activated_at: Timestamp,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Makes a bundle active at start, on the authority of whoever starts the server. A bundle that is invalid or older
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::BundleRefused`], [`Error::BundleOlder`], [`Error::Store`].
+    pub async fn activate(&self, source: Source) -> Result<Published, Error> {
+        let publishing = self.publishing.lock().await;
+        let bundle = Bundle::load(source)?;
+        let published = self.activate_bundle(bundle, None).await;
+        drop(publishing);
+        published
+    }
+
+    /// Makes a bundle active, if the `publish` policies of the active one permit it.
+    ///
+    /// # Errors
+    /// As [`Self::activate`], and [`Error::AdministrationDenied`].
+    pub async fn publish(&self, call: &Call, source: Source) -> Result<Replayable<Published>, Error> {
+        require_request_id(call)?;
+        let publishing = self.publishing.lock().await;
+        let attempt = async |scene: &Scene| {
+            if let Some(published) = self.replay::<Published>(scene).await? {
+                return Ok(Replayable::replayed(published));
+            }
+            // Whether the caller may publish at all comes first: the findings tell what is in the bundle.
+            let tenant = tenant_entity(self.tenant())?;
+            let digest = source.digest();
+            let permitted = |revision| AdminAction::Publish { tenant: &tenant, digest, revision };
+            self.administer(scene, permitted(scene.active.row.value.bundle_revision), "publish")?;
+            let bundle = Bundle::load(source.clone())?;
+            self.administer(scene, permitted(bundle.revision()), "publish")?;
+            self.activate_bundle(bundle, Some(scene)).await.map(Replayable::fresh)
+        };
+        let published = self.settle(call, None, attempt).await;
+        drop(publishing);
+        published
+    }
+
+    async fn activate_bundle(&self, bundle: Bundle, scene: Option<&Scene>) -> Result<Published, Error> {
+        let now = self.now()?;
+        let before = self.repo.tenant_row().await?;
+        let digest = bundle.digest();
+        let mut published = Published { digest, changed: true, warnings: bundle.warnings().to_vec() };
+        if let Some(before) = &before {
+            if before.value.bundle == digest && self.active().is_ok() {
+                published.changed = false;
+                return Ok(published);
+            }
+            if bundle.revision() < before.value.bundle_revision {
+                let active = before.value.bundle_revision;
+                return Err(Error::BundleOlder { found: bundle.revision(), active });
+            }
+        }
+        self.archive(&bundle).await?;
+        let mint_epoch = before.as_ref().map_or(1, |before| before.value.mint_epoch);
+        let value = TenantRow { bundle: digest, bundle_revision: bundle.revision(), activated_at: now, mint_epoch };
+        let commit = Commit::new(self.tenant().clone());
+        let commit = match &before {
+            Some(before) => commit.update(&Stored { revision: before.revision, value: value.clone() }),
+            None => commit.insert(&value),
+        };
+        let event = Event::BundleActivated {
+            bundle: digest,
+            name: bundle.name(),
+            revision: bundle.revision(),
+            replaces: before.as_ref().map(|before| before.value.bundle),
+        };
+        let committed = match scene {
+            Some(scene) => self.commit(scene, commit, event, &published).await?,
+            None => {
+                let commit = commit.record(record(self.tenant(), now, None, None, event));
+                self.repo.kernel().commit(commit).await?
+            }
+        };
+        self.set_active(Active { bundle, row: Stored { revision: committed.revision, value } });
+        Ok(published)
+    }
+
+    /// Keeps the bundle's files, so that whatever it decides can be decided again later.
+    async fn archive(&self, bundle: &Bundle) -> Result<(), Error> {
+        let key = Key::bundle(self.tenant(), &bundle.digest());
+        if self.repo.kernel().get(&key).await?.is_some() {
+            return Ok(());
+        }
+        let files = serde_json::to_vec(bundle.source().files()).map_err(|e| Error::Internal(e.to_string()))?;
+        let chunks: Vec<Bytes> = files.chunks(CHUNK).map(Bytes::copy_from_slice).collect();
+        let mut number = 0_u32;
+        for part in chunks.chunks(CHUNKS_PER_COMMIT) {
+            let mut commit = Commit::new(self.tenant().clone());
+            for chunk in part {
+                let key = Key::bundle_chunk(self.tenant(), &bundle.digest(), number);
+                // A part that an interrupted attempt left is the same part: its digest is in its key.
+                if self.repo.kernel().get(&key).await?.is_none() {
+                    commit = commit.create(key, chunk.clone());
+                }
+                number = number.saturating_add(1);
+            }
+            match self.repo.kernel().commit(commit).await {
+                Ok(_) | Err(CommitError::Empty) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let row = BundleRow { name: bundle.name().to_owned(), revision: bundle.revision(), chunks: number };
+        let commit = Commit::new(self.tenant().clone()).create(key, encode(&row));
+        self.repo.kernel().commit(commit).await?;
+        Ok(())
+    }
+
+    /// The bundle that was active when the store was closed is active again.
+    pub(crate) async fn restore_bundle(&self) -> Result<(), Error> {
+        let Some(row) = self.repo.tenant_row().await? else { return Ok(()) };
+        let archive = self.repo.bundle_archive(row.value.bundle).await?;
+        let archive = archive.ok_or_else(|| Error::Internal("the active bundle is not in the store".to_owned()))?;
+        let files: BTreeMap<String, String> =
+            serde_json::from_slice(&archive).map_err(|e| Error::Internal(e.to_string()))?;
+        let source = Source::from_files(files).map_err(|e| Error::BundleUnreadable(e.to_string()))?;
+        match Bundle::load(source) {
+            Ok(bundle) if bundle.digest() == row.value.bundle => self.set_active(Active { bundle, row }),
+            Ok(_) => return Err(Error::Internal("the archived bundle has another digest than its row".to_owned())),
+            // A release may refuse what an older one took. Nothing is decided then until a good bundle is published.
+            Err(refused) => tracing::error!(%refused, "the bundle that was active is refused by this release"),
+        }
+        Ok(())
+    }
+
+    /// The active bundle.
+    ///
+    /// # Errors
+    /// [`Error::NoBundle`].
+    pub fn bundle_info(&self) -> Result<BundleInfo, Error> {
+        let active = self.active()?;
+        Ok(BundleInfo {
+            digest: active.bundle.digest(),
+            name: active.bundle.name().to_owned(),
+            revision: active.bundle.revision(),
+            operations: active.bundle.operations().map(str::to_owned).collect(),
+            activated_at: active.row.value.activated_at,
+        })
+    }
+}

@@ -1,0 +1,174 @@
+//! What callers may look at.
+
+use countersign_core::approval::{Approval, ApprovalState, Tally};
+use countersign_core::capability::Capability;
+use countersign_core::session::Session;
+use countersign_core::{Action, ApprovalId, EntityRef, SessionId, TokenId};
+use countersign_store::repository::{Stored, Value};
+use countersign_store::{Kernel, Key};
+
+use crate::engine::{Call, Engine, Scene};
+use crate::error::Error;
+use crate::judge::answer_query;
+use crate::session::is_party;
+use crate::vote::Question;
+
+/// At most this many persons are named.
+const MAX_ANSWERERS: usize = 100;
+
+/// An approval request as somebody is shown it.
+#[derive(Debug, Clone)]
+pub struct ApprovalView {
+    /// The request.
+    pub approval: Stored<Approval>,
+    /// The action, read back from the bytes that are shown.
+    pub action: Action,
+    /// What it is now.
+    pub state: ApprovalState,
+    /// How far each rule is, under the policies of now.
+    pub tally: Vec<Tally>,
+    /// Whether the viewer could vote on it now.
+    pub may_answer: bool,
+    /// Who could answer now.
+    pub answerers: Vec<EntityRef>,
+}
+
+/// A page, and the last id that was looked at, if there may be more.
+#[derive(Debug, Clone)]
+pub struct Paged<T, I> {
+    /// What the caller may see of it.
+    pub items: Vec<T>,
+    /// Where the next page begins.
+    pub next: Option<I>,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// One approval request.
+    ///
+    /// # Errors
+    /// [`Error::ApprovalNotFound`], also if the caller may not know of it.
+    pub async fn approval(&self, call: &Call, id: ApprovalId) -> Result<ApprovalView, Error> {
+        let attempt = async |scene: &Scene| {
+            let question = self.question(id).await?;
+            if !self.visible(scene, &question.approval.value, &question.action) {
+                return Err(Error::ApprovalNotFound);
+            }
+            Ok(self.view(scene, question, true))
+        };
+        self.settle(call, Some(&id.to_string()), attempt).await
+    }
+
+    /// The requests that the caller may see, newest first, of at most `limit` that are looked at.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn approvals(
+        &self,
+        call: &Call,
+        before: Option<ApprovalId>,
+        limit: usize,
+    ) -> Result<Paged<ApprovalView, ApprovalId>, Error> {
+        let attempt = async |scene: &Scene| {
+            let before = before.map(|id| Key::approval(self.tenant(), &id));
+            let page = self.repo.newest::<Approval>(before.as_ref(), limit).await?;
+            let next = page.next.and(page.values.last()).map(|last| last.value.id);
+            let mut items = Vec::new();
+            for Stored { value, .. } in page.values {
+                let question = self.question(value.id).await?;
+                if self.visible(scene, &question.approval.value, &question.action) {
+                    items.push(self.view(scene, question, false));
+                }
+            }
+            Ok(Paged { items, next })
+        };
+        self.settle(call, None, attempt).await
+    }
+
+    /// The sessions that the caller is part of, newest first, of at most `limit` that are looked at.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn sessions(
+        &self,
+        call: &Call,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Paged<Stored<Session>, SessionId>, Error> {
+        let attempt = async |scene: &Scene| {
+            let all = self.may_read_log(scene)?;
+            let before = before.map(|id| Key::session(self.tenant(), &id));
+            self.page(before, limit, |session: &Session| session.id, |session| Ok(all || is_party(scene, session))).await
+        };
+        self.settle(call, None, attempt).await
+    }
+
+    /// The capabilities of a session that the caller may see, newest first, of at most `limit` that are looked at.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn capabilities(
+        &self,
+        call: &Call,
+        session: SessionId,
+        before: Option<TokenId>,
+        limit: usize,
+    ) -> Result<Paged<Stored<Capability>, TokenId>, Error> {
+        let attempt = async |scene: &Scene| {
+            let before = before.map(|id| Key::capability(self.tenant(), &id));
+            let keep = |c: &Capability| Ok(c.grant.session == session && self.may_see(scene, c)?);
+            self.page(before, limit, |c: &Capability| c.grant.id, keep).await
+        };
+        self.settle(call, None, attempt).await
+    }
+
+    async fn page<T: Value, I>(
+        &self,
+        before: Option<Key>,
+        limit: usize,
+        id: impl Fn(&T) -> I,
+        keep: impl Fn(&T) -> Result<bool, Error>,
+    ) -> Result<Paged<Stored<T>, I>, Error> {
+        let page = self.repo.newest::<T>(before.as_ref(), limit).await?;
+        let next = page.next.and(page.values.last()).map(|last| id(&last.value));
+        let mut items = Vec::new();
+        for stored in page.values {
+            if keep(&stored.value)? {
+                items.push(stored);
+            }
+        }
+        Ok(Paged { items, next })
+    }
+
+    /// How the caller sees a request. Naming everybody who could answer takes time, so lists do not.
+    pub(crate) fn view(&self, scene: &Scene, question: Question, with_answerers: bool) -> ApprovalView {
+        let now = scene.now;
+        let state = question.state(now);
+        let may_answer = !state.is_terminal() && self.may_answer(scene, &question.approval.value, &question.action);
+        let Question { approval, action, .. } = question;
+        let bundle = &scene.active.bundle;
+        let query = answer_query(&action, &approval.value.excluded, now);
+        let tally = approval.value.tally(&approval.value.rules, &approval.value.excluded, |rule, person| {
+            bundle.may_answer(rule, person, &query).permitted
+        });
+        let mut answerers: Vec<EntityRef> = Vec::new();
+        if with_answerers && !state.is_terminal() {
+            for rule in &approval.value.rules {
+                answerers.extend(bundle.answerers(&rule.id, &query, MAX_ANSWERERS).persons);
+            }
+            answerers.sort();
+            answerers.dedup();
+            answerers.truncate(MAX_ANSWERERS);
+        }
+        ApprovalView { approval, action, state, tally, may_answer, answerers }
+    }
+
+    /// One request, for a watcher: without naming who could answer, and without a record, because nobody asked for it anew.
+    pub(crate) async fn glance(&self, call: &Call, id: ApprovalId) -> Result<ApprovalView, Error> {
+        let scene = self.scene(call)?;
+        let question = self.question(id).await?;
+        if !self.visible(&scene, &question.approval.value, &question.action) {
+            return Err(Error::ApprovalNotFound);
+        }
+        Ok(self.view(&scene, question, false))
+    }
+}

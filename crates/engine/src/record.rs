@@ -1,0 +1,257 @@
+//! What the log holds: one JSON document for each thing that happened (docs/records.md). Tokens and credentials never stand
+//! in it, only their hashes and ids.
+
+use bytes::Bytes;
+use countersign_core::approval::{AskingRule, Tally, Verdict as VoteVerdict, VoidCause};
+use countersign_core::capability::{Grant, Outcome};
+use countersign_core::{ApprovalId, DecisionId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use serde::Serialize;
+
+use crate::caller::{Caller, CallerRecord};
+use crate::engine::Revisions;
+
+/// The version of the records that are written now. Old versions stay readable.
+pub const RECORD_VERSION: u32 = 1;
+
+/// One entry of the log.
+#[derive(Debug, Serialize)]
+pub struct Record<'a> {
+    v: u32,
+    at: Timestamp,
+    tenant: &'a TenantId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<CallerRecord<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(flatten)]
+    event: Event<'a>,
+}
+
+/// What happened.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// An action was decided; with a capability, it was minted too.
+    Decision {
+        /// The decision.
+        decision: DecisionId,
+        /// ALLOW, DENY or `NEEDS_APPROVAL`.
+        verdict: &'static str,
+        /// The canonical text of the action.
+        action: &'a str,
+        /// Its digest.
+        digest: Digest,
+        /// The policies that decided.
+        determining: &'a [String],
+        /// Evaluation errors, if that is why.
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        errors: &'a [String],
+        /// The bundle that decided.
+        bundle: Digest,
+        /// The revisions that were read.
+        revisions: Revisions,
+        /// The evaluated context: with the bundle, everything that is needed to decide again.
+        context: &'a serde_json::Value,
+        /// The approval that was used.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        approval: Option<ApprovalId>,
+        /// The capability that was minted.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        minted: Option<&'a Grant>,
+    },
+    /// A session was opened.
+    SessionOpened {
+        /// The session.
+        session: &'a countersign_core::session::Session,
+        /// The administration policies that permitted it.
+        determining: &'a [String],
+        /// The bundle they are of.
+        bundle: Digest,
+    },
+    /// A session was ended.
+    SessionEnded {
+        /// The session.
+        session: SessionId,
+    },
+    /// A question was put to people.
+    ApprovalRequested {
+        /// The request.
+        approval: ApprovalId,
+        /// The digest asked about.
+        digest: Digest,
+        /// The digest of what is shown.
+        view: Digest,
+        /// The canonical text of the action.
+        action: &'a str,
+        /// The asker's words.
+        justification: &'a str,
+        /// The rules that ask.
+        rules: &'a [AskingRule],
+        /// Who can never answer.
+        excluded: Vec<&'a EntityRef>,
+        /// The bundle that asks.
+        bundle: Digest,
+        /// From when on it is expired.
+        expires_at: Timestamp,
+        /// An earlier request about the same digest that this one replaces.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        replaces: Option<ApprovalId>,
+    },
+    /// A vote was cast.
+    Vote {
+        /// The request.
+        approval: ApprovalId,
+        /// The voter.
+        person: &'a EntityRef,
+        /// What was said.
+        verdict: VoteVerdict,
+        /// The digest voted on.
+        digest: Digest,
+        /// The view voted on.
+        view: Digest,
+        /// The rules that the voter was eligible for.
+        rules: Vec<&'a str>,
+        /// The voter's words.
+        comment: &'a str,
+        /// The state that this led to.
+        state: &'static str,
+        /// The bundle that made the voter eligible.
+        bundle: Digest,
+    },
+    /// A vote was taken back.
+    VoteWithdrawn {
+        /// The request.
+        approval: ApprovalId,
+        /// The voter.
+        person: &'a EntityRef,
+        /// The state that this led to.
+        state: &'static str,
+    },
+    /// A question was taken back.
+    ApprovalCancelled {
+        /// The request.
+        approval: ApprovalId,
+    },
+    /// A request is no longer good for anything.
+    ApprovalVoid {
+        /// The request.
+        approval: ApprovalId,
+        /// Why.
+        cause: &'a VoidCause,
+    },
+    /// A capability was spent.
+    Redeem {
+        /// The capability.
+        capability: TokenId,
+        /// The session.
+        session: SessionId,
+        /// The digest, recomputed from what was presented.
+        digest: Digest,
+        /// The canonical text it was recomputed from.
+        action: &'a str,
+        /// The approval that was spent with it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        approval: Option<ApprovalId>,
+        /// Who counted for each rule.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        tally: Vec<TallyRecord<'a>>,
+        /// The policies that allowed it now.
+        determining: &'a [String],
+        /// The bundle they are of.
+        bundle: Digest,
+        /// The revisions that were read.
+        revisions: Revisions,
+        /// The evaluated context.
+        context: &'a serde_json::Value,
+        /// By when the outcome is due.
+        complete_by: Timestamp,
+    },
+    /// An outcome was reported.
+    Complete {
+        /// The capability.
+        capability: TokenId,
+        /// What came of it.
+        outcome: Outcome,
+        /// The hash of the result.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result: Option<Digest>,
+        /// Whether it came after its deadline.
+        late: bool,
+    },
+    /// A capability was revoked.
+    Revoke {
+        /// The capability.
+        capability: TokenId,
+        /// Why.
+        reason: &'a str,
+    },
+    /// A bundle became active.
+    BundleActivated {
+        /// Its digest.
+        bundle: Digest,
+        /// Its name.
+        name: &'a str,
+        /// Its revision.
+        revision: u64,
+        /// The one before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        replaces: Option<Digest>,
+    },
+    /// A signing key changed.
+    Key {
+        /// Its id.
+        key: u32,
+        /// Its public half, 64 hexadecimal digits.
+        public: &'a str,
+        /// `active`, `retired` or `compromised`.
+        state: &'a str,
+    },
+    /// Somebody was refused.
+    Refusal {
+        /// The RPC.
+        rpc: &'a str,
+        /// The error's sentence.
+        error: &'a str,
+        /// What it was about, as far as known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        about: Option<&'a str>,
+    },
+    /// Refusals and denials of one caller that came too fast to be recorded singly.
+    Refusals {
+        /// Who.
+        who: &'a EntityRef,
+        /// How many.
+        count: u64,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// Who counted for a rule.
+#[derive(Debug, Serialize)]
+pub struct TallyRecord<'a> {
+    rule: &'a str,
+    quorum: u32,
+    persons: Vec<&'a EntityRef>,
+}
+
+impl<'a> From<&'a Tally> for TallyRecord<'a> {
+    fn from(tally: &'a Tally) -> Self {
+        Self { rule: &tally.rule, quorum: tally.quorum, persons: tally.persons.iter().collect() }
+    }
+}
+
+/// Writes a record.
+#[must_use]
+pub fn record(
+    tenant: &TenantId,
+    at: Timestamp,
+    caller: Option<&Caller>,
+    request_id: Option<&str>,
+    event: Event<'_>,
+) -> Bytes {
+    let record =
+        Record { v: RECORD_VERSION, at, tenant, caller: caller.map(Caller::record), request_id, event };
+    // String keys only, so this cannot fail; an empty record would be refused by whoever reads the log.
+    serde_json::to_vec(&record).unwrap_or_default().into()
+}

@@ -1,0 +1,173 @@
+//! Redeem: the one moment at which authority is spent.
+
+use countersign_core::approval::{Approval, ApprovalState, Spender};
+use countersign_core::{Digest, EntityRef, SessionId, Timestamp, TokenId};
+use countersign_policy::AdminAction;
+use countersign_store::Kernel;
+use countersign_store::repository::{CommitExt, Stored};
+use countersign_token::{Limits, Presented, Verified};
+use serde::{Deserialize, Serialize};
+
+use crate::ask::require_request_id;
+use crate::engine::{Call, Engine, Operation, Replayable, Revisions, Scene, enforcement_point};
+use crate::error::Error;
+use crate::judge::{Facts, Judgement, Permit, Ruling, judge};
+use crate::record::{Event, TallyRecord};
+
+/// A capability to spend, and what is about to be executed.
+#[derive(Debug, Clone)]
+pub struct Redeem {
+    /// The token.
+    pub token: String,
+    /// What is about to be executed.
+    pub operation: Operation,
+    /// The enforcement point that executes it.
+    pub audience: String,
+}
+
+/// The receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The capability.
+    pub capability: TokenId,
+    /// The digest, as recomputed.
+    pub digest: Digest,
+    /// The session.
+    pub session: SessionId,
+    /// Who acts.
+    pub principal: EntityRef,
+    /// When it was spent.
+    pub redeemed_at: Timestamp,
+    /// By when the outcome is due.
+    pub complete_by: Timestamp,
+    /// The bundle that allowed it.
+    pub bundle: Digest,
+    /// Where it stands in the log; absent in a stored receipt.
+    #[serde(skip)]
+    pub log_index: Option<u64>,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Spends a capability for exactly what is presented.
+    ///
+    /// # Errors
+    /// [`Error`]: nothing was spent then, unless it is [`Error::OutcomeUnknown`].
+    pub async fn redeem(&self, call: &Call, redeem: &Redeem) -> Result<Replayable<Receipt>, Error> {
+        require_request_id(call)?;
+        // A record names a token by its hash: what is refused may be a genuine one.
+        let about = format!("token {}", Digest::of(redeem.token.as_bytes()));
+        self.settle(call, Some(&about), async |scene| self.redeem_once(scene, redeem).await).await
+    }
+
+    async fn redeem_once(&self, scene: &Scene, redeem: &Redeem) -> Result<Replayable<Receipt>, Error> {
+        if let Some(receipt) = self.replay::<Receipt>(scene).await? {
+            return Ok(Replayable::replayed(receipt));
+        }
+        let now = scene.now;
+        let token = self.genuine(scene, &redeem.token)?;
+        let point = enforcement_point(&redeem.audience)?;
+        let spend = AdminAction::Redeem {
+            enforcement_point: &point,
+            operation: &redeem.operation.name,
+            issuer: Some(&scene.caller.issuer),
+        };
+        self.administer(scene, spend, "redeem")?;
+
+        let mut capability = self.repo.capability(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
+        let session = self.repo.session(capability.value.grant.session).await?.ok_or(Error::SessionNotFound)?;
+        let open = session.value.require_open(now)?;
+        let (action, canonical) = self.action(scene, &session.value, &redeem.operation, &redeem.audience)?;
+        token.authorize(&Presented {
+            tenant: self.tenant(),
+            session: session.value.id,
+            audience: &redeem.audience,
+            digest: canonical.digest(),
+            now,
+        })?;
+        capability.value.require_minted(now)?;
+
+        let approval = match capability.value.grant.approval {
+            Some(id) => Some(self.spendable(id, now).await?),
+            None => None,
+        };
+        let mut excluded = self.excluded(scene, &action)?;
+        excluded.extend(approval.iter().flat_map(|approval| approval.value.excluded.iter().cloned()));
+        let Judgement { ruling, determining, context, tally } = judge(Facts {
+            bundle: &scene.active.bundle,
+            session: open,
+            action: &action,
+            canonical: &canonical,
+            approval: approval.as_ref().map(|approval| &approval.value),
+            excluded: &excluded,
+            now,
+        })?;
+        let Ruling::Allow(permit) = ruling else { return Err(Error::PolicyDenied(determining)) };
+
+        let Permit { .. } = permit;
+        let complete_by = now.plus(self.limits.completion_ttl);
+        capability.value.redeem(scene.caller.entity.clone(), now, complete_by)?;
+        let mut commit = self.guarded(scene).unchanged(&session).update(&capability);
+        if let Some(approval) = &approval {
+            let mut spent = approval.clone();
+            spent.value.redeem(Spender::Capability(capability.value.grant.id), now)?;
+            commit = commit.update(&spent);
+        }
+        let mut receipt = Receipt {
+            capability: capability.value.grant.id,
+            digest: canonical.digest(),
+            session: session.value.id,
+            principal: action.principal.clone(),
+            redeemed_at: now,
+            complete_by,
+            bundle: scene.active.bundle.digest(),
+            log_index: None,
+        };
+        let event = Event::Redeem {
+            capability: receipt.capability,
+            session: receipt.session,
+            digest: receipt.digest,
+            action: canonical.text(),
+            approval: approval.as_ref().map(|approval| approval.value.id),
+            tally: tally.iter().map(TallyRecord::from).collect(),
+            determining: &determining,
+            bundle: receipt.bundle,
+            revisions: Revisions {
+                session: session.revision.get(),
+                tenant: scene.active.row.revision.get(),
+                approval: approval.as_ref().map(|approval| approval.revision.get()),
+            },
+            context: &context,
+            complete_by,
+        };
+        let committed = self.commit(scene, commit, event, &receipt).await?;
+        receipt.log_index = Some(committed.first_log_index);
+        Ok(Replayable::fresh(receipt))
+    }
+
+    /// A token that this tenant's keys signed, of this kind of server and this mint epoch.
+    fn genuine(&self, scene: &Scene, text: &str) -> Result<Verified, Error> {
+        let keys = self.keys.load();
+        let token = countersign_token::verify(text, keys.ring(), scene.now, &Limits::default())?;
+        let claims = token.claims();
+        if claims.tenant != *self.tenant() {
+            return Err(countersign_token::TokenError::Tenant.into());
+        }
+        if claims.development != self.development {
+            return Err(Error::TokenDead("it was minted for development, or this server is and it was not"));
+        }
+        if claims.mint_epoch != scene.active.row.value.mint_epoch {
+            return Err(Error::TokenDead("it is of another mint epoch; decide again"));
+        }
+        Ok(token)
+    }
+
+    /// The approval that a capability rests on, still approved.
+    async fn spendable(&self, id: countersign_core::ApprovalId, now: Timestamp) -> Result<Stored<Approval>, Error> {
+        let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
+        match approval.value.state(now) {
+            ApprovalState::Approved => Ok(approval),
+            ApprovalState::Redeemed { .. } => Err(countersign_core::capability::CapabilityError::AlreadyRedeemed.into()),
+            other => Err(Error::ApprovalGone(other.word())),
+        }
+    }
+}

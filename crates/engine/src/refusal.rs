@@ -1,0 +1,108 @@
+//! How many refusals of one caller are recorded singly. A flood of them must fill neither the disk nor the writer's queue
+//! (I8, I14): beyond a burst they are counted, and the count is recorded.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use countersign_core::{EntityRef, Timestamp};
+
+use crate::credential::Credential;
+
+/// How many come singly at once.
+const BURST: i64 = 200;
+/// How many more come singly in a second.
+const PER_SECOND: i64 = 20;
+/// How many callers are told apart. Beyond, the flood is of callers, and they share one count.
+const MAX_CALLERS: usize = 10_000;
+
+/// The refusals of late, by caller.
+#[derive(Debug, Default)]
+pub struct Refusals(Mutex<BTreeMap<EntityRef, Bucket>>);
+
+#[derive(Debug)]
+struct Bucket {
+    /// Thousandths of a refusal that may still come singly.
+    millis_left: i64,
+    refilled: Timestamp,
+    counted: u64,
+    since: Timestamp,
+}
+
+impl Refusals {
+    /// Whether a refusal is to be recorded singly; otherwise it was counted.
+    pub fn singly(&self, who: &EntityRef, now: Timestamp) -> bool {
+        let mut callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers.len() >= MAX_CALLERS && !callers.contains_key(who) {
+            callers.retain(|_, bucket| bucket.counted > 0 || bucket.refilled.plus(std::time::Duration::from_secs(60)) > now);
+        }
+        let full = callers.len() >= MAX_CALLERS && !callers.contains_key(who);
+        let key = if full { somebody() } else { who.clone() };
+        let bucket = callers
+            .entry(key)
+            .or_insert_with(|| Bucket { millis_left: BURST * 1_000, refilled: now, counted: 0, since: now });
+        let elapsed = i64::try_from(now.since(bucket.refilled).as_millis()).unwrap_or(i64::MAX);
+        bucket.millis_left =
+            bucket.millis_left.saturating_add(elapsed.saturating_mul(PER_SECOND)).min(BURST * 1_000);
+        bucket.refilled = now;
+        if bucket.millis_left >= 1_000 {
+            bucket.millis_left -= 1_000;
+            return true;
+        }
+        if bucket.counted == 0 {
+            bucket.since = now;
+        }
+        bucket.counted = bucket.counted.saturating_add(1);
+        false
+    }
+
+    /// The counts that are not recorded yet.
+    pub fn due(&self) -> Vec<(EntityRef, u64, Timestamp)> {
+        let callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = callers.iter().filter(|(_, bucket)| bucket.counted > 0);
+        counted.map(|(who, bucket)| (who.clone(), bucket.counted, bucket.since)).collect()
+    }
+
+    /// A count was recorded.
+    pub fn written(&self, who: &EntityRef, count: u64) {
+        let mut callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = callers.get_mut(who) {
+            bucket.counted = bucket.counted.saturating_sub(count);
+        }
+    }
+
+    /// The name under which refusals of a credential are counted that means nobody in the bundle.
+    pub fn unknown(credential: &Credential) -> EntityRef {
+        EntityRef::new("UnknownCredential", credential.hash.to_string()).unwrap_or_else(|_| somebody())
+    }
+}
+
+/// Stands for every caller that is not told apart.
+fn somebody() -> EntityRef {
+    #[allow(clippy::expect_used, reason = "a constant of the right form; a test calls this")]
+    EntityRef::new("UnknownCredential", "others").expect("a constant of the right form")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_beyond_the_limit_share_one_count() {
+        assert_eq!(somebody().id(), "others");
+    }
+
+    #[test]
+    fn a_flood_is_counted_and_nobody_elses_refusals_are() {
+        let refusals = Refusals::default();
+        let (flooder, other) = (EntityRef::new("Agent", "f").unwrap(), EntityRef::new("Agent", "o").unwrap());
+        let now = Timestamp::from_millis(0);
+        let singly = (0..10_000).filter(|_| refusals.singly(&flooder, now)).count();
+        assert_eq!(singly, 200);
+        assert!(refusals.singly(&other, now));
+        assert_eq!(refusals.due(), vec![(flooder.clone(), 9_800, now)]);
+        refusals.written(&flooder, 9_800);
+        assert_eq!(refusals.due(), vec![]);
+        assert!(refusals.singly(&flooder, Timestamp::from_millis(50)));
+        assert!(!refusals.singly(&flooder, Timestamp::from_millis(50)));
+    }
+}

@@ -1,0 +1,104 @@
+//! What ends a capability: its outcome, or its revocation.
+
+use countersign_core::capability::{Capability, CapabilityState, Outcome};
+use countersign_core::{Digest, TokenId};
+use countersign_policy::AdminAction;
+use countersign_store::repository::{CommitExt, Stored};
+use countersign_store::{Commit, Kernel};
+use serde::{Deserialize, Serialize};
+
+use crate::ask::{check_text, require_request_id};
+use crate::engine::{Call, Engine, Replayable, Scene};
+use crate::error::Error;
+use crate::record::Event;
+
+/// The longest reason, in characters.
+pub const MAX_REASON: usize = 500;
+
+/// An outcome to report.
+#[derive(Debug, Clone, Copy)]
+pub struct Complete {
+    /// The capability.
+    pub capability: TokenId,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The hash of the result.
+    pub result: Option<Digest>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Done {
+    capability: TokenId,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Reports the outcome: for whoever redeemed.
+    ///
+    /// # Errors
+    /// [`Error::Capability`], [`Error::CapabilityNotFound`].
+    pub async fn complete(&self, call: &Call, report: Complete) -> Result<Replayable<TokenId>, Error> {
+        require_request_id(call)?;
+        let id = report.capability;
+        let attempt = async |scene: &Scene| {
+            if let Some(Done { capability }) = self.replay(scene).await? {
+                return Ok(Replayable::replayed(capability));
+            }
+            let mut capability = self.repo.capability(id).await?.ok_or(Error::CapabilityNotFound)?;
+            let late = capability.value.state(scene.now) == CapabilityState::OutcomeUnknown;
+            capability.value.complete(&scene.caller.entity, report.outcome, report.result, scene.now)?;
+            let Complete { outcome, result, .. } = report;
+            let event = Event::Complete { capability: id, outcome, result, late };
+            let commit = Commit::new(self.tenant().clone()).update(&capability);
+            self.commit(scene, commit, event, &Done { capability: id }).await?;
+            Ok(Replayable::fresh(id))
+        };
+        self.settle(call, Some(&id.to_string()), attempt).await
+    }
+
+    /// Makes a capability worthless: for its principal, its operator, and whom the `revoke` policies permit.
+    ///
+    /// # Errors
+    /// [`Error::AdministrationDenied`], [`Error::Capability`], [`Error::CapabilityNotFound`].
+    pub async fn revoke(&self, call: &Call, id: TokenId, reason: &str) -> Result<Replayable<TokenId>, Error> {
+        require_request_id(call)?;
+        check_text("reason", reason, 1, MAX_REASON)?;
+        let attempt = async |scene: &Scene| {
+            if let Some(Done { capability }) = self.replay(scene).await? {
+                return Ok(Replayable::replayed(capability));
+            }
+            let mut capability = self.repo.capability(id).await?.ok_or(Error::CapabilityNotFound)?;
+            let grant = &capability.value.grant;
+            let caller = &scene.caller.entity;
+            // Giving up what is one's own needs no permission: it can only take authority away.
+            if *caller != grant.principal && Some(caller) != grant.operator.as_ref() {
+                self.administer(scene, AdminAction::Revoke { principal: &grant.principal }, "revoke")?;
+            }
+            capability.value.revoke(scene.caller.entity.clone(), reason.to_owned(), scene.now)?;
+            let commit = Commit::new(self.tenant().clone()).update(&capability);
+            let event = Event::Revoke { capability: id, reason };
+            self.commit(scene, commit, event, &Done { capability: id }).await?;
+            Ok(Replayable::fresh(id))
+        };
+        self.settle(call, Some(&id.to_string()), attempt).await
+    }
+
+    /// One capability, for whoever is part of it or may read the log.
+    ///
+    /// # Errors
+    /// [`Error::CapabilityNotFound`], also for everybody else.
+    pub async fn capability(&self, call: &Call, id: TokenId) -> Result<Stored<Capability>, Error> {
+        let attempt = async |scene: &Scene| {
+            let capability = self.repo.capability(id).await?.ok_or(Error::CapabilityNotFound)?;
+            if self.may_see(scene, &capability.value)? { Ok(capability) } else { Err(Error::CapabilityNotFound) }
+        };
+        self.settle(call, Some(&id.to_string()), attempt).await
+    }
+
+    pub(crate) fn may_see(&self, scene: &Scene, capability: &Capability) -> Result<bool, Error> {
+        let caller = &scene.caller.entity;
+        let party = *caller == capability.grant.principal
+            || Some(caller) == capability.grant.operator.as_ref()
+            || capability.redeemer() == Some(caller);
+        Ok(party || self.may_read_log(scene)?)
+    }
+}

@@ -1,0 +1,113 @@
+//! The time that decides.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use countersign_core::{Clock, Timestamp};
+
+use crate::error::Error;
+
+/// How far the wall clock may move away from the monotonic one between two readings before it is called a jump.
+pub const TOLERANCE: Duration = Duration::from_secs(2);
+
+/// A wall clock that never goes back and refuses to jump (I13): once it jumped, every reading is an error until a restart,
+/// because what was decided by a wrong time cannot be told from what was not.
+pub struct Time {
+    clock: Box<dyn Clock>,
+    state: Mutex<State>,
+}
+
+struct State {
+    last: Timestamp,
+    monotonic: Duration,
+    jumped: Option<i64>,
+}
+
+impl Time {
+    /// Starts from `clock`. `floor` is a time that decided about something that is stored: a clock behind it is wrong.
+    ///
+    /// # Errors
+    /// [`Error::ClockJumped`] if the clock is behind `floor` by more than [`TOLERANCE`].
+    pub fn start(clock: Box<dyn Clock>, floor: Option<Timestamp>) -> Result<Self, Error> {
+        let wall = clock.wall();
+        let floor = floor.unwrap_or(wall);
+        if wall.plus(TOLERANCE) < floor {
+            return Err(Error::ClockJumped(seconds(wall.millis().saturating_sub(floor.millis()))));
+        }
+        let state = State { last: wall.max(floor), monotonic: clock.monotonic(), jumped: None };
+        Ok(Self { clock, state: Mutex::new(state) })
+    }
+
+    /// The time, never before an earlier reading.
+    ///
+    /// # Errors
+    /// [`Error::ClockJumped`] from the first jump on.
+    pub fn now(&self) -> Result<Timestamp, Error> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(by) = state.jumped {
+            return Err(Error::ClockJumped(by));
+        }
+        let (wall, monotonic) = (self.clock.wall(), self.clock.monotonic());
+        let expected = state.last.plus(monotonic.saturating_sub(state.monotonic));
+        let by = wall.millis().saturating_sub(expected.millis());
+        if by.unsigned_abs() > u64::try_from(TOLERANCE.as_millis()).unwrap_or(0) {
+            state.jumped = Some(seconds(by));
+            return Err(Error::ClockJumped(seconds(by)));
+        }
+        state.last = state.last.max(wall);
+        state.monotonic = monotonic;
+        Ok(state.last)
+    }
+}
+
+const fn seconds(millis: i64) -> i64 {
+    millis / 1_000
+}
+
+impl std::fmt::Debug for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Time").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use countersign_core::time::ManualClock;
+
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn a_clock_that_jumps_stops_the_service_for_good() {
+        for jump in [86_400_000, -3_600_000] {
+            let clock = Arc::new(ManualClock::new(at(1_000_000_000)));
+            let time = Time::start(Box::new(clock.clone()), None).unwrap();
+            clock.advance(Duration::from_secs(3_600));
+            let before = time.now().unwrap();
+            clock.jump_to(at(before.millis() + jump));
+            assert!(matches!(time.now(), Err(Error::ClockJumped(by)) if by == jump / 1_000));
+            clock.jump_to(before);
+            assert!(matches!(time.now(), Err(Error::ClockJumped(_))), "it jumped back, and is still not believed");
+        }
+    }
+
+    #[test]
+    fn a_small_step_back_is_not_seen() {
+        let clock = Arc::new(ManualClock::new(at(1_000_000)));
+        let time = Time::start(Box::new(clock.clone()), None).unwrap();
+        clock.jump_to(at(999_500));
+        assert_eq!(time.now().unwrap(), at(1_000_000));
+    }
+
+    #[test]
+    fn a_clock_behind_what_was_decided_refuses_to_start() {
+        let clock = || Box::new(ManualClock::new(at(1_000_000)));
+        assert!(Time::start(clock(), Some(at(1_010_000))).is_err());
+        assert_eq!(Time::start(clock(), Some(at(1_001_000))).unwrap().now().unwrap(), at(1_001_000));
+    }
+}

@@ -1,0 +1,206 @@
+//! Votes: cast, taken back; and the question taken back.
+
+use countersign_core::approval::{Approval, ApprovalError, ApprovalState, Verdict, VoidCause, Vote};
+use countersign_core::session::Session;
+use countersign_core::{Action, ApprovalId, Digest};
+use countersign_store::Kernel;
+use countersign_store::repository::{CommitExt, Stored};
+use serde::{Deserialize, Serialize};
+
+use crate::ask::{check_text, require_request_id};
+use crate::caller;
+use crate::engine::{Call, Engine, Replayable, Scene, enforcement_point};
+use crate::error::Error;
+use crate::judge::answer_query;
+use crate::record::Event;
+
+/// The longest comment, in characters.
+pub const MAX_COMMENT: usize = 2_000;
+
+/// A vote to cast.
+#[derive(Debug, Clone)]
+pub struct Ballot {
+    /// The request.
+    pub approval: ApprovalId,
+    /// What the person says.
+    pub verdict: Verdict,
+    /// The digest that was shown.
+    pub digest: Digest,
+    /// The view that was shown.
+    pub view: Digest,
+    /// The person's words.
+    pub comment: String,
+}
+
+/// What is kept under the request id of a call that changed a request.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Done {
+    approval: ApprovalId,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Casts the caller's vote.
+    ///
+    /// # Errors
+    /// [`Error::NotAPerson`] for agents, services and whoever acts for somebody; [`Error::Approval`].
+    pub async fn vote(&self, call: &Call, ballot: &Ballot) -> Result<Replayable<ApprovalId>, Error> {
+        require_request_id(call)?;
+        check_text("comment", &ballot.comment, 0, MAX_COMMENT)?;
+        self.settle(call, Some(&ballot.approval.to_string()), async |scene| self.vote_once(scene, ballot).await).await
+    }
+
+    async fn vote_once(&self, scene: &Scene, ballot: &Ballot) -> Result<Replayable<ApprovalId>, Error> {
+        if let Some(Done { approval }) = self.replay(scene).await? {
+            return Ok(Replayable::replayed(approval));
+        }
+        let person = scene.caller.as_person().ok_or_else(|| Error::NotAPerson(scene.caller.entity.to_string()))?.clone();
+        let Question { mut approval, session, action } = self.question(ballot.approval).await?;
+        let bundle = &scene.active.bundle;
+        let point = enforcement_point(&action.audience)?;
+        let parties = [&action.principal, &point, &approval.value.asked_by]
+            .into_iter()
+            .chain(&action.operator)
+            .chain(&action.chain);
+        // Whoever owned the agent when the question was put stays excluded, and so does whoever owns it now (I2).
+        approval.value.excluded.extend(caller::excluded(bundle, parties));
+        let excluded = approval.value.excluded.clone();
+        let query = answer_query(&action, &excluded, scene.now);
+        let eligible = |rule: &str, who: &_| bundle.may_answer(rule, who, &query).permitted;
+        if !self.visible(scene, &approval.value, &action) && !excluded.contains(&person) {
+            return Err(ApprovalError::NotEligible(person).into());
+        }
+        if session.value.require_open(scene.now).is_err() {
+            return Err(ApprovalError::State("void: its session is over").into());
+        }
+        approval.value.vote(
+            Vote {
+                person: person.clone(),
+                account: scene.caller.account.clone(),
+                verdict: ballot.verdict,
+                rules: std::collections::BTreeSet::new(),
+                digest: ballot.digest,
+                view: ballot.view,
+                comment: ballot.comment.clone(),
+                at: scene.now,
+            },
+            eligible,
+        )?;
+
+        let rules = approval.value.votes().iter().rev().find(|vote| vote.person == person);
+        let rules = rules.map(|vote| vote.rules.iter().map(String::as_str).collect()).unwrap_or_default();
+        let event = Event::Vote {
+            approval: approval.value.id,
+            person: &person,
+            verdict: ballot.verdict,
+            digest: ballot.digest,
+            view: ballot.view,
+            rules,
+            comment: &ballot.comment,
+            state: approval.value.state(scene.now).word(),
+            bundle: bundle.digest(),
+        };
+        let commit = self.guarded(scene).unchanged(&session).update(&approval);
+        self.commit(scene, commit, event, &Done { approval: ballot.approval }).await?;
+        Ok(Replayable::fresh(ballot.approval))
+    }
+
+    /// Takes the caller's vote back.
+    ///
+    /// # Errors
+    /// [`Error::NotAPerson`], [`Error::Approval`].
+    pub async fn withdraw(&self, call: &Call, id: ApprovalId) -> Result<Replayable<ApprovalId>, Error> {
+        require_request_id(call)?;
+        let attempt = async |scene: &Scene| {
+            if let Some(Done { approval }) = self.replay(scene).await? {
+                return Ok(Replayable::replayed(approval));
+            }
+            let caller = &scene.caller;
+            let person = caller.as_person().ok_or_else(|| Error::NotAPerson(caller.entity.to_string()))?;
+            let mut approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
+            approval.value.withdraw(person, scene.now)?;
+            let state = approval.value.state(scene.now).word();
+            let event = Event::VoteWithdrawn { approval: id, person, state };
+            let commit = countersign_store::Commit::new(self.tenant().clone()).update(&approval);
+            self.commit(scene, commit, event, &Done { approval: id }).await?;
+            Ok(Replayable::fresh(id))
+        };
+        self.settle(call, Some(&id.to_string()), attempt).await
+    }
+
+    /// Takes the question back: for whoever asked, the principal and its operator.
+    ///
+    /// # Errors
+    /// [`Error::ApprovalNotFound`] for everybody else, [`Error::Approval`].
+    pub async fn cancel(&self, call: &Call, id: ApprovalId) -> Result<Replayable<ApprovalId>, Error> {
+        require_request_id(call)?;
+        let attempt = async |scene: &Scene| {
+            if let Some(Done { approval }) = self.replay(scene).await? {
+                return Ok(Replayable::replayed(approval));
+            }
+            let Question { mut approval, action, .. } = self.question(id).await?;
+            if !is_party(scene, &approval.value, &action) {
+                return Err(Error::ApprovalNotFound);
+            }
+            approval.value.cancel(scene.caller.entity.clone(), scene.now)?;
+            let commit = countersign_store::Commit::new(self.tenant().clone()).update(&approval);
+            self.commit(scene, commit, Event::ApprovalCancelled { approval: id }, &Done { approval: id }).await?;
+            Ok(Replayable::fresh(id))
+        };
+        self.settle(call, Some(&id.to_string()), attempt).await
+    }
+
+    /// A request with its session and its action, read back from the bytes that were shown.
+    pub(crate) async fn question(&self, id: ApprovalId) -> Result<Question, Error> {
+        let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
+        let action = Action::from_canonical(&approval.value.action).map_err(|e| Error::Internal(e.to_string()))?;
+        let session = self.repo.session(approval.value.session).await?.ok_or(Error::SessionNotFound)?;
+        Ok(Question { approval, session, action })
+    }
+
+    /// Whether the caller may know of a request: whoever is part of it, whoever may answer it or has, and whoever may read
+    /// all.
+    pub(crate) fn visible(&self, scene: &Scene, approval: &Approval, action: &Action) -> bool {
+        let voted = approval.votes().iter().any(|vote| Some(&vote.person) == scene.caller.as_person());
+        is_party(scene, approval, action)
+            || voted
+            || self.may_answer(scene, approval, action)
+            || crate::engine::tenant_entity(self.tenant()).is_ok_and(|tenant| {
+                let read = countersign_policy::AdminAction::ReadApprovals { tenant: &tenant };
+                self.may_administer(scene, read).permitted
+            })
+    }
+
+    /// Whether the caller may answer any rule of a request.
+    pub(crate) fn may_answer(&self, scene: &Scene, approval: &Approval, action: &Action) -> bool {
+        let Some(person) = scene.caller.as_person() else { return false };
+        let query = answer_query(action, &approval.excluded, scene.now);
+        let mut rules = approval.rules.iter();
+        rules.any(|rule| scene.active.bundle.may_answer(&rule.id, person, &query).permitted)
+    }
+}
+
+/// Whoever asked, the principal, and the person it acts for.
+fn is_party(scene: &Scene, approval: &Approval, action: &Action) -> bool {
+    let caller = &scene.caller.entity;
+    *caller == approval.asked_by || *caller == action.principal || Some(caller) == action.operator.as_ref()
+}
+
+/// A request with what it is about.
+#[derive(Debug)]
+pub struct Question {
+    pub(crate) approval: Stored<Approval>,
+    pub(crate) session: Stored<Session>,
+    pub(crate) action: Action,
+}
+
+impl Question {
+    /// What the request is now: a live one whose session is over is void.
+    pub(crate) fn state(&self, now: countersign_core::Timestamp) -> ApprovalState {
+        match self.approval.value.state(now) {
+            ApprovalState::Pending | ApprovalState::Approved if self.session.value.require_open(now).is_err() => {
+                ApprovalState::Void { why: VoidCause::SessionOver }
+            }
+            state => state,
+        }
+    }
+}

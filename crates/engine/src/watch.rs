@@ -1,0 +1,202 @@
+//! Watching approval requests, so that nobody has to poll: neither those who answer nor those who wait.
+//!
+//! A request changes by commits, which the store tells, and by time and by the end of its session, which nobody writes. A
+//! watcher therefore remembers the live requests that it has told of, and looks again when the next of them may be over.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::approval::{Approval, ApprovalState};
+use countersign_core::{ApprovalId, Timestamp};
+use countersign_store::repository::stored;
+use countersign_store::{Change, Kernel, Key, Kind, Prefix, Revision};
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+
+use crate::engine::{Call, Engine};
+use crate::error::Error;
+use crate::read::ApprovalView;
+
+/// How many messages may wait for a slow reader before its watch waits too.
+const BUFFER: usize = 64;
+/// The longest time after which a watch looks at its live requests again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Where a watch was: what was committed later, or was over later, has not been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResumeToken {
+    revision: Revision,
+    at: Timestamp,
+}
+
+impl std::fmt::Display for ResumeToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.revision, self.at.millis())
+    }
+}
+
+impl FromStr for ResumeToken {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parse = || {
+            let (revision, at) = text.split_once('.')?;
+            Some(Self {
+                revision: Revision::new(revision.parse().ok()?),
+                at: Timestamp::from_millis(at.parse().ok()?),
+            })
+        };
+        parse().ok_or_else(|| Error::field("resume_token", "not one of this service's; leave it out to start anew"))
+    }
+}
+
+/// A request as it is now.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The request.
+    pub view: ApprovalView,
+    /// Where to resume after it.
+    pub resume: ResumeToken,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// The requests that the caller may see, as they are and whenever they change: one, or all. The stream ends by an error,
+    /// or when it is dropped.
+    pub fn watch_approvals(
+        self: Arc<Self>,
+        call: Call,
+        only: Option<ApprovalId>,
+        resume: Option<ResumeToken>,
+    ) -> impl Stream<Item = Result<Seen, Error>> + Send + 'static {
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        tokio::spawn(async move {
+            let mut watch = Watch { engine: self, call, only, resume, live: BTreeMap::new(), revision: Revision::ZERO };
+            if let Err(error) = watch.run(&sender).await {
+                // The reader may be gone; then nobody needs the error.
+                let _gone = sender.send(Err(error)).await;
+            }
+        });
+        futures::stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)))
+    }
+}
+
+struct Watch<K> {
+    engine: Arc<Engine<K>>,
+    call: Call,
+    only: Option<ApprovalId>,
+    resume: Option<ResumeToken>,
+    /// The live requests that were told of, and from when on each is over.
+    live: BTreeMap<ApprovalId, Timestamp>,
+    revision: Revision,
+}
+
+type Sender = mpsc::Sender<Result<Seen, Error>>;
+
+impl<K: Kernel> Watch<K> {
+    async fn run(&mut self, sender: &Sender) -> Result<(), Error> {
+        if let Some(id) = self.only {
+            // An error right away for a request that does not exist, or is none of the caller's business.
+            self.engine.approval(&self.call, id).await?;
+        }
+        let tenant = self.engine.tenant();
+        let prefix = match self.only {
+            Some(id) => Prefix::row(&Key::approval(tenant, &id)),
+            None => Prefix::kind(tenant, Kind::Approval),
+        };
+        let mut ended = self.engine.ended.subscribe();
+        let mut changes = pin!(self.engine.repo.kernel().watch(&prefix, Revision::ZERO));
+        loop {
+            let now = self.engine.now()?;
+            if now.reached(self.call.credential.expires_at) {
+                return Err(Error::CredentialExpired);
+            }
+            let wake = self.live.values().copied().min().unwrap_or(self.call.credential.expires_at);
+            let wake = wake.min(self.call.credential.expires_at).since(now).min(LOOK_AGAIN);
+            tokio::select! {
+                biased;
+                () = sender.closed() => return Ok(()),
+                change = changes.next() => match change {
+                    Some(change) => self.changed(change?, sender).await?,
+                    None => return Err(Error::Store(countersign_store::StoreError::ShutDown)),
+                },
+                _session = ended.recv() => self.look_again(sender).await?,
+                () = tokio::time::sleep(wake) => self.look_again(sender).await?,
+            }
+        }
+    }
+
+    /// A request was committed, now or before the watch began.
+    async fn changed(&mut self, change: Change, sender: &Sender) -> Result<(), Error> {
+        self.revision = self.revision.max(change.revision);
+        let Some(row) = change.row else { return Ok(()) };
+        let id = stored::<Approval>(&change.key, &row)?.value.id;
+        let Some(view) = self.look(id).await? else { return Ok(()) };
+        let told_before = self.live.contains_key(&id);
+        let live = !view.state.is_terminal();
+        let news = match self.resume {
+            _ if told_before => true,
+            Some(resume) => change.revision > resume.revision || (!live && over_since(&view, resume.at)),
+            None => live || self.only.is_some(),
+        };
+        self.remember(&view);
+        if news { self.tell(view, sender).await } else { Ok(()) }
+    }
+
+    /// Tells of the live requests that are over without a commit.
+    async fn look_again(&mut self, sender: &Sender) -> Result<(), Error> {
+        let ids: Vec<ApprovalId> = self.live.keys().copied().collect();
+        for id in ids {
+            match self.look(id).await? {
+                Some(view) if view.state.is_terminal() => {
+                    self.remember(&view);
+                    self.tell(view, sender).await?;
+                }
+                Some(_) => {}
+                None => {
+                    self.live.remove(&id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&self, id: ApprovalId) -> Result<Option<ApprovalView>, Error> {
+        match self.engine.glance(&self.call, id).await {
+            Ok(view) => Ok(Some(view)),
+            Err(Error::ApprovalNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remember(&mut self, view: &ApprovalView) {
+        let approval = &view.approval.value;
+        if view.state.is_terminal() {
+            self.live.remove(&approval.id);
+        } else {
+            self.live.insert(approval.id, approval.expires_at());
+        }
+    }
+
+    async fn tell(&self, view: ApprovalView, sender: &Sender) -> Result<(), Error> {
+        let resume = ResumeToken { revision: self.revision, at: self.engine.now()? };
+        // The reader may be gone; the loop sees that.
+        let _gone = sender.send(Ok(Seen { view, resume })).await;
+        Ok(())
+    }
+}
+
+/// Whether a request became over by time or by its session at or after a moment.
+fn over_since(view: &ApprovalView, at: Timestamp) -> bool {
+    match view.state {
+        ApprovalState::Expired => view.approval.value.expires_at() >= at,
+        ApprovalState::Void { .. } => true,
+        ApprovalState::Pending
+        | ApprovalState::Approved
+        | ApprovalState::Denied { .. }
+        | ApprovalState::Cancelled { .. }
+        | ApprovalState::Redeemed { .. } => false,
+    }
+}

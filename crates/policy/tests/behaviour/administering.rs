@@ -1,0 +1,88 @@
+use countersign_core::{Digest, EntityRef};
+use countersign_policy::{AdminAction, AdminQuery, Bundle};
+
+use crate::{Files, NOW, entity, person};
+
+fn may(bundle: &Bundle, caller: &EntityRef, action: AdminAction<'_>) -> bool {
+    bundle.administer(&AdminQuery { caller, action, now: NOW }).permitted
+}
+
+#[test]
+fn nothing_is_granted_that_no_admin_policy_grants() {
+    let bundle = Files::usual().load();
+    let (bot, tenant, point) =
+        (entity("Agent::\"bot\""), entity("Tenant::\"acme\""), entity("EnforcementPoint::\"w\""));
+    let digest = Digest::of(b"bundle");
+    for action in [
+        AdminAction::OpenSession { principal: &bot, purpose: "x", operator: None, seconds: 1 },
+        AdminAction::ActFor { principal: &bot, operation: "export", operator: None },
+        AdminAction::Redeem { enforcement_point: &point, operation: "export", issuer: None },
+        AdminAction::Revoke { principal: &bot },
+        AdminAction::EndSession { principal: &bot },
+        AdminAction::Publish { tenant: &tenant, digest, revision: 1 },
+        AdminAction::ReadLog { tenant: &tenant },
+        AdminAction::ReadApprovals { tenant: &tenant },
+        AdminAction::ManageKeys { tenant: &tenant },
+        AdminAction::ChangeEntities { tenant: &tenant },
+        AdminAction::BreakGlass { tenant: &tenant },
+    ] {
+        let answer = bundle.administer(&AdminQuery { caller: &person("dana"), action, now: NOW });
+        assert!(!answer.permitted && answer.errors.is_empty(), "{action:?}: {answer:?}");
+    }
+}
+
+#[test]
+fn what_policies_may_know_of_a_call_decides_it() {
+    let bundle = Files::usual().admin(r#"
+        @id("short") permit (principal, action == Action::"openSession", resource)
+        when { principal == resource && context.seconds <= 3600 && context.purpose != "" };
+        @id("for") permit (principal == Service::"gateway", action == Action::"actFor", resource is Agent)
+        when { context.operation == "query" && context has operator };
+        @id("redeem") permit (principal, action == Action::"redeem", resource == EnforcementPoint::"w")
+        when { context has issuer && context.issuer == "dev" };
+        @id("owners") permit (principal is Person, action in [Action::"revoke", Action::"endSession"], resource is Agent)
+        when { resource.owner == principal };
+        @id("publish") permit (principal, action == Action::"publish", resource) when { context.revision > 5 };
+    "#).load();
+    let (bot, gateway, tenant) = (entity("Agent::\"bot\""), entity("Service::\"gateway\""), entity("Tenant::\"acme\""));
+    let (point, other) = (entity("EnforcementPoint::\"w\""), entity("EnforcementPoint::\"v\""));
+    let olivia = person("olivia");
+    let open = |seconds| AdminAction::OpenSession { principal: &bot, purpose: "x", operator: Some(&olivia), seconds };
+    assert!(may(&bundle, &bot, open(3_600)));
+    assert!(!may(&bundle, &bot, open(3_601)));
+    assert!(!may(&bundle, &gateway, open(1)));
+    let act = |operation, operator| AdminAction::ActFor { principal: &bot, operation, operator };
+    assert!(may(&bundle, &gateway, act("query", Some(&olivia))));
+    assert!(!may(&bundle, &gateway, act("query", None)));
+    assert!(!may(&bundle, &gateway, act("export", Some(&olivia))));
+    let redeem = |enforcement_point, issuer| AdminAction::Redeem { enforcement_point, operation: "query", issuer };
+    assert!(may(&bundle, &bot, redeem(&point, Some("dev"))));
+    assert!(!may(&bundle, &bot, redeem(&point, None)));
+    assert!(!may(&bundle, &bot, redeem(&other, Some("dev"))));
+    assert!(may(&bundle, &olivia, AdminAction::Revoke { principal: &bot }));
+    assert!(!may(&bundle, &person("dana"), AdminAction::EndSession { principal: &bot }));
+    let publish = |revision| AdminAction::Publish { tenant: &tenant, digest: Digest::of(b"b"), revision };
+    assert!(may(&bundle, &olivia, publish(6)) && !may(&bundle, &olivia, publish(5)));
+}
+
+#[test]
+fn an_error_grants_nothing() {
+    let bundle = Files::usual().admin(r#"
+        @id("all") permit (principal, action == Action::"revoke", resource);
+        @id("fails") forbid (principal, action == Action::"revoke", resource is Agent) when { resource.owner == principal };
+    "#).load();
+    let unknown = entity("Agent::\"unknown\"");
+    let action = AdminAction::Revoke { principal: &unknown };
+    let answer = bundle.administer(&AdminQuery { caller: &person("dana"), action, now: NOW });
+    assert!(!answer.permitted && answer.errors[0].contains("`fails`"), "{answer:?}");
+    assert!(!may(&bundle, &entity("Dataset::\"docs\""), action), "a dataset is no caller");
+}
+
+#[test]
+fn an_agent_breaks_no_glass() {
+    let bundle =
+        Files::usual().admin(r#"@id("glass") permit (principal, action == Action::"breakGlass", resource);"#).load();
+    let tenant = entity("Tenant::\"acme\"");
+    assert!(may(&bundle, &person("dana"), AdminAction::BreakGlass { tenant: &tenant }));
+    assert!(!may(&bundle, &entity("Agent::\"bot\""), AdminAction::BreakGlass { tenant: &tenant }));
+}

@@ -1,0 +1,257 @@
+//! What a configuration must satisfy beyond its types.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use countersign_core::visible::Visible;
+
+use super::{Config, ConfigError, DEV_ISSUER, IssuerConfig, TenantConfig};
+use crate::tls;
+
+/// The range of one number in the configuration. Both ends are allowed.
+#[derive(Debug, Clone, Copy)]
+pub struct Range {
+    /// The whole key.
+    pub key: &'static str,
+    /// The unit, such as `seconds`; empty for a plain count.
+    pub unit: &'static str,
+    /// The least.
+    pub min: u32,
+    /// The most.
+    pub max: u32,
+    get: fn(&Config) -> u32,
+}
+
+impl Range {
+    /// What the number is in `config`.
+    #[must_use]
+    pub fn value(&self, config: &Config) -> u32 {
+        (self.get)(config)
+    }
+}
+
+const DAY: u32 = 86_400;
+
+macro_rules! ranges {
+    ($($section:ident . $field:ident: $min:expr, $max:expr, $unit:literal;)*) => {
+        /// Every number in the configuration with its range; `max_age_seconds` of an issuer aside, since it is in a list.
+        pub const RANGES: &[Range] = &[$(Range {
+            key: concat!(stringify!($section), ".", stringify!($field)),
+            unit: $unit,
+            min: $min,
+            max: $max,
+            get: |config| config.$section.$field,
+        }),*];
+    };
+}
+
+ranges! {
+    server.drain_seconds: 0, 3600, "seconds";
+    limits.message_bytes: 65_536, 16 * 1024 * 1024, "bytes";
+    limits.header_bytes: 12 * 1024, 64 * 1024, "bytes";
+    limits.batch_items: 1, 1000, "items";
+    limits.connections: 1, 65_536, "";
+    limits.requests_per_connection: 1, 4096, "";
+    limits.requests_in_flight: 1, 65_536, "";
+    limits.requests_in_flight_per_caller: 1, 65_536, "";
+    limits.decisions_in_flight: 1, 4096, "";
+    limits.watches: 1, 65_536, "";
+    limits.watches_per_caller: 1, 4096, "";
+    limits.pending_approvals_per_principal: 1, 10_000, "";
+    limits.request_timeout_seconds: 1, 300, "seconds";
+    limits.keepalive_seconds: 5, 3600, "seconds";
+    limits.cached_credentials: 0, 1_000_000, "";
+    tokens.ttl_seconds: 5, 3600, "seconds";
+    tokens.completion_seconds: 10, DAY, "seconds";
+    sessions.default_ttl_seconds: 10, 30 * DAY, "seconds";
+    sessions.max_ttl_seconds: 10, 30 * DAY, "seconds";
+}
+
+/// The range of an issuer's `max_age_seconds`.
+const MAX_AGE: (u32, u32) = (1, 366 * DAY);
+/// The longest issuer or audience, in bytes.
+const MAX_NAME_BYTES: usize = 1024;
+
+/// Checks everything but the existence of files, which whoever reads them reports.
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    for range in RANGES {
+        let value = range.value(config);
+        in_range(range.key, value, range.min, range.max, range.unit)?;
+    }
+    not_beyond(
+        ("limits.requests_in_flight_per_caller", config.limits.requests_in_flight_per_caller),
+        ("limits.requests_in_flight", config.limits.requests_in_flight),
+    )?;
+    not_beyond(
+        ("limits.watches_per_caller", config.limits.watches_per_caller),
+        ("limits.watches", config.limits.watches),
+    )?;
+    not_beyond(
+        ("sessions.default_ttl_seconds", config.sessions.default_ttl_seconds),
+        ("sessions.max_ttl_seconds", config.sessions.max_ttl_seconds),
+    )?;
+    listeners(config)?;
+    filled("server.data_dir", &config.server.data_dir)?;
+    if let Some(tls) = &config.server.tls {
+        filled("server.tls.certificate", &tls.certificate)?;
+        filled("server.tls.key", &tls.key)?;
+    }
+    telemetry(config)?;
+    if config.tenants.is_empty() {
+        return Err(ConfigError::NoIssuer);
+    }
+    let mut seen = Seen::default();
+    for (name, config_of_tenant) in &config.tenants {
+        tenant(&format!("tenants.{name}"), config_of_tenant, config.is_development(), &mut seen)?;
+    }
+    Ok(())
+}
+
+/// What only one tenant may have, and the key that has it.
+#[derive(Default)]
+struct Seen<'a> {
+    issuers: BTreeMap<&'a str, String>,
+    origins: BTreeMap<&'a str, String>,
+}
+
+fn listeners(config: &Config) -> Result<(), ConfigError> {
+    let server = &config.server;
+    if config.is_development() {
+        for (key, address) in [("server.listen", server.listen), ("server.http", server.http)] {
+            if !address.ip().is_loopback() {
+                return Err(ConfigError::DevelopmentBeyondLoopback { key, address });
+            }
+        }
+    }
+    tls::check_listener(server.listen, server.tls.as_ref())
+        .map_err(|_| ConfigError::Plaintext { listen: server.listen })?;
+    if server.listen == server.http && server.listen.port() != 0 {
+        return Err(value("server.http", "the same address as `server.listen`; choose another port".to_owned()));
+    }
+    Ok(())
+}
+
+fn telemetry(config: &Config) -> Result<(), ConfigError> {
+    crate::telemetry::check_filter(&config.telemetry.log_filter)
+        .map_err(|error| value("telemetry.log_filter", error.to_string()))?;
+    match &config.telemetry.otlp_endpoint {
+        Some(endpoint) => endpoint_of_collector(endpoint),
+        None => Ok(()),
+    }
+}
+
+/// `http://HOST:PORT`, and nothing in it that is a secret or would be ignored.
+fn endpoint_of_collector(endpoint: &str) -> Result<(), ConfigError> {
+    let wrong = |problem: &str| {
+        let problem = format!("{problem}; write `http://HOST:PORT`, such as `http://127.0.0.1:4317`");
+        Err(value("telemetry.otlp_endpoint", problem))
+    };
+    let Some(authority) = endpoint.strip_prefix("http://") else {
+        return wrong(
+            "not a plain `http` address: traces go to a collector beside the server, which may speak TLS onwards",
+        );
+    };
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    if authority.contains('@') {
+        return wrong("has credentials in it, and the configuration never holds secrets");
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port))
+            if !host.is_empty()
+                && port.parse::<u16>().is_ok_and(|p| p != 0)
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'[' | b']' | b':')) =>
+        {
+            Ok(())
+        }
+        _ => wrong("not a host and a port"),
+    }
+}
+
+fn tenant<'a>(key: &str, tenant: &'a TenantConfig, development: bool, seen: &mut Seen<'a>) -> Result<(), ConfigError> {
+    filled(&format!("{key}.bundle"), &tenant.bundle)?;
+    let origin_key = format!("{key}.log_origin");
+    let origin = tenant.log_origin.as_str();
+    if origin.is_empty() || origin.len() > 255 || !origin.bytes().all(|b| b.is_ascii_graphic() && b != b'+') {
+        let problem = "an origin is 1 to 255 printable ASCII characters without spaces or `+`, such as \
+                       `countersign.example.com/acme`";
+        return Err(value(&origin_key, problem.to_owned()));
+    }
+    if let Some(other) = seen.origins.insert(origin, origin_key.clone()) {
+        return Err(value(&origin_key, format!("`{other}` has the same origin; every log needs its own")));
+    }
+    if tenant.issuers.is_empty() {
+        let problem = format!("no issuer, so nobody could call; add `[[{key}.issuers]]`, or remove the tenant");
+        return Err(value(key, problem));
+    }
+    for (index, config) in tenant.issuers.iter().enumerate() {
+        let key = format!("{key}.issuers[{index}]");
+        issuer(&key, config, development)?;
+        if let Some(other) = seen.issuers.insert(&config.issuer, key.clone()) {
+            let problem =
+                format!("`{other}` has the same issuer; an issuer belongs to one tenant and stands there once");
+            return Err(value(&format!("{key}.issuer"), problem));
+        }
+    }
+    Ok(())
+}
+
+fn issuer(key: &str, issuer: &IssuerConfig, development: bool) -> Result<(), ConfigError> {
+    for (field, text) in [("issuer", &issuer.issuer), ("audience", &issuer.audience)] {
+        let clean = Visible::new(&text.replace('\\', "")).to_string() == text.replace('\\', "");
+        if text.trim() != text || text.is_empty() || text.len() > MAX_NAME_BYTES || !clean {
+            let problem = format!(
+                "1 to {MAX_NAME_BYTES} bytes without invisible characters or spaces at its ends; \
+                 copy it exactly as the issuer writes it"
+            );
+            return Err(value(&format!("{key}.{field}"), problem));
+        }
+    }
+    if issuer.issuer == DEV_ISSUER && !development {
+        let problem = format!(
+            "`{DEV_ISSUER}` is the issuer of development servers, and its credentials are no proof of anything; \
+             configure your own, or start with `--dev`"
+        );
+        return Err(value(&format!("{key}.issuer"), problem));
+    }
+    if issuer.algorithms.is_empty() {
+        let problem = "name at least one algorithm, such as `EdDSA` or `RS256`".to_owned();
+        return Err(value(&format!("{key}.algorithms"), problem));
+    }
+    if issuer.subjects.is_empty() {
+        let problem = "name at least one of `person`, `agent` and `service`".to_owned();
+        return Err(value(&format!("{key}.subjects"), problem));
+    }
+    if let Some(seconds) = issuer.max_age_seconds {
+        in_range(&format!("{key}.max_age_seconds"), seconds, MAX_AGE.0, MAX_AGE.1, "seconds")?;
+    }
+    if issuer.keys.to_str().is_some_and(|keys| keys.contains("://")) {
+        let problem =
+            "keys are read from a local file and never fetched; save the key set, and name the file".to_owned();
+        return Err(value(&format!("{key}.keys"), problem));
+    }
+    filled(&format!("{key}.keys"), &issuer.keys)
+}
+
+fn in_range(key: &str, value: u32, min: u32, max: u32, unit: &'static str) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::Range { key: key.to_owned(), value: value.into(), min, max, unit })
+}
+
+fn not_beyond((key, lesser): (&str, u32), (bound, greater): (&str, u32)) -> Result<(), ConfigError> {
+    if lesser <= greater {
+        return Ok(());
+    }
+    Err(value(key, format!("{lesser} is more than `{bound}`, which is {greater}; lower this one or raise that one")))
+}
+
+fn filled(key: &str, path: &Path) -> Result<(), ConfigError> {
+    if path.as_os_str().is_empty() { Err(value(key, "empty; write a path".to_owned())) } else { Ok(()) }
+}
+
+fn value(key: &str, problem: String) -> ConfigError {
+    ConfigError::Value { key: key.to_owned(), problem }
+}

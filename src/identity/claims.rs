@@ -1,0 +1,239 @@
+//! What a JWT claims, in the one form that is accepted. Everything here is pure: text in, claims or refusal out.
+
+use countersign_core::Timestamp;
+use countersign_core::visible::Visible;
+use countersign_engine::credential::Subject;
+use unicode_normalization::UnicodeNormalization as _;
+
+use super::error::CredentialError;
+use super::json::{Json, JsonError, Object, object};
+use super::{CLOCK_AHEAD_SECONDS, MAX_ACTORS};
+use crate::config::{Algorithm, SubjectKind};
+
+/// The latest time that is read: 9999-12-31T23:59:59Z, in seconds since the epoch.
+const LAST_SECOND: u64 = 253_402_300_799;
+/// The longest `sub`, in bytes.
+const MAX_SUBJECT_BYTES: usize = 256;
+
+/// Parameters that would have the token say which key to use, or what it means (RFC 7515 §4.1, RFC 7516 §4.1,
+/// RFC 7797 §3, RFC 8555 §6.4).
+const REFUSED_PARAMETERS: &[&str] = &["jku", "jwk", "x5u", "x5c", "crit", "b64", "enc", "zip", "cty", "url"];
+
+/// What a header says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// How it is signed.
+    pub(super) algorithm: Algorithm,
+    /// Which key it names.
+    pub(super) key_id: Option<String>,
+}
+
+/// What the issuer's configuration demands.
+pub(super) struct Demands<'a> {
+    pub(super) issuer: &'a str,
+    pub(super) audience: &'a str,
+    pub(super) subjects: &'a [SubjectKind],
+    pub(super) max_age_seconds: Option<u32>,
+}
+
+/// What is left of the claims.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Claims {
+    pub(super) subject: Subject,
+    pub(super) actors: Vec<Subject>,
+    pub(super) expires_at: Timestamp,
+    /// From when on it holds, the grace for clocks included.
+    pub(super) holds_from: Timestamp,
+}
+
+/// Reads a JOSE header.
+pub(super) fn header(bytes: &[u8]) -> Result<Header, CredentialError> {
+    let header = object(bytes).map_err(|error| malformed(error, "its header is not a JSON object"))?;
+    if let Some(name) = REFUSED_PARAMETERS.iter().find(|name| header.contains_key(**name)) {
+        return Err(CredentialError::Header(name));
+    }
+    if let Some(kind) = header.get("typ") {
+        let kind = kind.text().map(str::to_ascii_lowercase).ok_or(CredentialError::Type)?;
+        if !matches!(kind.strip_prefix("application/").unwrap_or(&kind), "jwt" | "at+jwt") {
+            return Err(CredentialError::Type);
+        }
+    }
+    let algorithm = header.get("alg").and_then(Json::text).and_then(algorithm).ok_or(CredentialError::Algorithm)?;
+    let key_id = match header.get("kid") {
+        None => None,
+        Some(id) => Some(id.text().ok_or(CredentialError::Key)?.to_owned()),
+    };
+    Ok(Header { algorithm, key_id })
+}
+
+/// The algorithm of that exact name. There is no way to write `none` or a shared secret.
+fn algorithm(name: &str) -> Option<Algorithm> {
+    match name {
+        "EdDSA" => Some(Algorithm::EdDSA),
+        "ES256" => Some(Algorithm::ES256),
+        "ES384" => Some(Algorithm::ES384),
+        "PS256" => Some(Algorithm::PS256),
+        "PS384" => Some(Algorithm::PS384),
+        "PS512" => Some(Algorithm::PS512),
+        "RS256" => Some(Algorithm::RS256),
+        "RS384" => Some(Algorithm::RS384),
+        "RS512" => Some(Algorithm::RS512),
+        _ => None,
+    }
+}
+
+/// Reads a claims set, without believing it.
+pub(super) fn payload(bytes: &[u8]) -> Result<Object, CredentialError> {
+    object(bytes).map_err(|error| malformed(error, "its claims are not a JSON object"))
+}
+
+/// The `iss`, by which the configuration is chosen that the rest is then held against.
+pub(super) fn issuer(payload: &Object) -> Result<&str, CredentialError> {
+    payload.get("iss").and_then(Json::text).ok_or(CredentialError::Issuer)
+}
+
+/// Holds the claims of a token, whose signature was verified, against what is demanded.
+pub(super) fn check(payload: &Object, demands: &Demands<'_>, now: Timestamp) -> Result<Claims, CredentialError> {
+    if issuer(payload)? != demands.issuer {
+        return Err(CredentialError::Issuer);
+    }
+    audience(payload, demands.audience)?;
+    if payload.contains_key("cnf") {
+        return Err(CredentialError::Bound);
+    }
+    let expires = seconds(payload, "exp")?
+        .ok_or(CredentialError::Claim { claim: "exp", problem: "is missing, and nothing is trusted for ever" })?;
+    let (not_before, issued) = (seconds(payload, "nbf")?, seconds(payload, "iat")?);
+    if let Some(most) = demands.max_age_seconds {
+        let problem = "is missing, and needed to know how long it lives";
+        let issued = issued.ok_or(CredentialError::Claim { claim: "iat", problem })?;
+        if expires.saturating_sub(issued) > u64::from(most) {
+            return Err(CredentialError::TooLongLived(most));
+        }
+    }
+    let from = not_before.unwrap_or(0).max(issued.unwrap_or(0)).saturating_sub(u64::from(CLOCK_AHEAD_SECONDS));
+    let (expires_at, holds_from) = (timestamp(expires), timestamp(from));
+    in_time(expires_at, holds_from, now)?;
+    let subject = match payload.get("sub") {
+        Some(Json::Text(text)) => subject(text, demands.subjects)?,
+        _ => return Err(CredentialError::Claim { claim: "sub", problem: "is missing or not a string" }),
+    };
+    let actors = actors(payload, &subject, demands)?;
+    Ok(Claims { subject, actors, expires_at, holds_from })
+}
+
+/// Whether a credential holds at `now`: from `holds_from` on, and before `expires_at`.
+pub(super) fn in_time(expires_at: Timestamp, holds_from: Timestamp, now: Timestamp) -> Result<(), CredentialError> {
+    if now.reached(expires_at) {
+        Err(CredentialError::Expired)
+    } else if !now.reached(holds_from) {
+        Err(CredentialError::NotYet)
+    } else {
+        Ok(())
+    }
+}
+
+fn malformed(error: JsonError, what: &'static str) -> CredentialError {
+    CredentialError::Malformed(match error {
+        JsonError::Syntax | JsonError::NotAnObject => what,
+        JsonError::Repeated => "a name in it is repeated, and readers would disagree about it",
+    })
+}
+
+fn audience(payload: &Object, expected: &str) -> Result<(), CredentialError> {
+    let holds = match payload.get("aud") {
+        Some(Json::Text(audience)) => audience == expected,
+        Some(Json::List(audiences)) => {
+            if audiences.iter().any(|audience| audience.text().is_none()) {
+                return Err(CredentialError::Claim { claim: "aud", problem: "holds something that is not a string" });
+            }
+            audiences.iter().any(|audience| audience.text() == Some(expected))
+        }
+        _ => {
+            return Err(CredentialError::Claim {
+                claim: "aud",
+                problem: "is missing or not a string or a list of them",
+            });
+        }
+    };
+    if holds { Ok(()) } else { Err(CredentialError::Audience) }
+}
+
+/// A NumericDate (RFC 7519 §2), whole seconds only.
+fn seconds(payload: &Object, claim: &'static str) -> Result<Option<u64>, CredentialError> {
+    match payload.get(claim) {
+        None => Ok(None),
+        Some(Json::Natural(seconds)) if *seconds <= LAST_SECOND => Ok(Some(*seconds)),
+        Some(_) => {
+            let problem = "is not a whole number of seconds from 1970 to 9999";
+            Err(CredentialError::Claim { claim, problem })
+        }
+    }
+}
+
+fn timestamp(seconds: u64) -> Timestamp {
+    // At most LAST_SECOND, so that it fits; should it ever not, then the epoch, at which everything has expired.
+    Timestamp::from_millis(i64::try_from(seconds.saturating_mul(1000)).unwrap_or(0))
+}
+
+/// Reads one name, and what kind of name it is.
+pub(super) fn subject(text: &str, kinds: &[SubjectKind]) -> Result<Subject, CredentialError> {
+    let wrong = |problem| Err(CredentialError::Claim { claim: "sub", problem });
+    if text.is_empty() || text.len() > MAX_SUBJECT_BYTES {
+        return wrong("is not 1 to 256 bytes long");
+    }
+    // Two spellings that look alike must not be two names: one human would count twice.
+    let shown = text.replace('\\', "");
+    if text.trim() != text || Visible::new(&shown).to_string() != shown || !text.nfkc().eq(text.chars()) {
+        return wrong(
+            "has invisible, control or look-alike characters (it must be in Unicode NFKC), or spaces at its ends",
+        );
+    }
+    let (kind, subject) = match (text.strip_prefix("agent:"), text.strip_prefix("service:")) {
+        (Some(name), _) => (SubjectKind::Agent, Subject::Agent(name.to_owned())),
+        (_, Some(name)) => (SubjectKind::Service, Subject::Service(name.to_owned())),
+        (None, None) => (SubjectKind::Person, Subject::Account(text.to_owned())),
+    };
+    let (Subject::Agent(name) | Subject::Service(name) | Subject::Account(name)) = &subject;
+    if name.is_empty() || name.trim() != name {
+        return wrong("has no name right after its prefix");
+    }
+    if !kinds.contains(&kind) {
+        return Err(CredentialError::Kind(match kind {
+            SubjectKind::Person => "person",
+            SubjectKind::Agent => "agent",
+            SubjectKind::Service => "service",
+        }));
+    }
+    Ok(subject)
+}
+
+/// The `act` chain (RFC 8693 §4.1), the current actor first.
+fn actors(payload: &Object, of: &Subject, demands: &Demands<'_>) -> Result<Vec<Subject>, CredentialError> {
+    let mut actors = Vec::new();
+    let mut next = payload.get("act");
+    while let Some(actor) = next {
+        let Json::Object(actor) = actor else {
+            return Err(CredentialError::Delegation("has something that is not an object"));
+        };
+        if actors.len() >= MAX_ACTORS {
+            return Err(CredentialError::Delegation("has more than 8 actors"));
+        }
+        if actor.keys().any(|name| !matches!(name.as_str(), "sub" | "act" | "iss")) {
+            return Err(CredentialError::Delegation("has members other than `sub`, `iss` and `act`"));
+        }
+        if actor.get("iss").is_some_and(|issuer| issuer.text() != Some(demands.issuer)) {
+            return Err(CredentialError::Delegation("names an actor of another issuer"));
+        }
+        let Some(Json::Text(name)) = actor.get("sub") else {
+            return Err(CredentialError::Delegation("has an actor without `sub`"));
+        };
+        let actor_subject = subject(name, demands.subjects)?;
+        if actor_subject == *of || actors.contains(&actor_subject) {
+            return Err(CredentialError::Delegation("names one of its subjects twice"));
+        }
+        actors.push(actor_subject);
+        next = actor.get("act");
+    }
+    Ok(actors)
+}

@@ -1,0 +1,142 @@
+//! Why a caller is not believed, and why nobody could be.
+
+use std::path::PathBuf;
+
+use super::{CLOCK_AHEAD_SECONDS, MAX_CREDENTIAL_BYTES};
+
+/// Why a credential is refused. Says what to do; never repeats anything of the credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// The request has none.
+    #[error("the request has no credential; send the metadata `authorization: Bearer TOKEN`")]
+    Absent,
+    /// The request has several.
+    #[error("the request has more than one `authorization`; send exactly one")]
+    Repeated,
+    /// The metadata is not a bearer token.
+    #[error("the `authorization` is not a bearer token; send `Bearer TOKEN`")]
+    Scheme,
+    /// It is longer than [`MAX_CREDENTIAL_BYTES`].
+    #[error("the credential is longer than {MAX_CREDENTIAL_BYTES} bytes; ask its issuer for one with fewer claims")]
+    TooLong,
+    /// It is not a signed JWT.
+    #[error("the credential is not a signed JWT: {0}; ask its issuer for a new one")]
+    Malformed(&'static str),
+    /// Its header says something that is not accepted.
+    #[error(
+        "the credential's header has `{0}`, which is not accepted: keys, algorithms and meaning come from the server's \
+         configuration alone; ask its issuer for a plain signed JWT"
+    )]
+    Header(&'static str),
+    /// It is a JWT for another purpose.
+    #[error("the credential's `typ` says that it is for another purpose; send an access token, `JWT` or `at+jwt`")]
+    Type,
+    /// Nobody with that `iss` is configured.
+    #[error("the credential's issuer is not trusted here; use a credential of an issuer in the server's configuration")]
+    Issuer,
+    /// It is signed with an algorithm that its issuer may not use.
+    #[error(
+        "the credential's algorithm is not one that the server's configuration names for its issuer and key; \
+         correct the issuer, or its `algorithms`"
+    )]
+    Algorithm,
+    /// None of its issuer's keys is the one that it names.
+    #[error(
+        "the credential names no key that the server knows of its issuer; if the issuer changed its keys, update the \
+         file that `keys` names and restart the server"
+    )]
+    Key,
+    /// The signature does not hold.
+    #[error("the credential's signature does not hold; ask its issuer for a new one")]
+    Signature,
+    /// It is for somebody else.
+    #[error(
+        "the credential is not for this audience; ask its issuer for one with the `audience` of the server's configuration"
+    )]
+    Audience,
+    /// A claim is missing or has the wrong form.
+    #[error("the credential's `{claim}` {problem}; ask its issuer for a correct one")]
+    Claim {
+        /// The claim.
+        claim: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// It is over.
+    #[error("the credential has expired; get a new one from its issuer")]
+    Expired,
+    /// It is not valid yet, by more than [`CLOCK_AHEAD_SECONDS`].
+    #[error(
+        "the credential is not valid yet, by more than the {CLOCK_AHEAD_SECONDS} seconds allowed for clocks; wait, or \
+         correct the clock of its issuer or of the server"
+    )]
+    NotYet,
+    /// It lives longer than the configuration allows.
+    #[error("the credential lives longer than the {0} seconds that its issuer is allowed; ask for a shorter one")]
+    TooLongLived(u32),
+    /// Its issuer may not name subjects of that kind.
+    #[error("the credential's issuer may not name subjects of the kind `{0}`; add it to its `subjects`, if it should")]
+    Kind(&'static str),
+    /// The chain of actors is not one.
+    #[error("the credential's `act` chain {0}; ask its issuer for a correct one")]
+    Delegation(&'static str),
+    /// It proves nothing without a key that the caller holds.
+    #[error(
+        "the credential is bound to a key of its holder (`cnf`), which is not checked here, so a thief could use it; \
+         ask its issuer for a plain bearer token"
+    )]
+    Bound,
+}
+
+impl CredentialError {
+    /// A stable word for it, for metrics and error details.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Repeated => "repeated",
+            Self::Scheme => "scheme",
+            Self::TooLong => "too_long",
+            Self::Malformed(_) => "malformed",
+            Self::Header(_) => "header",
+            Self::Type => "type",
+            Self::Issuer => "issuer",
+            Self::Algorithm => "algorithm",
+            Self::Key => "key",
+            Self::Signature => "signature",
+            Self::Audience => "audience",
+            Self::Claim { .. } => "claim",
+            Self::Expired => "expired",
+            Self::NotYet => "not_yet",
+            Self::TooLongLived(_) => "too_long_lived",
+            Self::Kind(_) => "kind",
+            Self::Delegation(_) => "delegation",
+            Self::Bound => "bound",
+        }
+    }
+}
+
+/// Why an issuer of the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Its keys cannot be read.
+    #[error("cannot read the keys of the issuer `{issuer}` from `{}`: {source}", path.display())]
+    Read {
+        /// The issuer.
+        issuer: String,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// Its keys are not usable.
+    #[error("the keys of the issuer `{issuer}` in `{}` cannot be used: {problem}", path.display())]
+    Keys {
+        /// The issuer.
+        issuer: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+}
