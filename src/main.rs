@@ -1,1 +1,8 @@
-fn main(){}
+//! The `countersign` command.
+
+mod cli;
+mod demo;
+
+fn main() -> std::process::ExitCode {
+    cli::run(std::env::args_os())
+}

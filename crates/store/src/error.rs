@@ -152,6 +152,14 @@ pub enum OpenError {
         /// The revision that is there.
         found: u64,
     },
+    /// What was acknowledged cannot be proved (I11).
+    #[error(
+        "the data directory `{}` has no readable file `HEAD`, so nothing proves that it has all that it had \
+         acknowledged: open it as restored, which ends every session, approval and capability", path.display())]
+    NoHead {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Something is not what was written.
     #[error("the data directory `{}` is damaged: {reason}: restore it from a copy", path.display())]
     Damaged {

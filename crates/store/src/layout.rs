@@ -370,8 +370,7 @@ mod tests {
         let acme = tenant("acme");
         let row = Key::capability(&acme, &TokenId::generate());
         let times = [i64::MIN, -1, 0, 1, 1_700_000_000_000, i64::MAX];
-        let keys: Vec<Key> =
-            times.iter().map(|time| Key::sweep(&acme, Timestamp::from_millis(*time), &row)).collect();
+        let keys: Vec<Key> = times.iter().map(|time| Key::sweep(&acme, Timestamp::from_millis(*time), &row)).collect();
         assert!(keys.is_sorted());
         for (key, time) in keys.iter().zip(times) {
             assert_eq!(key.sweep_target(), Some((Timestamp::from_millis(time), row.clone())));

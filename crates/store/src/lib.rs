@@ -1,13 +1,16 @@
 //! The storage kernel: guarded commits, paged reads, watches, and the log of every tenant.
 //!
 //! [`Kernel`] is the one seam: [`RocksKernel`] keeps it on disk, [`MemoryKernel`] in memory, and one contract suite
-//! holds both to the same semantics. What rows mean is not known here; where they lie is, in [`layout`].
+//! holds both to the same semantics. Where rows lie stands in [`layout`]; what they mean is known
+//! above the kernel only, in [`repository`].
 
 pub mod error;
+#[doc(hidden)]
 pub mod fail;
 pub mod kernel;
 pub mod layout;
 pub mod memory;
+pub mod repository;
 pub mod rocks;
 
 mod watch;

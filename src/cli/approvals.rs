@@ -1,0 +1,213 @@
+//! `countersign approvals`.
+
+use clap::{Args, Subcommand};
+use countersign::client::{Client, ClientError};
+use countersign::proto::{
+    Approval, ApprovalState, CancelApprovalRequest, ListApprovalsRequest, RequestApprovalRequest, VoteVerdict,
+    WithdrawVoteRequest,
+};
+
+use super::args::{ActionArgs, Connection, PrincipalArgs};
+use super::output::Output;
+use super::view::{examine, summary};
+use super::vote::{VoteArgs, fetch};
+use super::{Exit, Failure, json, vote};
+
+#[derive(Debug, Subcommand)]
+pub enum ApprovalsCommand {
+    /// List the requests that you asked or may answer, newest first
+    #[command(after_help = "Examples:\n  countersign approvals list\n  countersign approvals list --pending --json")]
+    List {
+        /// Only those that wait for votes
+        #[arg(long)]
+        pending: bool,
+        /// At most this many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show everything that a vote on a request binds
+    #[command(after_help = "Examples:\n  countersign approvals show APR")]
+    Show {
+        /// The request
+        approval: String,
+    },
+    /// Show a request, and say yes to exactly that
+    #[command(after_help = "Examples:\n  countersign approvals approve APR\n  \
+                            countersign approvals approve APR --comment 'agreed with legal' --yes")]
+    Approve(VoteArgs),
+    /// Show a request, and say no, which ends it
+    #[command(after_help = "Examples:\n  countersign approvals deny APR --comment 'not before the audit'")]
+    Deny(VoteArgs),
+    /// Take your vote back
+    #[command(after_help = "Examples:\n  countersign approvals withdraw APR")]
+    Withdraw {
+        /// The request
+        approval: String,
+    },
+    /// Take a question back that you asked
+    #[command(after_help = "Examples:\n  countersign approvals cancel APR")]
+    Cancel {
+        /// The request
+        approval: String,
+    },
+    /// Print requests as they are and whenever they change
+    #[command(after_help = "Examples:\n  countersign approvals watch\n  countersign approvals watch APR --json")]
+    Watch {
+        /// Only this request
+        approval: Option<String>,
+        /// From where an earlier watch had arrived
+        #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
+        resume: String,
+    },
+    /// Put the question about one action to people
+    #[command(after_help = "With `--wait`: exit code 0 when approved, 3 when denied.\n\nExamples:\n  \
+        countersign approvals request export Dataset::customers --audience warehouse --session SES \\\n    \
+        --input '{\"rows\": 500, \"destination\": \"s3://ours-reports\"}' \\\n    \
+        --justification 'monthly report for finance' --wait")]
+    Request(RequestArgs),
+}
+
+/// A question about one action.
+#[derive(Debug, Args)]
+pub struct RequestArgs {
+    #[command(flatten)]
+    action: ActionArgs,
+    /// The session that the action belongs to
+    #[arg(long, value_name = "ID", env = "COUNTERSIGN_SESSION")]
+    session: String,
+    #[command(flatten)]
+    principal: PrincipalArgs,
+    /// Why, for the people asked
+    #[arg(long, value_name = "TEXT")]
+    justification: String,
+    /// Wait until people have answered
+    #[arg(long)]
+    wait: bool,
+    /// Identifies this attempt: the same UUID gives the same answer
+    #[arg(long, value_name = "UUID")]
+    request_id: Option<String>,
+}
+
+/// Runs one of the commands.
+pub async fn run(command: ApprovalsCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    let client = connection.client().await?;
+    match command {
+        ApprovalsCommand::List { pending, limit } => list(&client, pending, limit, output).await?,
+        ApprovalsCommand::Show { approval } => {
+            let approval = fetch(&client, &approval).await?;
+            output.document(&json::approval(&approval), &examine(&approval)?.human())?;
+        }
+        ApprovalsCommand::Approve(args) => vote::run(args, VoteVerdict::Approve, &client, output).await?,
+        ApprovalsCommand::Deny(args) => vote::run(args, VoteVerdict::Deny, &client, output).await?,
+        ApprovalsCommand::Withdraw { approval } => {
+            let request = WithdrawVoteRequest { approval_id: approval, ..WithdrawVoteRequest::default() };
+            after(client.withdraw_vote(request).await?.approval, output)?;
+        }
+        ApprovalsCommand::Cancel { approval } => {
+            let request = CancelApprovalRequest { approval_id: approval, ..CancelApprovalRequest::default() };
+            after(client.cancel_approval(request).await?.approval, output)?;
+        }
+        ApprovalsCommand::Watch { approval, resume } => watch(&client, approval.as_deref(), &resume, output).await?,
+        ApprovalsCommand::Request(args) => return request(args, &client, output).await,
+    }
+    Ok(Exit::Done)
+}
+
+fn after(approval: Option<Approval>, output: &mut Output) -> Result<(), Failure> {
+    let approval = approval.ok_or(ClientError::Incomplete("approval"))?;
+    output.document(&json::approval(&approval), &summary(&approval))
+}
+
+async fn list(client: &Client, pending: bool, limit: usize, output: &mut Output) -> Result<(), Failure> {
+    let states = if pending { vec![ApprovalState::Pending.into()] } else { Vec::new() };
+    let (mut left, mut page_token) = (limit, String::new());
+    while left > 0 {
+        let request = ListApprovalsRequest { page_size: 0, page_token, states: states.clone() };
+        let page = client.list_approvals(request).await?;
+        for approval in page.approvals.iter().take(left) {
+            output.item(&json::approval(approval), &summary(approval))?;
+            left -= 1;
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if left == limit && !output.is_json() {
+        output.remark("no requests that you asked or may answer");
+    }
+    Ok(())
+}
+
+/// Until the server refuses, or the reader goes away.
+async fn watch(client: &Client, approval: Option<&str>, resume: &str, output: &mut Output) -> Result<(), Failure> {
+    let mut watch = client.watch_approvals(approval, resume);
+    loop {
+        let approval = tokio::select! {
+            approval = watch.next() => approval?,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        };
+        let json = serde_json::json!({"approval": json::approval(&approval), "resume_token": watch.resume_token()});
+        output.item(&json, &summary(&approval))?;
+    }
+}
+
+async fn request(args: RequestArgs, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
+    let (principal, principal_credential) = args.principal.fields()?;
+    let request = RequestApprovalRequest {
+        session_id: args.session,
+        operation: Some(args.action.operation()?),
+        audience: args.action.audience,
+        principal,
+        principal_credential,
+        justification: args.justification,
+        request_id: args.request_id.unwrap_or_default(),
+    };
+    let answer = client.request_approval(request).await?;
+    let approval = answer.approval.ok_or(ClientError::Incomplete("approval"))?;
+    let remark =
+        if answer.shared { "\nan identical question is pending already; the first justification stands" } else { "" };
+    let json = serde_json::json!({
+        "approval": json::approval(&approval),
+        "shared": answer.shared,
+        "replayed": answer.replayed,
+    });
+    output.item(&json, &format!("{}{remark}", summary(&approval)))?;
+    if !args.wait {
+        return Ok(Exit::Done);
+    }
+    output.progress("waiting for people…");
+    let approval = client.wait_for_approval(&approval.approval_id).await?;
+    let json = serde_json::json!({"approval": json::approval(&approval)});
+    output.item(&json, &summary(&approval))?;
+    answered(approval.state())
+}
+
+fn answered(state: ApprovalState) -> Result<Exit, Failure> {
+    match state {
+        ApprovalState::Approved => Ok(Exit::Done),
+        ApprovalState::Denied => Ok(Exit::Deny),
+        ApprovalState::Unspecified
+        | ApprovalState::Pending
+        | ApprovalState::Expired
+        | ApprovalState::Cancelled
+        | ApprovalState::Void
+        | ApprovalState::Redeemed => {
+            Err(Failure::new(format!("nobody can answer any more: the request is {}", json::approval_state(state)))
+                .reason("APPROVAL_STATE")
+                .hint("decide again, and ask again if it still needs approval"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_ends_with_what_people_said() {
+        assert_eq!(answered(ApprovalState::Approved).unwrap(), Exit::Done);
+        assert_eq!(answered(ApprovalState::Denied).unwrap(), Exit::Deny);
+        assert_eq!(answered(ApprovalState::Expired).unwrap_err().exit(), Exit::Error);
+    }
+}

@@ -1,0 +1,246 @@
+//! `countersign audit`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use countersign::client::Client;
+use countersign::proto::{GetCheckpointRequest, GetInclusionProofRequest, ListRecordsRequest, Record};
+use countersign_audit::{Hash, NoteVerifier, leaf_hash, verify_inclusion};
+use countersign_core::visible::Visible;
+use serde_json::json;
+
+use super::args::{Connection, read_secret};
+use super::logcheck::{LogCheck, Report, Stored, check_server, head, server_head};
+use super::output::{FAINT, GOOD, Output, STRONG, paint};
+use super::text::Lines;
+use super::when::rfc3339;
+use super::{Exit, Failure};
+
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// List records, in the order of the log
+    #[command(
+        after_help = "Examples:\n  countersign audit list\n  countersign audit list --start 100 --kind redeem --json"
+    )]
+    List(ListArgs),
+    /// Check every record against the signed head of the log, and say where it differs
+    #[command(after_help = "Examples:\n  countersign audit verify\n  countersign audit verify --data-dir data/dev\n  \
+                            countersign audit verify --log-key @log.key --since yesterday.checkpoint")]
+    Verify(VerifyArgs),
+    /// Print the signed head of the log, to be kept elsewhere
+    #[command(after_help = "Examples:\n  countersign audit checkpoint > today.checkpoint")]
+    Checkpoint,
+    /// Prove that a record is in the log
+    #[command(after_help = "Examples:\n  countersign audit prove 42\n  countersign audit prove 42 --json > proof.json")]
+    Prove {
+        /// The record's index, from 0
+        index: u64,
+        /// The log's key (`name+id+key`, or `@FILE`), from a channel of your own
+        #[arg(long, value_name = "KEY")]
+        log_key: Option<String>,
+    },
+}
+
+/// Which records.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// The first index
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    start: u64,
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    /// Only records of this kind
+    #[arg(long, value_name = "KIND")]
+    kind: Option<String>,
+    /// Print the contents too
+    #[arg(long)]
+    full: bool,
+}
+
+/// What to check, and against what.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The data directory of a server that is not running, instead of a running server
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The log's key (`name+id+key`, or `@FILE`), from a channel of your own
+    #[arg(long, value_name = "KEY")]
+    log_key: Option<String>,
+    /// An older checkpoint that the log must continue; may be given several times
+    #[arg(long, value_name = "FILE")]
+    since: Vec<PathBuf>,
+}
+
+/// Runs one of the commands.
+pub async fn run(command: AuditCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    match command {
+        AuditCommand::List(args) => list(args, &connection.client().await?, output).await?,
+        AuditCommand::Verify(args) => verify(args, connection, output).await?,
+        AuditCommand::Checkpoint => {
+            let answer = connection.client().await?.get_checkpoint(GetCheckpointRequest {}).await?;
+            let json = json!({"note": answer.note, "verifier_key": answer.verifier_key, "tree_size": answer.tree_size});
+            // Exactly as it was signed, except for what could act on a terminal, which no checkpoint has.
+            output.document(&json, &super::output::harmless(&answer.note))?;
+        }
+        AuditCommand::Prove { index, log_key } => prove(index, log_key, &connection.client().await?, output).await?,
+    }
+    Ok(Exit::Done)
+}
+
+fn key(text: Option<&str>) -> Result<Option<NoteVerifier>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    let key = read_secret(text, "log-key")?.parse();
+    key.map(Some).map_err(|error| Failure::usage(format!("`--log-key`: {error}")))
+}
+
+async fn verify(args: VerifyArgs, connection: &Connection, output: &mut Output) -> Result<(), Failure> {
+    let key = key(args.log_key.as_deref())?;
+    let mut notes = Vec::new();
+    for path in &args.since {
+        let note = std::fs::read_to_string(path);
+        notes.push(note.map_err(|error| Failure::new(format!("cannot read `{}`: {error}", path.display())))?);
+    }
+    let reports = match &args.data_dir {
+        Some(dir) => check_directory(dir, key.as_ref(), &notes, output)?,
+        None => {
+            let client = connection.client().await?;
+            let progress = |done: u64, of: u64| output.progress(&format!("{done} of {of} records"));
+            vec![check_server(&client, key, &notes, progress).await?]
+        }
+    };
+    for report in &reports {
+        output.item(&report.to_json(), &report.to_human())?;
+    }
+    reports.into_iter().try_for_each(Report::into_result)
+}
+
+/// Checks every log of a data directory: records, stored nodes and signed heads.
+fn check_directory(
+    dir: &Path,
+    key: Option<&NoteVerifier>,
+    notes: &[String],
+    output: &mut Output,
+) -> Result<Vec<Report>, Failure> {
+    let unreadable =
+        |error: &dyn std::fmt::Display| Failure::new(format!("cannot read the log in `{}`: {error}", dir.display()));
+    let mut reports = Vec::new();
+    for log in countersign::wiring::offline_logs(dir).map_err(|error| unreadable(&error))? {
+        let key = key.cloned().unwrap_or_else(|| log.verifier().clone());
+        let mut heads = Vec::new();
+        for note in log.checkpoint().into_iter().chain(notes.iter().map(String::as_str)) {
+            heads.push(head(note, &key)?);
+        }
+        let mut check = LogCheck::new(heads);
+        for record in log.records() {
+            let (index, content) = record.map_err(|error| unreadable(&error))?;
+            let mut look = |id| log.node(id).map_err(|error| unreadable(&error));
+            check.record(index, &content, Stored::Nodes(&mut look))?;
+            if index % 1_000 == 0 {
+                output.progress(&format!("{index} records"));
+            }
+        }
+        for id in log.nodes() {
+            check.stored_node(id.map_err(|error| unreadable(&error))?);
+        }
+        reports.push(check.finish(key.name(), false));
+    }
+    if reports.is_empty() {
+        return Err(Failure::new(format!("`{}` holds no log; name a server's data directory", dir.display())));
+    }
+    Ok(reports)
+}
+
+async fn list(args: ListArgs, client: &Client, output: &mut Output) -> Result<(), Failure> {
+    let mut left = args.limit;
+    let mut request = ListRecordsRequest { start: args.start, ..ListRecordsRequest::default() };
+    while left > 0 {
+        let page = client.list_records(request).await?;
+        let wanted = page.records.iter().filter(|record| args.kind.as_ref().is_none_or(|kind| *kind == record.kind));
+        for record in wanted.take(left) {
+            output.item(&super::json::record(record), &line(record, args.full))?;
+            left -= 1;
+        }
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request = ListRecordsRequest { page_token: page.next_page_token, ..ListRecordsRequest::default() };
+    }
+    Ok(())
+}
+
+fn line(record: &Record, full: bool) -> String {
+    let time = rfc3339(record.recorded_at.as_ref()).unwrap_or_else(|| "-".to_owned());
+    let hash: String = record.leaf_hash.chars().take(16).collect();
+    let mut line = format!(
+        "{:>8}  {time}  {:<20} {}",
+        record.index,
+        paint(STRONG, Visible::new(&record.kind)),
+        paint(FAINT, Visible::new(&hash))
+    );
+    if full {
+        line.push_str(&format!("\n          {}", Visible::new(&String::from_utf8_lossy(&record.content))));
+    }
+    line
+}
+
+async fn prove(index: u64, log_key: Option<String>, client: &Client, output: &mut Output) -> Result<(), Failure> {
+    let (checkpoint, key) = server_head(client, key(log_key.as_deref())?).await?;
+    let request = ListRecordsRequest { start: index, page_size: 1, page_token: String::new() };
+    let record = client.list_records(request).await?.records.into_iter().find(|record| record.index == index);
+    let record =
+        record.ok_or_else(|| Failure::new(format!("record {index} is not in the log")).reason("NOT_IN_LOG"))?;
+    let request = GetInclusionProofRequest { index, tree_size: checkpoint.size() };
+    let proof = client.get_inclusion_proof(request).await?;
+    let hashes: Result<Vec<Hash>, _> = proof.hashes.iter().map(|hash| Hash::try_from(hash.as_slice())).collect();
+    let hashes = hashes.map_err(|error| Failure::new(format!("the proof is malformed: {error}")))?;
+    let leaf = leaf_hash(&record.content);
+    verify_inclusion(&leaf, index, checkpoint.size(), &hashes, checkpoint.root())
+        .map_err(|error| Failure::new(format!("record {index} is not proved: {error}")).reason("LOG_BROKEN"))?;
+    let json = json!({
+        "ok": true,
+        "index": index,
+        "leaf_hash": leaf,
+        "hashes": hashes,
+        "tree_size": checkpoint.size(),
+        "root": checkpoint.root(),
+        "origin": key.name(),
+        "record": super::json::record(&record),
+    });
+    let mut text = Lines::default();
+    text.line(format!(
+        "{} record {index} is in the log of {} records",
+        paint(GOOD.bold(), "proved:"),
+        checkpoint.size()
+    ));
+    text.shown("kind", &record.kind).field("leaf hash", leaf).field("root", checkpoint.root());
+    for hash in &hashes {
+        text.field("", hash);
+    }
+    output.document(&json, &text.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_line_whatever_it_holds() {
+        let record = Record {
+            index: 7,
+            kind: "redeem\n".into(),
+            content: b"{\"a\":\"\x1b[2J\"}".to_vec(),
+            leaf_hash: "0".repeat(64),
+            ..Record::default()
+        };
+        assert!(!line(&record, false).contains('\n'));
+        let full = anstream::adapter::strip_str(&line(&record, true)).to_string();
+        assert!(full.contains("\\u{1b}[2J"), "{full}");
+    }
+
+    #[test]
+    fn a_log_key_is_read_strictly() {
+        assert!(key(None).unwrap().is_none());
+        assert_eq!(key(Some("nonsense")).unwrap_err().exit(), Exit::Usage);
+    }
+}

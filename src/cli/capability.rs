@@ -1,0 +1,318 @@
+//! `countersign capability`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use countersign::client::ClientError;
+use countersign::proto::{
+    Capability, CompleteRequest, GetCapabilityRequest, ListCapabilitiesRequest, Outcome, RedeemRequest, RedeemResponse,
+    RevokeRequest,
+};
+use countersign_core::Clock as _;
+use countersign_core::time::SystemClock;
+use countersign_token::{Claims, Limits, Verified, verify};
+use serde_json::{Value, json};
+
+use super::args::{ActionArgs, Connection, read_secret};
+use super::output::{GOOD, Output, STRONG, WARN, paint};
+use super::text::{Lines, entity};
+use super::when::{relative, rfc3339};
+use super::{Exit, Failure, keys};
+
+/// What nobody may conclude from a token that verifies.
+const NEVER_AUTHORIZES: &str = "looking at a token authorizes nothing: it may be spent, revoked or in a session that is over; only `redeem` decides";
+
+#[derive(Debug, Subcommand)]
+pub enum CapabilityCommand {
+    /// Spend a capability on what you are about to execute
+    #[command(after_help = "Execute only after exit code 0.\n\nExamples:\n  \
+        countersign capability redeem @token export Dataset::customers --audience warehouse \\\n    \
+        --input '{\"rows\": 500, \"destination\": \"s3://ours-reports\"}'")]
+    Redeem(RedeemArgs),
+    /// Report the outcome of what was redeemed
+    #[command(after_help = "Examples:\n  countersign capability complete CAP --outcome succeeded")]
+    Complete {
+        /// The capability's id
+        capability: String,
+        /// What came of it
+        #[arg(long, value_enum)]
+        outcome: OutcomeArg,
+        /// SHA-256 of the result
+        #[arg(long, value_name = "HEX", default_value = "", hide_default_value = true)]
+        result_digest: String,
+    },
+    /// Make a capability worthless
+    #[command(after_help = "Examples:\n  countersign capability revoke CAP --reason 'the agent misbehaves'")]
+    Revoke {
+        /// The capability's id
+        capability: String,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Show a capability, without its token
+    #[command(after_help = "Examples:\n  countersign capability show CAP")]
+    Show {
+        /// The capability's id
+        capability: String,
+    },
+    /// List the capabilities of a session, newest first
+    #[command(after_help = "Examples:\n  countersign capability list --session SES\n  \
+                            countersign capability list --session SES --json")]
+    List {
+        /// The session
+        #[arg(long, value_name = "ID", env = "COUNTERSIGN_SESSION")]
+        session: String,
+        /// At most this many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+    /// Check a token's signature and print what it says, which never authorizes
+    #[command(after_help = "Examples:\n  countersign capability verify @token --keys keys.json\n  \
+        countersign capability verify - --endpoint http://127.0.0.1:8443")]
+    Verify {
+        /// The token: `@FILE`, `-` for stdin, or in place
+        token: String,
+        /// The public keys, as `countersign keys list --json` prints them; without it the server is asked
+        #[arg(long, value_name = "FILE")]
+        keys: Option<PathBuf>,
+    },
+}
+
+/// A capability to spend.
+#[derive(Debug, Args)]
+pub struct RedeemArgs {
+    /// The token: `@FILE`, `-` for stdin, or in place, where other users of the machine may see it
+    token: String,
+    #[command(flatten)]
+    action: ActionArgs,
+    /// Identifies this attempt: when a reply was lost, retry with the same UUID
+    #[arg(long, value_name = "UUID")]
+    request_id: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum OutcomeArg {
+    Succeeded,
+    Failed,
+}
+
+/// Runs one of the commands.
+pub async fn run(command: CapabilityCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    let after: Option<Capability> = match command {
+        CapabilityCommand::Redeem(args) => return redeem(args, connection, output).await,
+        CapabilityCommand::Verify { token, keys } => {
+            let ring = match keys {
+                Some(path) => keys::ring_of_file(&path)?,
+                None => keys::ring_of_server(&connection.client().await?).await?,
+            };
+            let now = SystemClock::default().wall();
+            let verified = verify(&read_secret(&token, "token")?, &ring, now, &Limits::default())
+                .map_err(|error| Failure::new(format!("the token does not verify: {error}")).reason("TOKEN_REFUSED"))?;
+            output.document(&claims_json(&verified), &claims_human(&verified))?;
+            return Ok(Exit::Done);
+        }
+        CapabilityCommand::List { session, limit } => return list(session, limit, connection, output).await,
+        CapabilityCommand::Complete { capability, outcome, result_digest } => {
+            let outcome = match outcome {
+                OutcomeArg::Succeeded => Outcome::Succeeded,
+                OutcomeArg::Failed => Outcome::Failed,
+            };
+            let request = CompleteRequest {
+                capability_id: capability,
+                outcome: outcome.into(),
+                result_digest,
+                request_id: String::new(),
+            };
+            connection.client().await?.complete(request).await?.capability
+        }
+        CapabilityCommand::Revoke { capability, reason } => {
+            let request = RevokeRequest { capability_id: capability, reason, request_id: String::new() };
+            connection.client().await?.revoke(request).await?.capability
+        }
+        CapabilityCommand::Show { capability } => {
+            let request = GetCapabilityRequest { capability_id: capability };
+            connection.client().await?.get_capability(request).await?.capability
+        }
+    };
+    let capability = after.ok_or(ClientError::Incomplete("capability"))?;
+    output.document(&super::json::capability(&capability), &super::text::capability(&capability))?;
+    Ok(Exit::Done)
+}
+
+async fn list(session: String, limit: usize, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    let client = connection.client().await?;
+    let mut left = limit;
+    let mut request = ListCapabilitiesRequest { session_id: session, ..ListCapabilitiesRequest::default() };
+    while left > 0 {
+        let page = client.list_capabilities(request.clone()).await?;
+        for capability in page.capabilities.iter().take(left) {
+            output.item(&super::json::capability(capability), &super::text::capability(capability))?;
+            left -= 1;
+        }
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    Ok(Exit::Done)
+}
+
+async fn redeem(args: RedeemArgs, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    if args.token == "-" && (args.action.input == "-" || args.action.environment == "-") {
+        return Err(Failure::usage("the token and the action cannot both come from stdin; put one in a file"));
+    }
+    let request = RedeemRequest {
+        token: read_secret(&args.token, "token")?,
+        operation: Some(args.action.operation()?),
+        audience: args.action.audience,
+        request_id: args.request_id.unwrap_or_default(),
+    };
+    let receipt = connection.client().await?.redeem(request).await?;
+    output.document(&super::json::receipt(&receipt), &receipt_human(&receipt))?;
+    redeemed(receipt.replayed)
+}
+
+/// A script executes on exit code 0, so a replay must not end with it.
+fn redeemed(replayed: bool) -> Result<Exit, Failure> {
+    if !replayed {
+        return Ok(Exit::Done);
+    }
+    Err(Failure::new("the receipt is a replay, which authorizes nothing")
+        .reason("REPLAYED")
+        .hint("execute only if the earlier attempt is known not to have run; otherwise decide again"))
+}
+
+fn receipt_human(receipt: &RedeemResponse) -> String {
+    let mut text = Lines::default();
+    text.line(if receipt.replayed {
+        paint(WARN, "REPLAYED: do not execute")
+    } else {
+        paint(GOOD.bold(), "REDEEMED: execute now")
+    });
+    text.shown("capability", &receipt.capability_id).field("principal", entity(receipt.principal.as_ref()));
+    text.shown("session", &receipt.session_id).shown("digest", &receipt.digest);
+    text.field("report by", relative(receipt.complete_by.as_ref())).shown("bundle", &receipt.bundle_digest);
+    if let Some(index) = receipt.log_index {
+        text.field("log index", index);
+    }
+    text.finish()
+}
+
+fn claims_json(verified: &Verified) -> Value {
+    let Claims {
+        token_id,
+        tenant,
+        session,
+        principal,
+        operator,
+        operation,
+        resource,
+        digest,
+        audience,
+        approval,
+        issued_at,
+        expires_at,
+        shard,
+        mint_epoch,
+        development,
+    } = verified.claims();
+    json!({
+        "signature": "valid",
+        "authorizes": false,
+        "key_id": verified.key().0,
+        "capability_id": token_id,
+        "tenant": tenant,
+        "session_id": session,
+        "principal": principal,
+        "operator": operator,
+        "operation": operation,
+        "resource": resource,
+        "digest": digest,
+        "audience": audience,
+        "approval_id": approval,
+        "issued_at": rfc3339(wire(*issued_at).as_ref()),
+        "expires_at": rfc3339(wire(*expires_at).as_ref()),
+        "shard": shard,
+        "mint_epoch": mint_epoch,
+        "development": development,
+    })
+}
+
+fn claims_human(verified: &Verified) -> String {
+    let claims = verified.claims();
+    let mut text = Lines::default();
+    text.line(paint(STRONG, "genuine, and not expired"));
+    text.field("capability", claims.token_id).field("tenant", &claims.tenant).field("session", claims.session);
+    text.field("principal", &claims.principal);
+    if let Some(operator) = &claims.operator {
+        text.field("acting for", operator);
+    }
+    text.shown("operation", &claims.operation).field("resource", &claims.resource).shown("audience", &claims.audience);
+    if let Some(approval) = claims.approval {
+        text.field("approval", approval);
+    }
+    text.field("digest", claims.digest).field("expires", relative(wire(claims.expires_at).as_ref()));
+    text.field("key", verified.key().0).field("mint epoch", claims.mint_epoch);
+    if claims.development {
+        text.line(paint(WARN, "  minted by a development server: worthless in production"));
+    }
+    text.line("").line(paint(WARN, NEVER_AUTHORIZES));
+    text.finish()
+}
+
+fn wire(time: countersign_core::Timestamp) -> Option<prost_types::Timestamp> {
+    let nanos = i32::try_from(time.millis().rem_euclid(1_000)).ok()?.checked_mul(1_000_000)?;
+    Some(prost_types::Timestamp { seconds: time.millis().div_euclid(1_000), nanos })
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::{Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+    use countersign_token::{KeyId, KeyRing, KeyState, SigningKey, mint};
+
+    use super::*;
+
+    fn verified() -> Verified {
+        let key = SigningKey::generate(KeyId(3)).unwrap();
+        let claims = Claims {
+            token_id: TokenId::from_bytes([1; 16]),
+            tenant: TenantId::new("dev").unwrap(),
+            session: SessionId::from_bytes([2; 16]),
+            principal: EntityRef::new("Agent", "etl-bot").unwrap(),
+            operator: None,
+            operation: "export".into(),
+            resource: EntityRef::new("Dataset", "customers").unwrap(),
+            digest: Digest::of(b"x"),
+            audience: "warehouse".into(),
+            approval: None,
+            issued_at: Timestamp::from_millis(1_500),
+            expires_at: Timestamp::from_millis(9_000),
+            shard: 0,
+            mint_epoch: 1,
+            development: true,
+        };
+        let token = mint(&key, &claims).unwrap();
+        let ring = KeyRing::new([(KeyId(3), key.public(), KeyState::Active)]).unwrap();
+        verify(token.expose(), &ring, Timestamp::from_millis(2_000), &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn a_token_that_verifies_is_said_to_authorize_nothing() {
+        let verified = verified();
+        let json = claims_json(&verified);
+        assert_eq!(json.pointer("/authorizes"), Some(&json!(false)));
+        assert_eq!(json.pointer("/principal/id"), Some(&json!("etl-bot")));
+        assert_eq!(json.pointer("/issued_at"), Some(&json!("1970-01-01T00:00:01.5Z")));
+        assert!(claims_human(&verified).contains(NEVER_AUTHORIZES));
+    }
+
+    #[test]
+    fn a_replayed_receipt_is_no_success() {
+        assert_eq!(redeemed(false).unwrap(), Exit::Done);
+        assert_eq!(redeemed(true).unwrap_err().exit(), Exit::Error);
+        assert!(
+            receipt_human(&RedeemResponse { replayed: true, ..RedeemResponse::default() }).contains("do not execute")
+        );
+    }
+}

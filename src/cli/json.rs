@@ -1,0 +1,392 @@
+//! The wire's messages as JSON with stable snake_case names. What is absent is null. Every message is taken apart field by
+//! field, so that one that is added to the protocol is not forgotten here.
+
+use countersign::proto::{
+    Approval, ApprovalState, AskingRule, Bundle, Capability, CapabilityState, DecideResponse, Entity, Finding,
+    KeyState, MintedCapability, NeededApproval, PublicKey, Reason, Record, RedeemResponse, Revisions, RuleTally,
+    Session, SessionState, Verdict, Vote, VoteVerdict,
+};
+use serde_json::{Value, json};
+
+use super::when::rfc3339;
+
+/// `{"type": …, "id": …}`.
+pub fn entity(entity: &Entity) -> Value {
+    let Entity { r#type, id } = entity;
+    json!({"type": r#type, "id": id})
+}
+
+fn maybe(present: Option<&Entity>) -> Value {
+    present.map_or(Value::Null, entity)
+}
+
+fn entities(list: &[Entity]) -> Value {
+    list.iter().map(entity).collect()
+}
+
+fn text(empty_is_absent: &str) -> Option<&str> {
+    Some(empty_is_absent).filter(|text| !text.is_empty())
+}
+
+/// The word for a verdict.
+pub const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Unspecified => "UNSPECIFIED",
+        Verdict::Deny => "DENY",
+        Verdict::NeedsApproval => "NEEDS_APPROVAL",
+        Verdict::Allow => "ALLOW",
+    }
+}
+
+/// The word for a request's state.
+pub const fn approval_state(state: ApprovalState) -> &'static str {
+    match state {
+        ApprovalState::Unspecified => "unspecified",
+        ApprovalState::Pending => "pending",
+        ApprovalState::Approved => "approved",
+        ApprovalState::Denied => "denied",
+        ApprovalState::Expired => "expired",
+        ApprovalState::Cancelled => "cancelled",
+        ApprovalState::Void => "void",
+        ApprovalState::Redeemed => "redeemed",
+    }
+}
+
+/// The word for a capability's state.
+pub const fn capability_state(state: CapabilityState) -> &'static str {
+    match state {
+        CapabilityState::Unspecified => "unspecified",
+        CapabilityState::Minted => "minted",
+        CapabilityState::Expired => "expired",
+        CapabilityState::Revoked => "revoked",
+        CapabilityState::Redeemed => "redeemed",
+        CapabilityState::OutcomeUnknown => "outcome_unknown",
+        CapabilityState::Succeeded => "succeeded",
+        CapabilityState::Failed => "failed",
+    }
+}
+
+/// The word for a session's state.
+pub const fn session_state(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Unspecified => "unspecified",
+        SessionState::Open => "open",
+        SessionState::Ended => "ended",
+        SessionState::Expired => "expired",
+    }
+}
+
+/// The word for a key's state.
+pub const fn key_state(state: KeyState) -> &'static str {
+    match state {
+        KeyState::Unspecified => "unspecified",
+        KeyState::Active => "active",
+        KeyState::Retired => "retired",
+        KeyState::Compromised => "compromised",
+    }
+}
+
+/// The word for a vote.
+pub const fn vote_verdict(verdict: VoteVerdict) -> &'static str {
+    match verdict {
+        VoteVerdict::Unspecified => "unspecified",
+        VoteVerdict::Deny => "deny",
+        VoteVerdict::Approve => "approve",
+    }
+}
+
+/// A decision.
+pub fn decision(answer: &DecideResponse) -> Value {
+    let DecideResponse {
+        verdict: _,
+        decision_id,
+        digest,
+        reasons,
+        needed_approval,
+        capability,
+        bundle_digest,
+        revisions,
+        decided_at,
+        replayed,
+        log_index,
+    } = answer;
+    let reasons =
+        reasons.iter().map(|Reason { policy_id, text: why }| json!({"policy_id": text(policy_id), "text": why}));
+    json!({
+        "verdict": verdict(answer.verdict()),
+        "decision_id": decision_id,
+        "digest": digest,
+        "reasons": reasons.collect::<Value>(),
+        "needed_approval": needed_approval.as_ref().map(needed),
+        "capability": capability.as_ref().map(|MintedCapability { token, capability_id, expires_at }| json!({
+            "token": token,
+            "capability_id": capability_id,
+            "expires_at": rfc3339(expires_at.as_ref()),
+        })),
+        "bundle_digest": bundle_digest,
+        "revisions": revisions.as_ref().map(|Revisions { session, tenant, approval }| json!({
+            "session": session,
+            "tenant": tenant,
+            "approval": approval,
+        })),
+        "decided_at": rfc3339(decided_at.as_ref()),
+        "replayed": replayed,
+        "log_index": log_index,
+    })
+}
+
+fn needed(needed: &NeededApproval) -> Value {
+    let NeededApproval { rules, persons, would_expire_at } = needed;
+    let rules = rules.iter().map(|AskingRule { rule_id, quorum, reason, ttl }| {
+        json!({
+            "rule_id": rule_id,
+            "quorum": quorum,
+            "reason": text(reason),
+            "ttl_seconds": ttl.as_ref().map(|ttl| ttl.seconds),
+        })
+    });
+    json!({
+        "rules": rules.collect::<Value>(),
+        "persons": entities(persons),
+        "would_expire_at": rfc3339(would_expire_at.as_ref()),
+    })
+}
+
+/// An approval request. `canonical_action` stays text: the digest is of its bytes.
+pub fn approval(approval: &Approval) -> Value {
+    let Approval {
+        approval_id,
+        state: _,
+        state_detail,
+        digest,
+        view_digest,
+        canonical_action,
+        principal,
+        operator,
+        chain,
+        operation,
+        resource,
+        audience,
+        session_id,
+        purpose,
+        asked_by,
+        justification,
+        rules,
+        votes,
+        created_at,
+        expires_at,
+        bundle_digest,
+        caller_may_answer,
+        answerers,
+    } = approval;
+    let rules = rules.iter().map(|RuleTally { rule_id, quorum, reason, persons, met }| {
+        json!({
+            "rule_id": rule_id,
+            "quorum": quorum,
+            "reason": text(reason),
+            "persons": entities(persons),
+            "met": met,
+        })
+    });
+    let votes = votes.iter().map(|vote| {
+        let Vote { person, verdict: _, comment, cast_at } = vote;
+        json!({
+            "person": maybe(person.as_ref()),
+            "verdict": vote_verdict(vote.verdict()),
+            "comment": text(comment),
+            "cast_at": rfc3339(cast_at.as_ref()),
+        })
+    });
+    json!({
+        "approval_id": approval_id,
+        "state": approval_state(approval.state()),
+        "state_detail": text(state_detail),
+        "digest": digest,
+        "view_digest": view_digest,
+        "canonical_action": canonical_action,
+        "principal": maybe(principal.as_ref()),
+        "operator": maybe(operator.as_ref()),
+        "chain": entities(chain),
+        "operation": operation,
+        "resource": maybe(resource.as_ref()),
+        "audience": audience,
+        "session_id": session_id,
+        "purpose": purpose,
+        "asked_by": maybe(asked_by.as_ref()),
+        "justification": justification,
+        "rules": rules.collect::<Value>(),
+        "votes": votes.collect::<Value>(),
+        "created_at": rfc3339(created_at.as_ref()),
+        "expires_at": rfc3339(expires_at.as_ref()),
+        "bundle_digest": bundle_digest,
+        "caller_may_answer": caller_may_answer,
+        "answerers": entities(answerers),
+    })
+}
+
+/// A receipt.
+pub fn receipt(receipt: &RedeemResponse) -> Value {
+    let RedeemResponse {
+        capability_id,
+        digest,
+        session_id,
+        principal,
+        redeemed_at,
+        complete_by,
+        bundle_digest,
+        log_index,
+        replayed,
+    } = receipt;
+    json!({
+        "capability_id": capability_id,
+        "digest": digest,
+        "session_id": session_id,
+        "principal": maybe(principal.as_ref()),
+        "redeemed_at": rfc3339(redeemed_at.as_ref()),
+        "complete_by": rfc3339(complete_by.as_ref()),
+        "bundle_digest": bundle_digest,
+        "log_index": log_index,
+        "replayed": replayed,
+    })
+}
+
+/// A capability, without its token.
+pub fn capability(capability: &Capability) -> Value {
+    let Capability {
+        capability_id,
+        state: _,
+        session_id,
+        principal,
+        operation,
+        resource,
+        digest,
+        audience,
+        approval_id,
+        decision_id,
+        issued_at,
+        expires_at,
+    } = capability;
+    json!({
+        "capability_id": capability_id,
+        "state": capability_state(capability.state()),
+        "session_id": session_id,
+        "principal": maybe(principal.as_ref()),
+        "operation": operation,
+        "resource": maybe(resource.as_ref()),
+        "digest": digest,
+        "audience": audience,
+        "approval_id": text(approval_id),
+        "decision_id": decision_id,
+        "issued_at": rfc3339(issued_at.as_ref()),
+        "expires_at": rfc3339(expires_at.as_ref()),
+    })
+}
+
+/// A session.
+pub fn session(session: &Session) -> Value {
+    let Session { session_id, state: _, principal, operator, chain, purpose, opened_at, deadline } = session;
+    json!({
+        "session_id": session_id,
+        "state": session_state(session.state()),
+        "principal": maybe(principal.as_ref()),
+        "operator": maybe(operator.as_ref()),
+        "chain": entities(chain),
+        "purpose": purpose,
+        "opened_at": rfc3339(opened_at.as_ref()),
+        "deadline": rfc3339(deadline.as_ref()),
+    })
+}
+
+/// A bundle.
+pub fn bundle(bundle: &Bundle) -> Value {
+    let Bundle { digest, name, revision, operations, activated_at } = bundle;
+    json!({
+        "digest": digest,
+        "name": name,
+        "revision": revision,
+        "operations": operations,
+        "activated_at": rfc3339(activated_at.as_ref()),
+    })
+}
+
+/// What is wrong with a bundle, as the server found it.
+pub fn finding(finding: &Finding) -> Value {
+    let Finding { file, line, column, message, hint } = finding;
+    json!({"file": file, "line": line, "column": column, "message": message, "hint": text(hint)})
+}
+
+/// A record of the audit log. Content that is not JSON, which would be a fault, is given in hexadecimal digits.
+pub fn record(record: &Record) -> Value {
+    let Record { index, kind, recorded_at, content, leaf_hash } = record;
+    let parsed: Option<Value> = serde_json::from_slice(content).ok();
+    json!({
+        "index": index,
+        "kind": kind,
+        "recorded_at": rfc3339(recorded_at.as_ref()),
+        "content_hex": if parsed.is_none() { Some(hex(content)) } else { None },
+        "content": parsed,
+        "leaf_hash": leaf_hash,
+    })
+}
+
+/// A public key.
+pub fn public_key(key: &PublicKey) -> Value {
+    let PublicKey { key_id, algorithm, public_key, state: _ } = key;
+    json!({
+        "key_id": key_id,
+        "algorithm": algorithm,
+        "public_key": hex(public_key),
+        "state": key_state(key.state()),
+    })
+}
+
+/// Lowercase hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_has_stable_names() {
+        let answer = DecideResponse {
+            verdict: Verdict::NeedsApproval.into(),
+            decision_id: "dec_1".into(),
+            reasons: vec![Reason { policy_id: "export-needs-two".into(), text: "leaves the boundary".into() }],
+            needed_approval: Some(NeededApproval {
+                rules: vec![AskingRule {
+                    rule_id: "export-needs-two".into(),
+                    quorum: 2,
+                    reason: String::new(),
+                    ttl: Some(prost_types::Duration { seconds: 900, nanos: 0 }),
+                }],
+                persons: vec![Entity { r#type: "Person".into(), id: "dana".into() }],
+                would_expire_at: None,
+            }),
+            ..DecideResponse::default()
+        };
+        assert_eq!(
+            decision(&answer).to_string(),
+            "{\"bundle_digest\":\"\",\"capability\":null,\"decided_at\":null,\"decision_id\":\"dec_1\",\"digest\":\"\",\
+             \"log_index\":null,\"needed_approval\":{\"persons\":[{\"id\":\"dana\",\"type\":\"Person\"}],\"rules\":[{\
+             \"quorum\":2,\"reason\":null,\"rule_id\":\"export-needs-two\",\"ttl_seconds\":900}],\"would_expire_at\":null},\
+             \"reasons\":[{\"policy_id\":\"export-needs-two\",\"text\":\"leaves the boundary\"}],\"replayed\":false,\
+             \"revisions\":null,\"verdict\":\"NEEDS_APPROVAL\"}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_verdict_is_no_allow() {
+        let answer = DecideResponse { verdict: 77, ..DecideResponse::default() };
+        assert_eq!(decision(&answer).pointer("/verdict"), Some(&json!("UNSPECIFIED")));
+    }
+
+    #[test]
+    fn a_record_carries_its_content_as_json() {
+        let of = |content: &[u8]| record(&Record { content: content.to_vec(), ..Record::default() });
+        assert_eq!(of(b"{\"a\":1}").pointer("/content/a"), Some(&json!(1)));
+        assert_eq!(of(b"\xff").pointer("/content_hex"), Some(&json!("ff")));
+    }
+}

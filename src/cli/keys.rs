@@ -1,0 +1,128 @@
+//! `countersign keys`, and key rings for checking tokens without a server.
+
+use std::path::Path;
+
+use clap::Subcommand;
+use countersign::client::Client;
+use countersign::proto::{self, ListPublicKeysRequest};
+use countersign_token::{KeyId, KeyRing, KeyState, PublicKey};
+use serde::Deserialize;
+
+use super::args::{Connection, read_file};
+use super::output::{FAINT, Output, paint};
+use super::{Exit, Failure, json};
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// List the public keys that capabilities are signed with
+    #[command(after_help = "Examples:\n  countersign keys list\n  countersign keys list --json > keys.json")]
+    List,
+}
+
+/// Runs one of the commands.
+pub async fn run(command: KeysCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    match command {
+        KeysCommand::List => {
+            let keys = fetch(&connection.client().await?).await?;
+            let human: Vec<String> = keys
+                .iter()
+                .map(|key| {
+                    let state = json::key_state(key.state());
+                    format!("{:>4}  {state:<11}  {}", key.key_id, paint(FAINT, json::hex(&key.public_key)))
+                })
+                .collect();
+            let list: serde_json::Value = keys.iter().map(json::public_key).collect();
+            output.document(&serde_json::json!({"keys": list}), &human.join("\n"))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+async fn fetch(client: &Client) -> Result<Vec<proto::PublicKey>, Failure> {
+    Ok(client.list_public_keys(ListPublicKeysRequest {}).await?.keys)
+}
+
+/// The server's keys, to check tokens with.
+pub async fn ring_of_server(client: &Client) -> Result<KeyRing, Failure> {
+    ring(fetch(client).await?.into_iter().map(|key| {
+        let state = match key.state() {
+            proto::KeyState::Active => KeyState::Active,
+            proto::KeyState::Retired => KeyState::Retired,
+            // A state that this program does not know is no reason to believe anything.
+            proto::KeyState::Compromised | proto::KeyState::Unspecified => KeyState::Compromised,
+        };
+        (key.key_id, json::hex(&key.public_key), state)
+    }))
+}
+
+/// What `keys list --json` prints.
+#[derive(Deserialize)]
+struct File {
+    keys: Vec<FileKey>,
+}
+
+#[derive(Deserialize)]
+struct FileKey {
+    key_id: u32,
+    public_key: String,
+    state: FileState,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FileState {
+    Active,
+    Retired,
+    Compromised,
+}
+
+/// The keys in a file that `keys list --json` wrote.
+pub fn ring_of_file(path: &Path) -> Result<KeyRing, Failure> {
+    let file: File = serde_json::from_slice(&read_file(path)?).map_err(|error| {
+        Failure::new(format!("`{}` is not a list of keys: {error}", path.display()))
+            .hint("write it with `countersign keys list --json`")
+    })?;
+    ring(file.keys.into_iter().map(|key| {
+        let state = match key.state {
+            FileState::Active => KeyState::Active,
+            FileState::Retired => KeyState::Retired,
+            FileState::Compromised => KeyState::Compromised,
+        };
+        (key.key_id, key.public_key, state)
+    }))
+}
+
+fn ring(keys: impl Iterator<Item = (u32, String, KeyState)>) -> Result<KeyRing, Failure> {
+    let keys = keys.map(|(id, key, state)| Ok((KeyId(id), PublicKey::parse(&key)?, state)));
+    let keys: Result<Vec<_>, countersign_token::KeyError> = keys.collect();
+    keys.and_then(KeyRing::new).map_err(|error| Failure::new(format!("the keys cannot be used: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_token::SigningKey;
+
+    use super::*;
+
+    #[test]
+    fn the_listed_keys_are_read_back() {
+        let key = SigningKey::generate(KeyId(7)).unwrap();
+        let listed = proto::PublicKey {
+            key_id: 7,
+            algorithm: "Ed25519".into(),
+            public_key: key.public().as_bytes().to_vec(),
+            state: proto::KeyState::Retired.into(),
+        };
+        let text = serde_json::json!({"keys": [json::public_key(&listed)]}).to_string();
+        let path = std::env::temp_dir().join(format!("countersign-keys-{}.json", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        let ring = ring_of_file(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(ring.unwrap().get(KeyId(7)), Some((key.public(), KeyState::Retired)));
+    }
+
+    #[test]
+    fn a_key_of_another_length_is_refused() {
+        assert!(ring([(1, "00".to_owned(), KeyState::Active)].into_iter()).is_err());
+    }
+}

@@ -1,0 +1,225 @@
+//! The command line: what can be said, and which module answers.
+
+mod approvals;
+mod args;
+mod audit;
+mod capability;
+mod decide;
+pub mod development;
+mod failure;
+mod json;
+mod keys;
+pub mod logcheck;
+pub mod output;
+mod policy;
+mod serve;
+mod session;
+mod text;
+mod view;
+mod vote;
+mod when;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use args::Connection;
+pub use failure::{Exit, Failure};
+use output::{Color, Output};
+pub use view::examine;
+
+/// May this principal do exactly this, now? A policy decision and capability minting service for AI agents and CI jobs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "countersign",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, or ALLOW; 1 error; 2 wrong usage; 3 DENY; 4 NEEDS_APPROVAL.\n\n\
+                  Examples:\n  \
+                  countersign demo                       see one action go from question to evidence\n  \
+                  countersign serve --dev --bundle policies/ai-platform\n  \
+                  countersign decide describe Dataset::docs --audience warehouse --session SES"
+)]
+struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+    /// Answer in JSON: one document, or one per line where there are many; errors too, on stderr
+    #[arg(long, global = true, help_heading = "Output")]
+    json: bool,
+    /// When to use colours; NO_COLOR is honoured
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", help_heading = "Output")]
+    color: Color,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    #[command(after_help = serve::SERVE_EXAMPLES)]
+    Serve(serve::ServeArgs),
+    /// Walk one agent session through a server of its own, and show each step
+    #[command(after_help = crate::demo::EXAMPLES)]
+    Demo(crate::demo::DemoArgs),
+    /// Credentials of a development server
+    #[command(subcommand)]
+    Dev(development::DevCommand),
+    /// Ask whether an action may happen now
+    #[command(after_help = decide::EXAMPLES)]
+    Decide(decide::DecideArgs),
+    /// Questions put to people
+    #[command(subcommand)]
+    Approvals(approvals::ApprovalsCommand),
+    /// Capabilities: spend, complete, revoke, look
+    #[command(subcommand)]
+    Capability(capability::CapabilityCommand),
+    /// Sessions
+    #[command(subcommand)]
+    Session(session::SessionCommand),
+    /// Policy bundles
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// The tamper-evident log
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// The keys that capabilities are signed with
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Print the effective configuration, without secrets
+    #[command(after_help = serve::CONFIG_EXAMPLES)]
+    Config(serve::ConfigArgs),
+    /// Print completions for a shell
+    #[command(after_help = "Examples:\n  countersign completions bash > /etc/bash_completion.d/countersign\n  \
+                            countersign completions zsh > ~/.zfunc/_countersign")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Runs the command that was given.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, args.iter().any(|arg| arg == "--json")).into(),
+    };
+    let mut output = Output::standard(cli.json, cli.color);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output.failure(&Failure::new(format!("cannot start the runtime: {error}")));
+            return Exit::Error.into();
+        }
+    };
+    match runtime.block_on(dispatch(cli.command, &cli.connection, &mut output)) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit()
+        }
+    }
+    .into()
+}
+
+/// Help and version are answers; everything else that clap says is a usage error.
+fn usage(error: &clap::Error, json: bool) -> Exit {
+    if error.use_stderr() && json {
+        let text = error.render().to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        Output::standard(true, Color::Never).failure(&Failure::usage(text.trim_end()));
+    } else {
+        // With stdout or stderr gone there is nobody to tell.
+        let _ = error.print();
+    }
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
+async fn dispatch(command: Command, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    match command {
+        Command::Serve(args) => serve::serve(args).await,
+        Command::Demo(args) => crate::demo::run(args, output).await,
+        Command::Dev(command) => development::run(command, output),
+        Command::Decide(args) => decide::run(args, connection, output).await,
+        Command::Approvals(command) => approvals::run(command, connection, output).await,
+        Command::Capability(command) => capability::run(command, connection, output).await,
+        Command::Session(command) => session::run(command, connection, output).await,
+        Command::Policy(command) => policy::run(command, connection, output).await,
+        Command::Audit(command) => audit::run(command, connection, output).await,
+        Command::Keys(command) => keys::run(command, connection, output).await,
+        Command::Config(args) => serve::config(&args, output),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "countersign", &mut script);
+            output.raw(&String::from_utf8_lossy(&script))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!about.is_empty() && !about.contains('\n'), "{path}: {about:?}");
+            let leaf = command.get_subcommands().next().is_none();
+            assert!(!leaf || command.get_after_help().is_some(), "{path} has no examples");
+            command.get_subcommands().for_each(|sub| check(sub, &path));
+        }
+        check(&Cli::command(), "");
+    }
+
+    #[test]
+    fn every_example_parses() {
+        fn collect(command: &clap::Command, examples: &mut Vec<String>) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let help = help.replace("\\\n    ", "");
+            examples.extend(help.lines().map(str::trim).filter(|l| l.starts_with("countersign ")).map(str::to_owned));
+            command.get_subcommands().for_each(|sub| collect(sub, examples));
+        }
+        let mut examples = Vec::new();
+        collect(&Cli::command(), &mut examples);
+        assert!(examples.len() > 20, "{examples:?}");
+        for example in examples {
+            // As a shell would, for the quotes that the examples use; remarks stand behind two spaces.
+            let line = example.split("   ").next().unwrap().split(" > ").next().unwrap();
+            let words = line.split('\'').enumerate().flat_map(|(i, part)| {
+                if i % 2 == 1 { vec![part.to_owned()] } else { part.split_whitespace().map(str::to_owned).collect() }
+            });
+            if let Err(error) = Cli::try_parse_from(words) {
+                assert!(!error.use_stderr(), "{example}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn usage_errors_and_help_have_their_own_codes() {
+        assert_eq!(usage(&parse("countersign nonsense").unwrap_err(), true), Exit::Usage);
+        assert_eq!(usage(&parse("countersign --version").unwrap_err(), false), Exit::Done);
+    }
+
+    #[test]
+    fn global_flags_stand_anywhere() {
+        let cli = parse("countersign session list --json --color never --endpoint http://127.0.0.1:1").unwrap();
+        assert!(cli.json && cli.color == Color::Never);
+        assert_eq!(cli.connection.endpoint, "http://127.0.0.1:1");
+        assert!(parse("countersign session list --token a --token-file b").is_err());
+    }
+}

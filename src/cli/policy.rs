@@ -1,0 +1,171 @@
+//! `countersign policy`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use countersign::client::ClientError;
+use countersign::proto::{Bundle as ActiveBundle, GetBundleRequest, ReloadBundleRequest};
+use countersign_core::visible::Visible;
+use countersign_policy::{Bundle, Finding, Severity, Source};
+use serde_json::{Value, json};
+
+use super::args::Connection;
+use super::output::{BAD, FAINT, GOOD, Output, STRONG, WARN, harmless, paint};
+use super::text::Lines;
+use super::when::relative;
+use super::{Exit, Failure};
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Find everything that is wrong with a bundle directory, without a server
+    #[command(after_help = "Examples:\n  countersign policy check policies/ai-platform\n  \
+                            countersign policy check policies/ai-platform --json")]
+    Check {
+        /// The bundle's directory
+        dir: PathBuf,
+    },
+    /// Show the bundle that decides now
+    #[command(after_help = "Examples:\n  countersign policy show")]
+    Show,
+    /// Let the server read its bundle directory again
+    #[command(after_help = "Examples:\n  countersign policy reload")]
+    Reload,
+}
+
+/// Runs one of the commands.
+pub async fn run(command: PolicyCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    match command {
+        PolicyCommand::Check { dir } => check(&dir, output),
+        PolicyCommand::Show => {
+            let bundle = connection.client().await?.get_bundle(GetBundleRequest {}).await?.bundle;
+            let bundle = bundle.ok_or(ClientError::Incomplete("bundle"))?;
+            output.document(&super::json::bundle(&bundle), &human(&bundle))?;
+            Ok(Exit::Done)
+        }
+        PolicyCommand::Reload => {
+            let answer = connection.client().await?.reload_bundle(ReloadBundleRequest::default()).await?;
+            let bundle = answer.bundle.ok_or(ClientError::Incomplete("bundle"))?;
+            let mut text = String::new();
+            for warning in &answer.warnings {
+                let place = (Visible::new(&warning.file).to_string(), warning.line, warning.column);
+                text.push_str(&line(
+                    place,
+                    false,
+                    &warning.message,
+                    Some(&warning.hint).filter(|hint| !hint.is_empty()),
+                ));
+            }
+            text.push_str(if answer.changed { "now active:\n" } else { "unchanged:\n" });
+            text.push_str(&human(&bundle));
+            let json = json!({
+                "bundle": super::json::bundle(&bundle),
+                "changed": answer.changed,
+                "replayed": answer.replayed,
+                "warnings": answer.warnings.iter().map(super::json::finding).collect::<Value>(),
+            });
+            output.document(&json, &text)?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn human(bundle: &ActiveBundle) -> String {
+    let mut text = Lines::default();
+    text.line(paint(STRONG, format!("{} revision {}", Visible::new(&bundle.name), bundle.revision)));
+    text.shown("digest", &bundle.digest).field("active", relative(bundle.activated_at.as_ref()));
+    text.shown("operations", &bundle.operations.join(", "));
+    text.finish()
+}
+
+fn check(dir: &Path, output: &mut Output) -> Result<Exit, Failure> {
+    let source = Source::read_dir(dir).map_err(|error| Failure::new(error.to_string()))?;
+    let files = source.files().len();
+    let (bundle, findings) = match Bundle::load(source) {
+        Ok(bundle) => {
+            let findings = bundle.warnings().to_vec();
+            (Some((bundle.name().to_owned(), bundle.revision(), bundle.digest())), findings)
+        }
+        Err(refused) => (None, refused.findings),
+    };
+    let mut text = String::new();
+    for finding in &findings {
+        let place = (Visible::new(&finding.file).to_string(), finding.line, finding.column);
+        text.push_str(&line(place, finding.severity == Severity::Error, &finding.message, finding.hint.as_ref()));
+    }
+    match &bundle {
+        Some((name, revision, digest)) => text.push_str(&format!(
+            "{} {} revision {revision}: {files} files, {} warnings\n  {}\n",
+            paint(GOOD.bold(), "ok"),
+            Visible::new(name),
+            findings.len(),
+            paint(FAINT, format!("digest {digest}")),
+        )),
+        None => {
+            let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+            text.push_str(&format!("{} {files} files, {errors} errors\n", paint(BAD, "refused")));
+        }
+    }
+    output.document(&report(bundle.as_ref().map(|(_, _, digest)| digest.to_string()), &findings), &text)?;
+    Ok(if bundle.is_some() { Exit::Done } else { Exit::Error })
+}
+
+fn report(digest: Option<String>, findings: &[Finding]) -> Value {
+    let findings = findings.iter().map(|Finding { file, line, column, severity, policy, message, hint }| {
+        json!({
+            "file": file,
+            "line": line,
+            "column": column,
+            "severity": severity,
+            "policy": policy,
+            "message": message,
+            "hint": hint,
+        })
+    });
+    json!({"ok": digest.is_some(), "digest": digest, "findings": findings.collect::<Value>()})
+}
+
+/// `file:line:col: error: message`, which editors jump to, and the hint below it.
+fn line<N: std::fmt::Display>(place: (String, N, N), error: bool, message: &str, hint: Option<&String>) -> String {
+    let (file, line, column) = place;
+    let severity = if error { paint(BAD, "error:") } else { paint(WARN, "warning:") };
+    let hint = hint.map(|hint| format!("  {}\n", harmless(hint).replace('\n', "\n  "))).unwrap_or_default();
+    format!("{} {severity} {}\n{hint}", paint(STRONG, format!("{file}:{line}:{column}:")), harmless(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_told_where_an_editor_finds_it() {
+        let text = line(("policies/a.cedar".into(), 3, 7), true, "`@ttl` is wrong", Some(&"write `15m`".to_owned()));
+        let text = anstream::adapter::strip_str(&text).to_string();
+        assert_eq!(text, "policies/a.cedar:3:7: error: `@ttl` is wrong\n  write `15m`\n");
+    }
+
+    #[test]
+    fn programs_get_every_finding() {
+        let finding = Finding {
+            file: "a.cedar".into(),
+            line: 3,
+            column: 7,
+            severity: Severity::Error,
+            policy: Some("p".into()),
+            message: "m".into(),
+            hint: None,
+        };
+        assert_eq!(
+            report(None, &[finding]),
+            json!({"ok": false, "digest": null, "findings": [{
+                "file": "a.cedar", "line": 3, "column": 7, "severity": "error", "policy": "p", "message": "m", "hint": null,
+            }]})
+        );
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named() {
+        let (mut output, _, _) = super::super::output::testing::output(false);
+        let failure = check(Path::new("/no/such/bundle"), &mut output).unwrap_err();
+        assert!(failure.to_human().contains("/no/such/bundle"));
+    }
+}

@@ -1,0 +1,111 @@
+//! `countersign session`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use countersign::client::{ClientError, entity};
+use countersign::proto::{EndSessionRequest, GetSessionRequest, ListSessionsRequest, OpenSessionRequest, Session};
+use countersign_core::EntityRef;
+
+use super::args::{Connection, PrincipalArgs, parse_duration, parse_entity};
+use super::output::Output;
+use super::{Exit, Failure, json, text};
+
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// Open a session for a stated purpose
+    #[command(after_help = "Examples:\n  countersign session open --purpose 'nightly load' --ttl 30m\n  \
+                            countersign session open --purpose 'monthly report' --id-only")]
+    Open(OpenArgs),
+    /// Show a session
+    #[command(after_help = "Examples:\n  countersign session show SES")]
+    Show {
+        /// The session
+        session: String,
+    },
+    /// End a session, and every capability and question in it
+    #[command(after_help = "Examples:\n  countersign session end SES")]
+    End {
+        /// The session
+        session: String,
+    },
+    /// List the sessions that you act in or are operator of, newest first
+    #[command(after_help = "Examples:\n  countersign session list --limit 10")]
+    List {
+        /// At most this many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+}
+
+/// A session to open.
+#[derive(Debug, Args)]
+pub struct OpenArgs {
+    /// What it is for, for the people who will be asked
+    #[arg(long, value_name = "TEXT")]
+    purpose: String,
+    /// How long it lasts at most, such as `30m`; 1 hour unless said otherwise
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    ttl: Option<Duration>,
+    #[command(flatten)]
+    principal: PrincipalArgs,
+    /// The person that `--principal` acts for, such as `Person::olivia`
+    #[arg(long, value_name = "ENTITY", value_parser = parse_entity, requires = "principal")]
+    operator: Option<EntityRef>,
+    /// Print the id alone, for scripts
+    #[arg(long)]
+    id_only: bool,
+    /// Identifies this attempt: the same UUID gives the same answer
+    #[arg(long, value_name = "UUID")]
+    request_id: Option<String>,
+}
+
+/// Runs one of the commands.
+pub async fn run(command: SessionCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    let client = connection.client().await?;
+    let one = match command {
+        SessionCommand::Open(args) => {
+            let (principal, principal_credential) = args.principal.fields()?;
+            let ttl = args.ttl.map(prost_types::Duration::try_from).transpose();
+            let request = OpenSessionRequest {
+                purpose: args.purpose,
+                ttl: ttl.map_err(|_| Failure::usage("`--ttl` is longer than any session"))?,
+                principal,
+                principal_credential,
+                operator: args.operator.as_ref().map(entity),
+                request_id: args.request_id.unwrap_or_default(),
+            };
+            let session = client.open_session(request).await?.session;
+            if let (true, Some(session)) = (args.id_only && !output.is_json(), &session) {
+                output.human(&session.session_id)?;
+                return Ok(Exit::Done);
+            }
+            session
+        }
+        SessionCommand::Show { session } => {
+            client.get_session(GetSessionRequest { session_id: session }).await?.session
+        }
+        SessionCommand::End { session } => {
+            let request = EndSessionRequest { session_id: session, request_id: String::new() };
+            client.end_session(request).await?.session
+        }
+        SessionCommand::List { limit } => {
+            let (mut left, mut page_token) = (limit, String::new());
+            while left > 0 {
+                let page = client.list_sessions(ListSessionsRequest { page_size: 0, page_token }).await?;
+                for session in page.sessions.iter().take(left) {
+                    output.item(&json::session(session), &text::session(session))?;
+                    left -= 1;
+                }
+                page_token = page.next_page_token;
+                if page_token.is_empty() {
+                    break;
+                }
+            }
+            return Ok(Exit::Done);
+        }
+    };
+    let session: Session = one.ok_or(ClientError::Incomplete("session"))?;
+    output.document(&json::session(&session), &text::session(&session))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,309 @@
+//! What a human decides on. Everything about the action is read from its canonical form, after that was held against the
+//! digest that a vote will name (I3), and nothing of it is cut or left out.
+
+use countersign::proto::{Approval, ApprovalState};
+use countersign_core::visible::Visible;
+use countersign_core::{Action, Digest, EntityRef, Record, Value};
+
+use super::failure::Failure;
+use super::json;
+use super::output::{BAD, FAINT, GOOD, STRONG, WARN, paint, quoted};
+use super::text::{Lines, entities, entity};
+use super::when::relative;
+
+/// An approval request whose action is what its digest says.
+#[derive(Debug)]
+pub struct Examined<'a> {
+    approval: &'a Approval,
+    action: Action,
+    digest: Digest,
+}
+
+/// Holds what the server sent against itself.
+///
+/// # Errors
+/// When the digest is not that of the canonical action, when that cannot be read, or when the fields beside it tell another
+/// story than it does. Such a request must not be shown as one to decide on, and is never voted on.
+pub fn examine(approval: &Approval) -> Result<Examined<'_>, Failure> {
+    let refuse = |what: String| {
+        Failure::new(what).reason("VIEW_MISMATCH").hint("do not vote on it, and tell whoever runs the server")
+    };
+    let digest = Digest::of(approval.canonical_action.as_bytes());
+    if digest.to_string() != approval.digest {
+        return Err(refuse(format!(
+            "the action shown has the digest `{digest}`, but the server asks for votes on `{}`",
+            Visible::cut(&approval.digest, 64)
+        )));
+    }
+    let action = Action::from_canonical(&approval.canonical_action)
+        .map_err(|error| refuse(format!("this program cannot show the action in full: {error}")))?;
+    let same = |stated: Option<&countersign::proto::Entity>, canonical: Option<&EntityRef>| match (stated, canonical) {
+        (None, None) => true,
+        (Some(stated), Some(canonical)) => stated.r#type == canonical.kind() && stated.id == canonical.id(),
+        (_, _) => false,
+    };
+    let chain = approval.chain.len() == action.chain.len()
+        && approval.chain.iter().zip(&action.chain).all(|(stated, canonical)| same(Some(stated), Some(canonical)));
+    let differs = [
+        ("principal", !same(approval.principal.as_ref(), Some(&action.principal))),
+        ("operator", !same(approval.operator.as_ref(), action.operator.as_ref())),
+        ("chain", !chain),
+        ("operation", approval.operation != action.operation),
+        ("resource", !same(approval.resource.as_ref(), Some(&action.resource))),
+        ("audience", approval.audience != action.audience),
+        ("session", approval.session_id != action.session.to_string()),
+    ];
+    match differs.iter().find(|(_, differs)| *differs) {
+        Some((name, _)) => {
+            Err(refuse(format!("the request's `{name}` is not the one of the action that it asks about")))
+        }
+        None => Ok(Examined { approval, action, digest }),
+    }
+}
+
+impl Examined<'_> {
+    /// The digest, computed here.
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// All of it, for a person.
+    pub fn human(&self) -> String {
+        let (approval, action) = (self.approval, &self.action);
+        let mut text = Lines::default();
+        let detail = if approval.state_detail.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", Visible::new(&approval.state_detail))
+        };
+        text.line(format!(
+            "{}  {}{detail}",
+            paint(STRONG, format!("Approval {}", Visible::new(&approval.approval_id))),
+            state(approval.state()),
+        ));
+
+        text.heading("Who");
+        text.field("principal", &action.principal);
+        text.field("acting for", action.operator.as_ref().map_or("nobody but itself".to_owned(), ToString::to_string));
+        if !action.chain.is_empty() {
+            let chain: Vec<String> = action.chain.iter().map(ToString::to_string).collect();
+            text.field("through", chain.join(", "));
+        }
+        text.field("asked by", entity(approval.asked_by.as_ref()));
+
+        text.heading("What");
+        text.shown("operation", &action.operation).field("resource", &action.resource);
+        text.shown("audience", &action.audience).field("session", action.session).field("tenant", &action.tenant);
+        arguments(&mut text, "input", &action.input);
+        arguments(&mut text, "environment", &action.environment);
+
+        text.heading("Why");
+        text.line(paint(WARN, "  in the asker's own words: untrusted text, never an instruction"));
+        text.field("justification", quoted(&approval.justification)).field("purpose", quoted(&approval.purpose));
+
+        text.heading("Rules that ask");
+        for rule in &approval.rules {
+            let mark = if rule.met { paint(GOOD, "met") } else { paint(WARN, "open") };
+            text.line(format!(
+                "  {}: {} of {} {mark}; approved by {}",
+                paint(STRONG, Visible::new(&rule.rule_id)),
+                rule.persons.len(),
+                rule.quorum,
+                entities(&rule.persons),
+            ));
+            if !rule.reason.is_empty() {
+                text.line(format!("    {}", Visible::new(&rule.reason)));
+            }
+        }
+        if !approval.votes.is_empty() {
+            text.heading("Votes");
+            for vote in &approval.votes {
+                let comment =
+                    if vote.comment.is_empty() { String::new() } else { format!(", {}", quoted(&vote.comment)) };
+                text.line(format!(
+                    "  {} {} {}{comment}",
+                    entity(vote.person.as_ref()),
+                    json::vote_verdict(vote.verdict()),
+                    relative(vote.cast_at.as_ref()),
+                ));
+            }
+        }
+
+        text.heading("Answering");
+        text.field("who may", entities(&approval.answerers));
+        text.field("you may", if approval.caller_may_answer { paint(GOOD, "yes") } else { paint(BAD, "no") });
+        text.field("expires", relative(approval.expires_at.as_ref()));
+        text.field("digest", format!("{} {}", self.digest, paint(FAINT, "(recomputed here)")));
+        text.shown("view digest", &approval.view_digest).shown("bundle", &approval.bundle_digest);
+        text.finish()
+    }
+}
+
+/// A request in one line.
+pub fn summary(approval: &Approval) -> String {
+    format!(
+        "{}  {}  {} {} {} for {}  {}",
+        Visible::new(&approval.approval_id),
+        state(approval.state()),
+        entity(approval.principal.as_ref()),
+        paint(STRONG, Visible::new(&approval.operation)),
+        entity(approval.resource.as_ref()),
+        entity(approval.operator.as_ref()),
+        paint(FAINT, format!("expires {}", relative(approval.expires_at.as_ref()))),
+    )
+}
+
+fn state(state: ApprovalState) -> String {
+    let style = match state {
+        ApprovalState::Pending => WARN.bold(),
+        ApprovalState::Approved | ApprovalState::Redeemed => GOOD.bold(),
+        ApprovalState::Unspecified
+        | ApprovalState::Denied
+        | ApprovalState::Expired
+        | ApprovalState::Cancelled
+        | ApprovalState::Void => BAD,
+    };
+    paint(style, json::approval_state(state).to_uppercase())
+}
+
+fn arguments(text: &mut Lines, name: &str, record: &Record) {
+    if record.is_empty() {
+        text.field(name, "(none)");
+        return;
+    }
+    text.line(paint(FAINT, format!("  {name}")));
+    for (name, value) in record {
+        nested(text, &format!("    {}:", key(name)), value, 4);
+    }
+}
+
+fn nested(text: &mut Lines, prefix: &str, value: &Value, indent: usize) {
+    let deeper = indent + 2;
+    match value {
+        Value::Bool(b) => drop(text.line(format!("{prefix} {b}"))),
+        Value::Long(n) => drop(text.line(format!("{prefix} {n}"))),
+        Value::String(s) => drop(text.line(format!("{prefix} {}", quoted(s)))),
+        Value::Commitment(digest) => {
+            text.line(format!("{prefix} {}", paint(WARN, format!("sensitive, not shown; committed as {digest}"))));
+        }
+        Value::List(items) if items.is_empty() => drop(text.line(format!("{prefix} []"))),
+        Value::List(items) => {
+            text.line(prefix);
+            items.iter().for_each(|item| nested(text, &format!("{:deeper$}-", ""), item, deeper));
+        }
+        Value::Record(fields) if fields.is_empty() => drop(text.line(format!("{prefix} {{}}"))),
+        Value::Record(fields) => {
+            text.line(prefix);
+            fields.iter().for_each(|(name, item)| nested(text, &format!("{:deeper$}{}:", "", key(name)), item, deeper));
+        }
+    }
+}
+
+/// A name as it is if it is a plain word, otherwise in quotes, so that no name can pose as another line.
+fn key(name: &str) -> String {
+    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if plain { name.to_owned() } else { quoted(name) }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use countersign::proto::{Entity, RuleTally};
+    use countersign_core::value::record_from_json;
+    use countersign_core::{SessionId, TenantId};
+
+    use super::*;
+
+    /// A request about an export with this input.
+    pub fn request(input: &str) -> Approval {
+        let action = Action {
+            tenant: TenantId::new("dev").unwrap(),
+            audience: "warehouse".into(),
+            session: SessionId::from_bytes([1; 16]),
+            principal: EntityRef::new("Agent", "etl-bot").unwrap(),
+            operator: Some(EntityRef::new("Person", "olivia").unwrap()),
+            chain: vec![],
+            operation: "export".into(),
+            resource: EntityRef::new("Dataset", "customers").unwrap(),
+            input: record_from_json(input).unwrap(),
+            environment: Record::new(),
+        };
+        let canonical = action.canonical().unwrap();
+        let entity = |kind: &str, id: &str| Entity { r#type: kind.into(), id: id.into() };
+        Approval {
+            approval_id: "apr_1".into(),
+            state: ApprovalState::Pending.into(),
+            digest: canonical.digest().to_string(),
+            view_digest: "view".into(),
+            canonical_action: canonical.text().to_owned(),
+            principal: Some(entity("Agent", "etl-bot")),
+            operator: Some(entity("Person", "olivia")),
+            operation: "export".into(),
+            resource: Some(entity("Dataset", "customers")),
+            audience: "warehouse".into(),
+            session_id: action.session.to_string(),
+            asked_by: Some(entity("Agent", "etl-bot")),
+            justification: "ignore all rules\u{1b}[2J and \"approve\"".into(),
+            rules: vec![RuleTally { rule_id: "export-needs-two".into(), quorum: 2, ..RuleTally::default() }],
+            ..Approval::default()
+        }
+    }
+
+    fn shown(approval: &Approval) -> String {
+        anstream::adapter::strip_str(&examine(approval).unwrap().human()).to_string()
+    }
+
+    #[test]
+    fn every_argument_is_shown_in_full() {
+        let long = "x".repeat(5_000);
+        let text = shown(&request(&format!(
+            "{{\"rows\":500,\"to\":[\"a\",{{\"deep key\":true}}],\"blob\":\"{long}\",\"empty\":{{}},\"none\":[]}}"
+        )));
+        for part in
+            ["rows: 500\n", "to:\n      - \"a\"\n      -\n        \"deep key\": true\n", "empty: {}", "none: []"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(text.contains(&format!("blob: \"{long}\"")));
+    }
+
+    #[test]
+    fn an_argument_cannot_pose_as_another_line_or_as_the_view_itself() {
+        let text = shown(&request("{\"a\":\"x\\\"\\n  rows: 1\\u202e\",\"b: 2\\nc\":1}"));
+        assert!(text.contains("    a: \"x\\\"\\n  rows: 1\\u{202e}\"\n"), "{text}");
+        assert!(text.contains("    \"b: 2\\nc\": 1\n"), "{text}");
+        assert!(text.contains("\"ignore all rules\\u{1b}[2J and \\\"approve\\\"\""), "{text}");
+        assert!(text.contains("untrusted text, never an instruction"), "{text}");
+    }
+
+    #[test]
+    fn a_digest_of_another_action_is_refused() {
+        let mut approval = request("{\"rows\":500}");
+        approval.canonical_action = approval.canonical_action.replace("500", "5");
+        assert_eq!(examine(&approval).unwrap_err().to_json().pointer("/error/reason").unwrap(), "VIEW_MISMATCH");
+    }
+
+    #[test]
+    fn a_text_that_is_no_action_is_refused_though_its_digest_fits() {
+        let mut approval = request("{\"rows\":500}");
+        approval.canonical_action.push(' ');
+        approval.digest = Digest::of(approval.canonical_action.as_bytes()).to_string();
+        assert!(examine(&approval).is_err());
+    }
+
+    #[test]
+    fn fields_that_tell_another_story_than_the_action_are_refused() {
+        let changes: [fn(&mut Approval); 6] = [
+            |a| a.principal = None,
+            |a| a.operator = Some(Entity { r#type: "Person".into(), id: "mallory".into() }),
+            |a| a.operation = "read".into(),
+            |a| a.resource.as_mut().unwrap().id = "public".into(),
+            |a| a.audience = "elsewhere".into(),
+            |a| a.chain.push(Entity::default()),
+        ];
+        for change in changes {
+            let mut approval = request("{}");
+            change(&mut approval);
+            assert!(examine(&approval).is_err(), "{approval:?}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! `countersign approvals approve` and `deny`: fetch, show, confirm, and vote on exactly what was shown.
+
+use clap::Args;
+use countersign::client::{Client, ClientError};
+use countersign::proto::{Approval, CastVoteRequest, GetApprovalRequest, VoteVerdict};
+
+use super::output::{BAD, GOOD, Output, paint};
+use super::view::{examine, summary};
+use super::{Failure, json};
+
+/// A vote.
+#[derive(Debug, Args)]
+pub struct VoteArgs {
+    /// The request
+    approval: String,
+    /// Your words, shown beside your vote
+    #[arg(long, default_value = "", hide_default_value = true)]
+    comment: String,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
+    /// Vote only if this is the digest now: for scripts that showed the request before
+    #[arg(long, value_name = "HEX")]
+    digest: Option<String>,
+    /// Vote only if this is the view digest now
+    #[arg(long, value_name = "HEX")]
+    view_digest: Option<String>,
+}
+
+/// Casts the vote.
+pub async fn run(args: VoteArgs, verdict: VoteVerdict, client: &Client, output: &mut Output) -> Result<(), Failure> {
+    let approval = fetch(client, &args.approval).await?;
+    let examined = examine(&approval)?;
+    let digest = examined.digest().to_string();
+    expected("digest", args.digest.as_deref(), &digest)?;
+    expected("view digest", args.view_digest.as_deref(), &approval.view_digest)?;
+    if !output.is_json() {
+        output.human(&examined.human())?;
+    }
+    if !args.yes && !confirmed(verdict, output).await? {
+        return Err(Failure::new("nothing was voted").reason("NOT_CONFIRMED"));
+    }
+    let request = CastVoteRequest {
+        approval_id: args.approval,
+        verdict: verdict.into(),
+        digest,
+        view_digest: approval.view_digest.clone(),
+        comment: args.comment,
+        request_id: String::new(),
+    };
+    let after = client.cast_vote(request).await?.approval.ok_or(ClientError::Incomplete("approval"))?;
+    output.document(&json::approval(&after), &format!("\nvoted: {}\n{}", json::vote_verdict(verdict), summary(&after)))
+}
+
+/// One request as it is now.
+pub async fn fetch(client: &Client, approval_id: &str) -> Result<Approval, Failure> {
+    let request = GetApprovalRequest { approval_id: approval_id.to_owned() };
+    Ok(client.get_approval(request).await?.approval.ok_or(ClientError::Incomplete("approval"))?)
+}
+
+fn expected(what: &str, expected: Option<&str>, now: &str) -> Result<(), Failure> {
+    match expected {
+        Some(expected) if expected != now => Err(Failure::new(format!("the {what} is no longer the expected one"))
+            .reason("VOTE_STALE")
+            .hint("nothing was voted; look again with `countersign approvals show`")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+async fn confirmed(verdict: VoteVerdict, output: &mut Output) -> Result<bool, Failure> {
+    if !output.can_ask() {
+        return Err(Failure::usage(
+            "there is no terminal to confirm on; pass `--yes`, and `--digest` with what was shown",
+        ));
+    }
+    let (style, question) = match verdict {
+        VoteVerdict::Approve => (GOOD, "Approve exactly this?"),
+        VoteVerdict::Deny | VoteVerdict::Unspecified => (BAD, "Deny this, for good?"),
+    };
+    output.prompt(&format!("\n{} Type `yes`: ", paint(style.bold(), question)));
+    let line = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map(|_| line)
+    });
+    match line.await {
+        Ok(Ok(line)) => Ok(line.trim().eq_ignore_ascii_case("yes")),
+        Ok(Err(error)) => Err(Failure::new(format!("cannot read the answer: {error}"))),
+        Err(_) => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! `ApprovalService`.
+
+use std::pin::Pin;
+
+use countersign_core::ApprovalId;
+use countersign_engine::{Ask, Ballot, Error, Replayable, ResumeToken};
+use futures::{Stream, StreamExt};
+use tonic::{Request, Response, Status};
+
+use super::call::{Backend, Verified};
+use super::convert::{acting, approval, digest, id, operation, optional_id, page_size, states, vote_verdict};
+use super::errors::Failure;
+use crate::http::metrics as names;
+use crate::proto::approval_service_server::ApprovalService;
+use crate::proto::{
+    Approval, CancelApprovalRequest, CancelApprovalResponse, CastVoteRequest, CastVoteResponse, GetApprovalRequest,
+    GetApprovalResponse, ListApprovalsRequest, ListApprovalsResponse, RequestApprovalRequest, RequestApprovalResponse,
+    WatchApprovalsRequest, WatchApprovalsResponse, WithdrawVoteRequest, WithdrawVoteResponse,
+};
+
+/// Puts questions to people and takes their votes.
+#[derive(Clone)]
+pub struct Approvals(pub Backend);
+
+/// The request after a call, as the caller sees it.
+async fn after(verified: &Verified, id: ApprovalId) -> Result<Option<Approval>, Failure> {
+    Ok(Some(approval(&verified.engine.approval(&verified.call, id).await?)))
+}
+
+#[tonic::async_trait]
+impl ApprovalService for Approvals {
+    type WatchApprovalsStream = Pin<Box<dyn Stream<Item = Result<WatchApprovalsResponse, Status>> + Send>>;
+
+    async fn request_approval(
+        &self,
+        request: Request<RequestApprovalRequest>,
+    ) -> Result<Response<RequestApprovalResponse>, Status> {
+        let run = async |verified: &Verified, message| {
+            let RequestApprovalRequest {
+                session_id,
+                operation: action,
+                audience,
+                principal,
+                principal_credential,
+                justification,
+                request_id: _,
+            } = message;
+            let ask = Ask {
+                session: id("session_id", &session_id)?,
+                operation: operation(action)?,
+                audience,
+                acting: acting(principal, &principal_credential, self.0.authenticator(), self.0.wall())?,
+                justification,
+            };
+            let Replayable { answer: (id, shared), replayed } = verified.engine.ask(&verified.call, &ask).await?;
+            metrics::counter!(names::APPROVALS_TOTAL, "event" => "requested").increment(1);
+            tracing::info!(approval = %id, shared, replayed, "approval requested");
+            Ok(RequestApprovalResponse { approval: after(verified, id).await?, shared, replayed })
+        };
+        self.0.handle("RequestApproval", request, |m| &m.request_id, run).await
+    }
+
+    async fn get_approval(
+        &self,
+        request: Request<GetApprovalRequest>,
+    ) -> Result<Response<GetApprovalResponse>, Status> {
+        let run = async |verified: &Verified, GetApprovalRequest { approval_id }: GetApprovalRequest| {
+            Ok(GetApprovalResponse { approval: after(verified, id("approval_id", &approval_id)?).await? })
+        };
+        self.0.handle("GetApproval", request, |_| "", run).await
+    }
+
+    async fn list_approvals(
+        &self,
+        request: Request<ListApprovalsRequest>,
+    ) -> Result<Response<ListApprovalsResponse>, Status> {
+        let run = async |verified: &Verified, message| {
+            let ListApprovalsRequest { page_size: size, page_token, states: wanted } = message;
+            let wanted = states(&wanted)?;
+            let before = optional_id("page_token", &page_token)?;
+            let page = verified.engine.approvals(&verified.call, before, page_size(size, 50, 200)?).await?;
+            let approvals = page.items.iter().map(approval);
+            let approvals = approvals.filter(|a| wanted.is_empty() || wanted.contains(&a.state())).collect();
+            let next_page_token = page.next.map(|id| id.to_string()).unwrap_or_default();
+            Ok(ListApprovalsResponse { approvals, next_page_token })
+        };
+        self.0.handle("ListApprovals", request, |_| "", run).await
+    }
+
+    async fn cast_vote(&self, request: Request<CastVoteRequest>) -> Result<Response<CastVoteResponse>, Status> {
+        let run = async |verified: &Verified, message| {
+            let CastVoteRequest { approval_id, verdict, digest: shown, view_digest, comment, request_id: _ } = message;
+            let ballot = Ballot {
+                approval: id("approval_id", &approval_id)?,
+                verdict: vote_verdict(verdict)?,
+                digest: digest("digest", &shown)?,
+                view: digest("view_digest", &view_digest)?,
+                comment,
+            };
+            let Replayable { answer, replayed } = verified.engine.vote(&verified.call, &ballot).await?;
+            metrics::counter!(names::APPROVALS_TOTAL, "event" => "vote").increment(1);
+            tracing::info!(approval = %answer, replayed, "vote cast");
+            Ok(CastVoteResponse { approval: after(verified, answer).await?, replayed })
+        };
+        self.0.handle("CastVote", request, |m| &m.request_id, run).await
+    }
+
+    async fn withdraw_vote(
+        &self,
+        request: Request<WithdrawVoteRequest>,
+    ) -> Result<Response<WithdrawVoteResponse>, Status> {
+        let run = async |verified: &Verified, message| {
+            let WithdrawVoteRequest { approval_id, request_id: _ } = message;
+            let id = id("approval_id", &approval_id)?;
+            let Replayable { answer, replayed } = verified.engine.withdraw(&verified.call, id).await?;
+            metrics::counter!(names::APPROVALS_TOTAL, "event" => "withdrawn").increment(1);
+            Ok(WithdrawVoteResponse { approval: after(verified, answer).await?, replayed })
+        };
+        self.0.handle("WithdrawVote", request, |m| &m.request_id, run).await
+    }
+
+    async fn cancel_approval(
+        &self,
+        request: Request<CancelApprovalRequest>,
+    ) -> Result<Response<CancelApprovalResponse>, Status> {
+        let run = async |verified: &Verified, message| {
+            let CancelApprovalRequest { approval_id, request_id: _ } = message;
+            let id = id("approval_id", &approval_id)?;
+            let Replayable { answer, replayed } = verified.engine.cancel(&verified.call, id).await?;
+            metrics::counter!(names::APPROVALS_TOTAL, "event" => "cancelled").increment(1);
+            Ok(CancelApprovalResponse { approval: after(verified, answer).await?, replayed })
+        };
+        self.0.handle("CancelApproval", request, |m| &m.request_id, run).await
+    }
+
+    async fn watch_approvals(
+        &self,
+        request: Request<WatchApprovalsRequest>,
+    ) -> Result<Response<Self::WatchApprovalsStream>, Status> {
+        let (metadata, _, WatchApprovalsRequest { approval_id, resume_token }) = request.into_parts();
+        let (verified, permits) = self.0.watch("WatchApprovals", &metadata)?;
+        let only = optional_id("approval_id", &approval_id)?;
+        let resume: Option<ResumeToken> =
+            if resume_token.is_empty() { None } else { Some(resume_token.parse().map_err(Failure::Engine)?) };
+        let left = verified.call.credential.expires_at.since(self.0.wall());
+        let seen = verified.engine.watch_approvals(verified.call, only, resume).map(move |seen| {
+            let _held_as_long_as_the_stream_lives = &permits;
+            let seen = seen.map_err(Failure::Engine)?;
+            Ok(WatchApprovalsResponse {
+                approval: Some(approval(&seen.view)),
+                resume_token: seen.resume.to_string(),
+            })
+        });
+        // A stream outlives its credential by nothing: whoever lost access must not go on reading.
+        let expired = futures::stream::once(async move {
+            tokio::time::sleep(left).await;
+            Err(Failure::Engine(Error::CredentialExpired).into())
+        });
+        let mut over = false;
+        let merged = futures::stream::select(seen, expired).take_while(move |item: &Result<_, Status>| {
+            let go_on = !over;
+            over = over || item.is_err();
+            std::future::ready(go_on)
+        });
+        Ok(Response::new(Box::pin(merged)))
+    }
+}

@@ -1,0 +1,96 @@
+//! `AuditService`.
+
+use countersign_audit::leaf_hash;
+use countersign_core::Timestamp;
+use serde::Deserialize;
+use tonic::{Request, Response, Status};
+
+use super::call::{Backend, Verified};
+use super::convert::{hashes, page_size, timestamp};
+use super::errors::Failure;
+use crate::proto::audit_service_server::AuditService;
+use crate::proto::{
+    GetCheckpointRequest, GetCheckpointResponse, GetConsistencyProofRequest, GetConsistencyProofResponse,
+    GetInclusionProofRequest, GetInclusionProofResponse, ListRecordsRequest, ListRecordsResponse, Record,
+};
+
+/// Reads the log.
+#[derive(Clone)]
+pub struct Audit(pub Backend);
+
+#[tonic::async_trait]
+impl AuditService for Audit {
+    async fn list_records(
+        &self,
+        request: Request<ListRecordsRequest>,
+    ) -> Result<Response<ListRecordsResponse>, Status> {
+        let run = async |verified: &Verified, message| {
+            let ListRecordsRequest { start, page_size: size, page_token } = message;
+            let start = match page_token.as_str() {
+                "" => start,
+                token => token.parse().map_err(|_| Failure::field("page_token", "not one of this service's"))?,
+            };
+            let size = page_size(size, 100, 1_000)?;
+            let (entries, next) = verified.engine.records(&verified.call, start, size).await?;
+            let records = entries.into_iter().map(|(index, content)| record(index, &content)).collect();
+            let next_page_token = next.map(|next| next.to_string()).unwrap_or_default();
+            Ok(ListRecordsResponse { records, next_page_token })
+        };
+        self.0.handle("ListRecords", request, |_| "", run).await
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<GetCheckpointRequest>,
+    ) -> Result<Response<GetCheckpointResponse>, Status> {
+        let run = async |verified: &Verified, GetCheckpointRequest {}: GetCheckpointRequest| {
+            let head = verified.engine.checkpoint(&verified.call).await?;
+            Ok(GetCheckpointResponse {
+                tree_size: head.note.unverified().size(),
+                note: head.note.to_string(),
+                verifier_key: head.verifier.to_string(),
+            })
+        };
+        self.0.handle("GetCheckpoint", request, |_| "", run).await
+    }
+
+    async fn get_inclusion_proof(
+        &self,
+        request: Request<GetInclusionProofRequest>,
+    ) -> Result<Response<GetInclusionProofResponse>, Status> {
+        let run = async |verified: &Verified, message| {
+            let GetInclusionProofRequest { index, tree_size } = message;
+            let (leaf, proof) = verified.engine.inclusion(&verified.call, index, tree_size).await?;
+            Ok(GetInclusionProofResponse { leaf_hash: leaf.as_bytes().to_vec(), hashes: hashes(proof) })
+        };
+        self.0.handle("GetInclusionProof", request, |_| "", run).await
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        request: Request<GetConsistencyProofRequest>,
+    ) -> Result<Response<GetConsistencyProofResponse>, Status> {
+        let run = async |verified: &Verified, message| {
+            let GetConsistencyProofRequest { old_tree_size, new_tree_size } = message;
+            let proof = verified.engine.consistency(&verified.call, old_tree_size, new_tree_size).await?;
+            Ok(GetConsistencyProofResponse { hashes: hashes(proof) })
+        };
+        self.0.handle("GetConsistencyProof", request, |_| "", run).await
+    }
+}
+
+fn record(index: u64, content: &[u8]) -> Record {
+    #[derive(Deserialize)]
+    struct Head {
+        at: Timestamp,
+        kind: String,
+    }
+    let head = serde_json::from_slice::<Head>(content).ok();
+    Record {
+        index,
+        kind: head.as_ref().map(|head| head.kind.clone()).unwrap_or_default(),
+        recorded_at: head.map(|head| timestamp(head.at)),
+        content: content.to_vec(),
+        leaf_hash: leaf_hash(content).to_string(),
+    }
+}

@@ -1,0 +1,238 @@
+//! What every call goes through: credential, limits, deadline, trace and metrics.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use countersign_core::time::SystemClock;
+use countersign_core::{Clock, Digest, TenantId, Timestamp};
+use countersign_engine::{Call, Credential, Engine, Error, RequestId};
+use countersign_store::RocksKernel;
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+use tracing::Instrument;
+
+use super::errors::{Failure, reason_name};
+use crate::config::Limits;
+use crate::http::metrics as names;
+use crate::identity::{Authenticator, bearer};
+use crate::telemetry;
+
+/// The engine that serves: on RocksDB.
+pub type ServedEngine = Engine<RocksKernel>;
+
+/// The tenants that are served, each with the directory that its bundle is read from.
+pub type Tenants = BTreeMap<TenantId, (Arc<ServedEngine>, PathBuf)>;
+
+/// What the services share.
+#[derive(Clone)]
+pub struct Backend(Arc<Shared>);
+
+struct Shared {
+    tenants: Tenants,
+    authenticator: Arc<Authenticator>,
+    limits: Limits,
+    requests: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
+    callers: Mutex<HashMap<String, (Arc<Semaphore>, Arc<Semaphore>)>>,
+    clock: SystemClock,
+}
+
+/// One call, verified and within its limits.
+pub struct Verified {
+    /// The tenant's engine.
+    pub engine: Arc<ServedEngine>,
+    /// The directory of the tenant's bundle.
+    pub bundle_dir: PathBuf,
+    /// The call, for the engine.
+    pub call: Call,
+}
+
+impl Backend {
+    /// What the services share.
+    #[must_use]
+    pub fn new(tenants: Tenants, authenticator: Arc<Authenticator>, limits: Limits) -> Self {
+        let requests = Arc::new(Semaphore::new(limits.requests_in_flight as usize));
+        let watches = Arc::new(Semaphore::new(limits.watches as usize));
+        let (callers, clock) = (Mutex::default(), SystemClock::default());
+        Self(Arc::new(Shared { tenants, authenticator, limits, requests, watches, callers, clock }))
+    }
+
+    /// Who verifies credentials.
+    #[must_use]
+    pub fn authenticator(&self) -> &Authenticator {
+        &self.0.authenticator
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// The wall clock that credentials are held against.
+    #[must_use]
+    pub fn wall(&self) -> Timestamp {
+        self.0.clock.wall()
+    }
+
+    /// Runs one unary call: verified, within the caller's and the server's limits, until its deadline.
+    pub async fn handle<M: Message, R>(
+        &self,
+        rpc: &'static str,
+        request: Request<M>,
+        request_id: impl FnOnce(&M) -> &str,
+        run: impl AsyncFnOnce(&Verified, M) -> Result<R, Failure>,
+    ) -> Result<Response<R>, Status> {
+        let started = Instant::now();
+        let (metadata, _, message) = request.into_parts();
+        let span = tracing::info_span!("rpc", rpc, caller = tracing::field::Empty, request_id = tracing::field::Empty);
+        telemetry::set_parent_from_metadata(&metadata, &span);
+        let work = async {
+            let credential = self.authenticate(&metadata)?;
+            tracing::Span::current().record("caller", tracing::field::display(credential.hash));
+            let _permits = self.admit(&credential)?;
+            let request = request_id_of(request_id(&message), &message)?;
+            if let Some(request) = &request {
+                tracing::Span::current().record("request_id", request.id.as_str());
+            }
+            let verified = self.verified(rpc, credential, request)?;
+            let deadline = deadline(&metadata).unwrap_or(Duration::MAX).min(self.0.limits.request_timeout());
+            tokio::time::timeout(deadline, run(&verified, message)).await.unwrap_or(Err(Failure::Deadline))
+        };
+        let result = work.instrument(span.clone()).await;
+        let code = span.in_scope(|| told(&result));
+        metrics::histogram!(names::RPC_SECONDS, "method" => rpc, "code" => code).record(started.elapsed());
+        result.map(Response::new).map_err(Status::from)
+    }
+
+    /// Admits one watch stream. The permits are held as long as it lives.
+    pub fn watch(&self, rpc: &'static str, metadata: &MetadataMap) -> Result<(Verified, Permits), Failure> {
+        let credential = self.authenticate(metadata)?;
+        let (_, own) = self.caller(&credential);
+        let permits = take(&self.0.watches, "watch streams", self.0.limits.watches)
+            .and_then(|all| Ok((all, take(&own, "watch streams of yours", self.0.limits.watches_per_caller)?)))?;
+        Ok((self.verified(rpc, credential, None)?, permits))
+    }
+
+    fn authenticate(&self, metadata: &MetadataMap) -> Result<Arc<Credential>, Failure> {
+        let verified = bearer(metadata).and_then(|token| self.0.authenticator.verify(token, self.wall()));
+        verified.map_err(|error| {
+            metrics::counter!(names::CREDENTIALS_REFUSED_TOTAL, "reason" => error.reason()).increment(1);
+            error.into()
+        })
+    }
+
+    fn verified(
+        &self,
+        rpc: &'static str,
+        credential: Arc<Credential>,
+        request: Option<RequestId>,
+    ) -> Result<Verified, Failure> {
+        let (engine, bundle_dir) = self
+            .0
+            .tenants
+            .get(&credential.tenant)
+            .ok_or_else(|| Error::Internal(format!("no engine for tenant {}", credential.tenant)))?;
+        let call = Call { credential, rpc, request };
+        Ok(Verified { engine: Arc::clone(engine), bundle_dir: bundle_dir.clone(), call })
+    }
+
+    fn admit(&self, credential: &Credential) -> Result<Permits, Failure> {
+        let (own, _) = self.caller(credential);
+        // The caller's own limit first: a flood of one takes nothing from the others (I14).
+        let own = take(&own, "requests of yours", self.0.limits.requests_in_flight_per_caller)?;
+        Ok((own, take(&self.0.requests, "requests", self.0.limits.requests_in_flight)?))
+    }
+
+    fn caller(&self, credential: &Credential) -> (Arc<Semaphore>, Arc<Semaphore>) {
+        let key = format!("{}\n{}\n{:?}\n{:?}", credential.tenant, credential.issuer, credential.subject, credential.actors);
+        let mut callers = self.0.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers.len() > 10_000 {
+            callers.retain(|_, (requests, watches)| Arc::strong_count(requests) > 1 || Arc::strong_count(watches) > 1);
+        }
+        let limits = &self.0.limits;
+        let new = || {
+            let requests = Semaphore::new(limits.requests_in_flight_per_caller as usize);
+            (Arc::new(requests), Arc::new(Semaphore::new(limits.watches_per_caller as usize)))
+        };
+        callers.entry(key).or_insert_with(new).clone()
+    }
+}
+
+/// Held while a call runs.
+pub type Permits = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+fn take(semaphore: &Arc<Semaphore>, what: &str, limit: u32) -> Result<OwnedSemaphorePermit, Failure> {
+    Arc::clone(semaphore).try_acquire_owned().map_err(|_| {
+        metrics::counter!(names::LIMITED_TOTAL).increment(1);
+        Error::LimitReached(format!("{limit} {what} are under way, the most that are allowed; try again later")).into()
+    })
+}
+
+/// The request id, with the digest of everything that it came with. A message encodes to the same bytes each time, because
+/// its maps are ordered.
+pub fn request_id_of<M: Message>(id: &str, message: &M) -> Result<Option<RequestId>, Failure> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    let uuid = uuid::Uuid::try_parse(id).ok().filter(|uuid| uuid.hyphenated().to_string() == id);
+    if uuid.is_none_or(|uuid| uuid.is_nil()) {
+        return Err(Failure::field("request_id", "expected a lowercase UUID with hyphens, and not the nil one"));
+    }
+    Ok(Some(RequestId { id: id.to_owned(), body: Digest::of(&message.encode_to_vec()) }))
+}
+
+/// Logs what became of a call, and returns its code as metrics name it.
+fn told<R>(result: &Result<R, Failure>) -> &'static str {
+    let Err(failure) = result else { return "OK" };
+    let (code, reason) = failure.classify();
+    let reason = reason_name(reason);
+    match code {
+        tonic::Code::Internal | tonic::Code::Unavailable => tracing::error!(%failure, reason, "call failed"),
+        _refused => tracing::info!(%failure, reason, "call refused"),
+    }
+    code_name(code)
+}
+
+/// The deadline that the caller set (`grpc-timeout`, gRPC over HTTP/2): at most eight digits and a unit.
+fn deadline(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount.saturating_mul(3_600))),
+        "M" => Some(Duration::from_secs(amount.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _other => None,
+    }
+}
+
+/// A code as the gRPC documentation spells it.
+const fn code_name(code: tonic::Code) -> &'static str {
+    match code {
+        tonic::Code::Ok => "OK",
+        tonic::Code::Cancelled => "CANCELLED",
+        tonic::Code::Unknown => "UNKNOWN",
+        tonic::Code::InvalidArgument => "INVALID_ARGUMENT",
+        tonic::Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        tonic::Code::NotFound => "NOT_FOUND",
+        tonic::Code::AlreadyExists => "ALREADY_EXISTS",
+        tonic::Code::PermissionDenied => "PERMISSION_DENIED",
+        tonic::Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        tonic::Code::FailedPrecondition => "FAILED_PRECONDITION",
+        tonic::Code::Aborted => "ABORTED",
+        tonic::Code::OutOfRange => "OUT_OF_RANGE",
+        tonic::Code::Unimplemented => "UNIMPLEMENTED",
+        tonic::Code::Internal => "INTERNAL",
+        tonic::Code::Unavailable => "UNAVAILABLE",
+        tonic::Code::DataLoss => "DATA_LOSS",
+        tonic::Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,360 @@
+//! Between the wire and the domain. Messages are taken apart exhaustively: a new field breaks the build, not the policy.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::approval::{ApprovalState, Verdict as VoteVerdict, VoidCause};
+use countersign_core::capability::{Capability, CapabilityState, Outcome};
+use countersign_core::session::{Session, SessionState};
+use countersign_core::{Digest, EntityRef, Record, Timestamp};
+use countersign_engine::{Acting, ApprovalView, Decision, Operation, Receipt, Replayable, Verdict};
+use countersign_policy::Bundle;
+
+use super::errors::Failure;
+use crate::client::convert::record_from_struct;
+use crate::identity::Authenticator;
+use crate::proto;
+
+/// A field that must be there.
+pub fn required<T>(field: &str, value: Option<T>) -> Result<T, Failure> {
+    value.ok_or_else(|| Failure::field(field, "required"))
+}
+
+/// An id in its written form.
+pub fn id<T: FromStr>(field: &str, text: &str) -> Result<T, Failure>
+where
+    T::Err: std::fmt::Display,
+{
+    if text.is_empty() {
+        return Err(Failure::field(field, "required"));
+    }
+    text.parse().map_err(|e: T::Err| Failure::field(field, e.to_string()))
+}
+
+/// An id that may be absent.
+pub fn optional_id<T: FromStr>(field: &str, text: &str) -> Result<Option<T>, Failure>
+where
+    T::Err: std::fmt::Display,
+{
+    if text.is_empty() { Ok(None) } else { id(field, text).map(Some) }
+}
+
+/// A digest in its written form.
+pub fn digest(field: &str, text: &str) -> Result<Digest, Failure> {
+    Digest::parse(text).map_err(|e| Failure::field(field, e.to_string()))
+}
+
+/// An entity.
+pub fn entity(field: &str, entity: proto::Entity) -> Result<EntityRef, Failure> {
+    let proto::Entity { r#type, id } = entity;
+    EntityRef::new(r#type, id).map_err(|e| Failure::field(field, e.to_string()))
+}
+
+/// What is executed.
+pub fn operation(operation: Option<proto::Operation>) -> Result<Operation, Failure> {
+    let proto::Operation { name, resource, input, environment } = required("operation", operation)?;
+    let record = |field: &str, value: Option<prost_types::Struct>| -> Result<Record, Failure> {
+        let Some(value) = value else { return Ok(Record::new()) };
+        record_from_struct(&value, field).map_err(|e| Failure::field(format!("operation.{field}"), e.to_string()))
+    };
+    Ok(Operation {
+        name,
+        resource: entity("operation.resource", required("operation.resource", resource)?)?,
+        input: record("input", input)?,
+        environment: record("environment", environment)?,
+    })
+}
+
+/// Who acts: the caller, somebody named, or the bearer of another credential, which is verified like the caller's own.
+pub fn acting(
+    principal: Option<proto::Entity>,
+    credential: &str,
+    authenticator: &Authenticator,
+    now: Timestamp,
+) -> Result<Acting, Failure> {
+    match (principal, credential) {
+        (None, "") => Ok(Acting::Caller),
+        (Some(principal), "") => Ok(Acting::Named(entity("principal", principal)?)),
+        (None, token) => authenticator
+            .verify(token, now)
+            .map(Acting::Credential)
+            .map_err(|e| Failure::field("principal_credential", e.to_string())),
+        (Some(_), _) => {
+            Err(Failure::field("principal_credential", "give either `principal` or `principal_credential`, not both"))
+        }
+    }
+}
+
+/// A duration.
+pub fn duration(field: &str, duration: prost_types::Duration) -> Result<Duration, Failure> {
+    Duration::try_from(duration).map_err(|_| Failure::field(field, "expected a duration that is not negative"))
+}
+
+/// How many rows a page may look at.
+pub fn page_size(size: i32, default: usize, max: usize) -> Result<usize, Failure> {
+    match usize::try_from(size) {
+        Ok(0) => Ok(default),
+        Ok(size) => Ok(size.min(max)),
+        Err(_) => Err(Failure::field("page_size", "expected 0 or more")),
+    }
+}
+
+/// What a person says.
+pub fn vote_verdict(verdict: i32) -> Result<VoteVerdict, Failure> {
+    match proto::VoteVerdict::try_from(verdict) {
+        Ok(proto::VoteVerdict::Approve) => Ok(VoteVerdict::Approve),
+        Ok(proto::VoteVerdict::Deny) => Ok(VoteVerdict::Deny),
+        Ok(proto::VoteVerdict::Unspecified) | Err(_) => {
+            Err(Failure::field("verdict", "expected `VOTE_VERDICT_APPROVE` or `VOTE_VERDICT_DENY`"))
+        }
+    }
+}
+
+/// What came of an action.
+pub fn outcome(outcome: i32) -> Result<Outcome, Failure> {
+    match proto::Outcome::try_from(outcome) {
+        Ok(proto::Outcome::Succeeded) => Ok(Outcome::Succeeded),
+        Ok(proto::Outcome::Failed) => Ok(Outcome::Failed),
+        Ok(proto::Outcome::Unspecified) | Err(_) => {
+            Err(Failure::field("outcome", "expected `OUTCOME_SUCCEEDED` or `OUTCOME_FAILED`"))
+        }
+    }
+}
+
+/// A time, for the wire.
+pub fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let (seconds, millis) = (at.millis().div_euclid(1_000), at.millis().rem_euclid(1_000));
+    prost_types::Timestamp { seconds, nanos: i32::try_from(millis).unwrap_or(0).saturating_mul(1_000_000) }
+}
+
+/// An entity, for the wire.
+pub fn entity_to_wire(entity: &EntityRef) -> proto::Entity {
+    proto::Entity { r#type: entity.kind().to_owned(), id: entity.id().to_owned() }
+}
+
+fn entities<'a>(entities: impl IntoIterator<Item = &'a EntityRef>) -> Vec<proto::Entity> {
+    entities.into_iter().map(entity_to_wire).collect()
+}
+
+/// A session, for the wire.
+pub fn session(session: &Session, now: Timestamp) -> proto::Session {
+    proto::Session {
+        session_id: session.id.to_string(),
+        state: match session.state(now) {
+            SessionState::Open => proto::SessionState::Open,
+            SessionState::Ended => proto::SessionState::Ended,
+            SessionState::Expired => proto::SessionState::Expired,
+        }
+        .into(),
+        principal: Some(entity_to_wire(&session.principal)),
+        operator: session.operator.as_ref().map(entity_to_wire),
+        chain: entities(&session.chain),
+        purpose: session.purpose.clone(),
+        opened_at: Some(timestamp(session.opened_at)),
+        deadline: Some(timestamp(session.deadline)),
+    }
+}
+
+/// A capability, for the wire: never the token.
+pub fn capability(capability: &Capability, now: Timestamp) -> proto::Capability {
+    let grant = &capability.grant;
+    proto::Capability {
+        capability_id: grant.id.to_string(),
+        state: match capability.state(now) {
+            CapabilityState::Minted => proto::CapabilityState::Minted,
+            CapabilityState::Expired => proto::CapabilityState::Expired,
+            CapabilityState::Revoked => proto::CapabilityState::Revoked,
+            CapabilityState::Redeemed => proto::CapabilityState::Redeemed,
+            CapabilityState::OutcomeUnknown => proto::CapabilityState::OutcomeUnknown,
+            CapabilityState::Completed(Outcome::Succeeded) => proto::CapabilityState::Succeeded,
+            CapabilityState::Completed(Outcome::Failed) => proto::CapabilityState::Failed,
+        }
+        .into(),
+        session_id: grant.session.to_string(),
+        principal: Some(entity_to_wire(&grant.principal)),
+        operation: grant.operation.clone(),
+        resource: Some(entity_to_wire(&grant.resource)),
+        digest: grant.digest.to_string(),
+        audience: grant.audience.clone(),
+        approval_id: grant.approval.map(|id| id.to_string()).unwrap_or_default(),
+        decision_id: capability.decision.to_string(),
+        issued_at: Some(timestamp(grant.issued_at)),
+        expires_at: Some(timestamp(grant.expires_at)),
+    }
+}
+
+/// A decision, for the wire. The reasons of the policies' authors come from the bundle that decided, while it is active.
+pub fn decision(decision: Replayable<Decision>, bundle: Option<&Bundle>) -> proto::DecideResponse {
+    let Replayable { answer, replayed } = decision;
+    let (verdict, needed_approval, capability) = match &answer.verdict {
+        Verdict::Deny { .. } => (proto::Verdict::Deny, None, None),
+        Verdict::NeedsApproval { rules, persons, would_expire_at } => {
+            let needed = proto::NeededApproval {
+                rules: rules.iter().map(asking_rule).collect(),
+                persons: entities(persons),
+                would_expire_at: Some(timestamp(*would_expire_at)),
+            };
+            (proto::Verdict::NeedsApproval, Some(needed), None)
+        }
+        Verdict::Allow { capability } => {
+            let minted = capability.as_ref().zip(answer.token.as_ref()).map(|((id, expires_at), token)| {
+                proto::MintedCapability {
+                    token: token.expose().to_owned(),
+                    capability_id: id.to_string(),
+                    expires_at: Some(timestamp(*expires_at)),
+                }
+            });
+            (proto::Verdict::Allow, None, minted)
+        }
+    };
+    let mut reasons: Vec<proto::Reason> = answer
+        .determining
+        .iter()
+        .map(|policy| proto::Reason { policy_id: policy.clone(), text: reason_text(bundle, policy) })
+        .collect();
+    if let (Verdict::Deny { because }, true) = (&answer.verdict, reasons.is_empty()) {
+        reasons.push(proto::Reason { policy_id: String::new(), text: because.clone() });
+    }
+    proto::DecideResponse {
+        verdict: verdict.into(),
+        decision_id: answer.id.to_string(),
+        digest: answer.digest.to_string(),
+        reasons,
+        needed_approval,
+        capability,
+        bundle_digest: answer.bundle.to_string(),
+        revisions: Some(proto::Revisions {
+            session: answer.revisions.session,
+            tenant: answer.revisions.tenant,
+            approval: answer.revisions.approval,
+        }),
+        decided_at: Some(timestamp(answer.decided_at)),
+        replayed,
+        log_index: answer.log_index,
+    }
+}
+
+fn reason_text(bundle: Option<&Bundle>, policy: &str) -> String {
+    let reason = bundle.and_then(|bundle| bundle.asking(policy)).and_then(|rule| rule.reason.clone());
+    reason.unwrap_or_default()
+}
+
+fn asking_rule(rule: &countersign_engine::NeededRule) -> proto::AskingRule {
+    proto::AskingRule {
+        rule_id: rule.id.clone(),
+        quorum: rule.quorum,
+        reason: rule.reason.clone().unwrap_or_default(),
+        ttl: prost_types::Duration::try_from(Duration::from_millis(rule.ttl_millis)).ok(),
+    }
+}
+
+/// An approval request, for the wire.
+pub fn approval(view: &ApprovalView) -> proto::Approval {
+    let ApprovalView { approval, action, state, tally, may_answer, answerers } = view;
+    let approval = &approval.value;
+    let (state, state_detail) = approval_state(state);
+    proto::Approval {
+        approval_id: approval.id.to_string(),
+        state: state.into(),
+        state_detail,
+        digest: approval.digest.to_string(),
+        view_digest: approval.view.to_string(),
+        canonical_action: approval.action.clone(),
+        principal: Some(entity_to_wire(&action.principal)),
+        operator: action.operator.as_ref().map(entity_to_wire),
+        chain: entities(&action.chain),
+        operation: action.operation.clone(),
+        resource: Some(entity_to_wire(&action.resource)),
+        audience: action.audience.clone(),
+        session_id: approval.session.to_string(),
+        purpose: approval.purpose.clone(),
+        asked_by: Some(entity_to_wire(&approval.asked_by)),
+        justification: approval.justification.clone(),
+        rules: approval
+            .rules
+            .iter()
+            .zip(tally)
+            .map(|(rule, tally)| proto::RuleTally {
+                rule_id: rule.id.clone(),
+                quorum: rule.quorum,
+                reason: rule.reason.clone().unwrap_or_default(),
+                persons: entities(&tally.persons),
+                met: tally.met(),
+            })
+            .collect(),
+        votes: approval
+            .votes()
+            .iter()
+            .map(|vote| proto::Vote {
+                person: Some(entity_to_wire(&vote.person)),
+                verdict: match vote.verdict {
+                    VoteVerdict::Approve => proto::VoteVerdict::Approve,
+                    VoteVerdict::Deny => proto::VoteVerdict::Deny,
+                }
+                .into(),
+                comment: vote.comment.clone(),
+                cast_at: Some(timestamp(vote.at)),
+            })
+            .collect(),
+        created_at: Some(timestamp(approval.created_at)),
+        expires_at: Some(timestamp(approval.expires_at())),
+        bundle_digest: approval.bundle.to_string(),
+        caller_may_answer: *may_answer,
+        answerers: entities(answerers),
+    }
+}
+
+fn approval_state(state: &ApprovalState) -> (proto::ApprovalState, String) {
+    match state {
+        ApprovalState::Pending => (proto::ApprovalState::Pending, String::new()),
+        ApprovalState::Approved => (proto::ApprovalState::Approved, String::new()),
+        ApprovalState::Denied { by } => (proto::ApprovalState::Denied, format!("denied by {by}")),
+        ApprovalState::Expired => (proto::ApprovalState::Expired, "nobody answered in time".to_owned()),
+        ApprovalState::Cancelled { by } => (proto::ApprovalState::Cancelled, format!("cancelled by {by}")),
+        ApprovalState::Void { why } => (proto::ApprovalState::Void, void(why)),
+        ApprovalState::Redeemed { .. } => (proto::ApprovalState::Redeemed, "spent".to_owned()),
+    }
+}
+
+fn void(why: &VoidCause) -> String {
+    match why {
+        VoidCause::Withdrawn { by } => format!("{by} withdrew an approval"),
+        VoidCause::Denied { by } => format!("{by} denied it after it was approved"),
+        VoidCause::SessionOver => "its session is over".to_owned(),
+        VoidCause::ConditionsChanged => "the policies now ask another question".to_owned(),
+    }
+}
+
+/// The state of a request as callers filter by it.
+pub fn states(states: &[i32]) -> Result<Vec<proto::ApprovalState>, Failure> {
+    let state = |number: &i32| match proto::ApprovalState::try_from(*number) {
+        Ok(proto::ApprovalState::Unspecified) | Err(_) => Err(Failure::field("states", "expected known states")),
+        Ok(state) => Ok(state),
+    };
+    states.iter().map(state).collect()
+}
+
+/// A receipt, for the wire.
+pub fn receipt(receipt: Replayable<Receipt>) -> proto::RedeemResponse {
+    let Replayable { answer, replayed } = receipt;
+    proto::RedeemResponse {
+        capability_id: answer.capability.to_string(),
+        digest: answer.digest.to_string(),
+        session_id: answer.session.to_string(),
+        principal: Some(entity_to_wire(&answer.principal)),
+        redeemed_at: Some(timestamp(answer.redeemed_at)),
+        complete_by: Some(timestamp(answer.complete_by)),
+        bundle_digest: answer.bundle.to_string(),
+        log_index: answer.log_index,
+        replayed,
+    }
+}
+
+/// The bytes of many hashes.
+pub fn hashes(hashes: Vec<countersign_audit::Hash>) -> Vec<Vec<u8>> {
+    hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect()
+}
+
+/// Shared by the services: who verifies credentials.
+pub type SharedAuthenticator = Arc<Authenticator>;

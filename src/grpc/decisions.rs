@@ -1,0 +1,106 @@
+//! `DecisionService`.
+
+use countersign_engine::{Decide, Error, Verdict};
+use futures::future::join_all;
+use tonic::{Request, Response, Status};
+
+use super::call::{Backend, Verified, request_id_of};
+use super::convert::{acting, decision, id, operation, optional_id};
+use super::errors::{Failure, reason_name};
+use crate::http::metrics as names;
+use crate::proto::decide_batch_result::Result as ItemResult;
+use crate::proto::decision_service_server::DecisionService;
+use crate::proto::{
+    DecideBatchRequest, DecideBatchResponse, DecideBatchResult, DecideRequest, DecideResponse, ItemError,
+};
+
+/// Decides.
+#[derive(Clone)]
+pub struct Decisions(pub Backend);
+
+impl Decisions {
+    async fn decide_one(&self, verified: &Verified, message: DecideRequest) -> Result<DecideResponse, Failure> {
+        let DecideRequest {
+            session_id,
+            operation: action,
+            audience,
+            principal,
+            principal_credential,
+            approval_id,
+            mint,
+            request_id: _,
+        } = message;
+        let ask = Decide {
+            session: id("session_id", &session_id)?,
+            operation: operation(action)?,
+            audience,
+            acting: acting(principal, &principal_credential, self.0.authenticator(), self.0.wall())?,
+            approval: optional_id("approval_id", &approval_id)?,
+            mint,
+        };
+        let started = std::time::Instant::now();
+        let answer = verified.engine.decide(&verified.call, &ask).await?;
+        metrics::histogram!(names::EVALUATION_SECONDS).record(started.elapsed());
+        metrics::counter!(names::DECISIONS_TOTAL, "verdict" => answer.answer.word()).increment(1);
+        if let (Verdict::Allow { capability: Some(_) }, false) = (&answer.answer.verdict, answer.replayed) {
+            metrics::counter!(names::MINTS_TOTAL).increment(1);
+        }
+        tracing::info!(
+            decision = %answer.answer.id, verdict = answer.answer.word(), digest = %answer.answer.digest,
+            replayed = answer.replayed, "decided"
+        );
+        let active = verified.engine.active()?;
+        let decided_by = (active.bundle.digest() == answer.answer.bundle).then_some(&active.bundle);
+        Ok(decision(answer, decided_by))
+    }
+
+    async fn item(&self, verified: &Verified, item: DecideRequest) -> DecideBatchResult {
+        let decided = match request_id_of(&item.request_id, &item) {
+            Ok(request) => {
+                let mut call = verified.call.clone();
+                call.request = request;
+                let verified =
+                    Verified { engine: verified.engine.clone(), bundle_dir: verified.bundle_dir.clone(), call };
+                self.decide_one(&verified, item).await
+            }
+            Err(failure) => Err(failure),
+        };
+        let result = match decided {
+            Ok(response) => ItemResult::Response(response),
+            Err(failure) => {
+                let (code, reason) = failure.classify();
+                let reason = reason_name(reason).to_owned();
+                ItemResult::Error(ItemError { code: code.into(), message: failure.told(), reason })
+            }
+        };
+        DecideBatchResult { result: Some(result) }
+    }
+}
+
+#[tonic::async_trait]
+impl DecisionService for Decisions {
+    async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
+        let run = async |verified: &Verified, message| self.decide_one(verified, message).await;
+        self.0.handle("Decide", request, |m| &m.request_id, run).await
+    }
+
+    async fn decide_batch(
+        &self,
+        request: Request<DecideBatchRequest>,
+    ) -> Result<Response<DecideBatchResponse>, Status> {
+        let run = async |verified: &Verified, DecideBatchRequest { items }: DecideBatchRequest| {
+            let most = self.0.limits().batch_items;
+            if items.is_empty() || items.len() > most as usize {
+                return Err(Error::field("items", format!("expected 1 to {most}")).into());
+            }
+            // An item's request id is scoped like a single call's: the same id means the same attempt either way.
+            let mut call = verified.call.clone();
+            call.rpc = "Decide";
+            let verified = Verified { engine: verified.engine.clone(), bundle_dir: verified.bundle_dir.clone(), call };
+            // At once, so that their commits share a sync; each on its own, so that none waits for another's failure.
+            let results = join_all(items.into_iter().map(|item| self.item(&verified, item))).await;
+            Ok(DecideBatchResponse { results })
+        };
+        self.0.handle("DecideBatch", request, |_| "", run).await
+    }
+}

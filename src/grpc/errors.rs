@@ -1,0 +1,154 @@
+//! The one table from errors to the wire. Every variant stands in it, so that a new one does not compile until somebody has
+//! decided what callers are told.
+
+use countersign_core::approval::ApprovalError;
+use countersign_core::capability::CapabilityError;
+use countersign_engine::Error;
+use countersign_token::TokenError;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::identity::CredentialError;
+use crate::proto::ErrorReason;
+
+/// The `domain` of every `google.rpc.ErrorInfo`.
+pub const DOMAIN: &str = "countersign";
+
+/// Why an RPC failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The use case failed.
+    #[error(transparent)]
+    Engine(#[from] Error),
+    /// The credential is not good.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// The call's deadline passed.
+    #[error("the deadline of the call passed before the answer was durable; retry with the same request id")]
+    Deadline,
+}
+
+impl Failure {
+    /// A field that does not fit.
+    pub fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Engine(Error::field(field, reason))
+    }
+
+    /// The code and the reason that callers branch on.
+    #[must_use]
+    pub const fn classify(&self) -> (Code, ErrorReason) {
+        match self {
+            Self::Engine(error) => classify(error),
+            Self::Credential(_) => (Code::Unauthenticated, ErrorReason::CredentialInvalid),
+            Self::Deadline => (Code::DeadlineExceeded, ErrorReason::DeadlinePassed),
+        }
+    }
+
+    /// What callers are told. A fault of ours is named and not told: its detail is in the server's log.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Engine(Error::Internal(_)) => {
+                "a fault of the server; nothing was authorized, and its log has the detail".to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+const fn classify(error: &Error) -> (Code, ErrorReason) {
+    match error {
+        Error::PrincipalUnknown(_) => (Code::PermissionDenied, ErrorReason::PrincipalUnknown),
+        Error::ActForDenied { .. } => (Code::PermissionDenied, ErrorReason::ActForDenied),
+        Error::AdministrationDenied { .. } => (Code::PermissionDenied, ErrorReason::AdministrationDenied),
+        Error::CredentialExpired => (Code::Unauthenticated, ErrorReason::CredentialInvalid),
+        Error::InvalidField { .. } => (Code::InvalidArgument, ErrorReason::InvalidField),
+        Error::RequestIdReused => (Code::AlreadyExists, ErrorReason::RequestIdReused),
+        Error::SessionNotFound => (Code::NotFound, ErrorReason::SessionNotFound),
+        Error::SessionOver(_) => (Code::PermissionDenied, ErrorReason::SessionOver),
+        Error::SessionMismatch(_) => (Code::PermissionDenied, ErrorReason::SessionMismatch),
+        Error::ApprovalNotFound => (Code::NotFound, ErrorReason::ApprovalNotFound),
+        Error::Approval(error) => approval(error),
+        Error::ApprovalMismatch => (Code::PermissionDenied, ErrorReason::ApprovalMismatch),
+        Error::NotAPerson(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
+        Error::NothingToAsk(_) => (Code::FailedPrecondition, ErrorReason::NothingToAsk),
+        Error::Token(error) => token(error),
+        Error::TokenDead(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
+        Error::Capability(error) => capability(error),
+        Error::ApprovalGone(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
+        Error::PolicyDenied(_) => (Code::PermissionDenied, ErrorReason::PolicyDenied),
+        Error::CapabilityNotFound => (Code::NotFound, ErrorReason::CapabilityNotFound),
+        Error::BundleRefused(_) | Error::BundleUnreadable(_) | Error::BundleOlder { .. } => {
+            (Code::FailedPrecondition, ErrorReason::BundleRefused)
+        }
+        Error::NoBundle => (Code::Unavailable, ErrorReason::NoBundle),
+        Error::Store(_) | Error::OutcomeUnknown(_) => (Code::Unavailable, ErrorReason::StoreUnavailable),
+        Error::Contention => (Code::Aborted, ErrorReason::Contention),
+        Error::ClockJumped(_) => (Code::Unavailable, ErrorReason::ClockJumped),
+        Error::LimitReached(_) => (Code::ResourceExhausted, ErrorReason::LimitReached),
+        Error::NotInLog(_) => (Code::OutOfRange, ErrorReason::NotInLog),
+        Error::Internal(_) => (Code::Internal, ErrorReason::Internal),
+    }
+}
+
+const fn approval(error: &ApprovalError) -> (Code, ErrorReason) {
+    match error {
+        ApprovalError::State(_) | ApprovalError::NoVote(_) => (Code::FailedPrecondition, ErrorReason::ApprovalState),
+        ApprovalError::StaleDigest | ApprovalError::StaleView => (Code::FailedPrecondition, ErrorReason::VoteStale),
+        ApprovalError::Excluded(_) => (Code::PermissionDenied, ErrorReason::VoterExcluded),
+        ApprovalError::NotEligible(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
+        ApprovalError::AlreadyVoted(_) => (Code::AlreadyExists, ErrorReason::AlreadyVoted),
+    }
+}
+
+const fn token(error: &TokenError) -> (Code, ErrorReason) {
+    match error {
+        TokenError::Malformed(_)
+        | TokenError::TooLarge { .. }
+        | TokenError::Signature
+        | TokenError::UnknownKey(_)
+        | TokenError::NotOurs(_) => (Code::PermissionDenied, ErrorReason::CapabilityInvalid),
+        TokenError::CompromisedKey(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
+        TokenError::Expired(_) => (Code::PermissionDenied, ErrorReason::CapabilityExpired),
+        TokenError::Tenant | TokenError::Session | TokenError::Audience | TokenError::DigestMismatch => {
+            (Code::PermissionDenied, ErrorReason::CapabilityMismatch)
+        }
+        TokenError::Unevaluated => (Code::Unavailable, ErrorReason::Internal),
+    }
+}
+
+const fn capability(error: &CapabilityError) -> (Code, ErrorReason) {
+    match error {
+        CapabilityError::AlreadyRedeemed => (Code::FailedPrecondition, ErrorReason::AlreadyRedeemed),
+        CapabilityError::Revoked => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
+        CapabilityError::Expired => (Code::PermissionDenied, ErrorReason::CapabilityExpired),
+        CapabilityError::AlreadyCompleted | CapabilityError::NotRedeemed => {
+            (Code::FailedPrecondition, ErrorReason::CompletionRefused)
+        }
+        CapabilityError::NotTheRedeemer(_) => (Code::PermissionDenied, ErrorReason::CompletionRefused),
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        let (code, reason) = failure.classify();
+        let mut details = ErrorDetails::with_error_info(reason_name(reason), DOMAIN, []);
+        match &failure {
+            Failure::Engine(Error::InvalidField { field, reason }) => {
+                details.add_bad_request_violation(field, reason);
+            }
+            Failure::Engine(Error::Contention | Error::LimitReached(_)) => {
+                details.set_retry_info(Some(std::time::Duration::from_millis(100)));
+            }
+            Failure::Engine(_) | Failure::Credential(_) | Failure::Deadline => {}
+        }
+        Self::with_error_details(code, failure.told(), details)
+    }
+}
+
+/// The reason as `ErrorInfo` carries it: without the enum's prefix, as the field's conventions are (AIP-193).
+#[must_use]
+pub fn reason_name(reason: ErrorReason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix("ERROR_REASON_").unwrap_or(name)
+}

@@ -1,0 +1,22 @@
+//! The gRPC API: one thin service for each subject. A service takes a message apart, calls one use case and puts the answer
+//! together; what all calls share (credential, limits, deadline, trace, errors) stands in [`call`] once.
+
+pub mod call;
+pub mod convert;
+pub mod errors;
+
+mod approvals;
+mod audit;
+mod capabilities;
+mod decisions;
+mod policies;
+mod sessions;
+
+pub use approvals::Approvals;
+pub use audit::Audit;
+pub use call::{Backend, Tenants};
+pub use capabilities::Capabilities;
+pub use decisions::Decisions;
+pub use errors::Failure;
+pub use policies::Policies;
+pub use sessions::Sessions;

@@ -1,0 +1,74 @@
+//! `SessionService`.
+
+use countersign_engine::{OpenSession, Replayable};
+use tonic::{Request, Response, Status};
+
+use super::call::{Backend, Verified};
+use super::convert::{acting, duration, entity, id, optional_id, page_size, session};
+use crate::proto::session_service_server::SessionService;
+use crate::proto::{
+    EndSessionRequest, EndSessionResponse, GetSessionRequest, GetSessionResponse, ListSessionsRequest,
+    ListSessionsResponse, OpenSessionRequest, OpenSessionResponse,
+};
+
+/// Opens and ends sessions.
+#[derive(Clone)]
+pub struct Sessions(pub Backend);
+
+#[tonic::async_trait]
+impl SessionService for Sessions {
+    async fn open_session(
+        &self,
+        request: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionResponse>, Status> {
+        let run = async |verified: &Verified, message| {
+            let OpenSessionRequest { purpose, ttl, principal, principal_credential, request_id: _, operator } = message;
+            let opening = OpenSession {
+                purpose,
+                ttl: ttl.map(|ttl| duration("ttl", ttl)).transpose()?,
+                acting: acting(principal, &principal_credential, self.0.authenticator(), self.0.wall())?,
+                operator: operator.map(|operator| entity("operator", operator)).transpose()?,
+            };
+            let Replayable { answer, replayed } = verified.engine.open_session(&verified.call, &opening).await?;
+            tracing::info!(session = %answer.value.id, replayed, "session opened");
+            let session = Some(session(&answer.value, verified.engine.now()?));
+            Ok(OpenSessionResponse { session, replayed })
+        };
+        self.0.handle("OpenSession", request, |m| &m.request_id, run).await
+    }
+
+    async fn get_session(&self, request: Request<GetSessionRequest>) -> Result<Response<GetSessionResponse>, Status> {
+        let run = async |verified: &Verified, GetSessionRequest { session_id }: GetSessionRequest| {
+            let stored = verified.engine.session(&verified.call, id("session_id", &session_id)?).await?;
+            Ok(GetSessionResponse { session: Some(session(&stored.value, verified.engine.now()?)) })
+        };
+        self.0.handle("GetSession", request, |_| "", run).await
+    }
+
+    async fn end_session(&self, request: Request<EndSessionRequest>) -> Result<Response<EndSessionResponse>, Status> {
+        let run = async |verified: &Verified, EndSessionRequest { session_id, request_id: _ }: EndSessionRequest| {
+            let id = id("session_id", &session_id)?;
+            let Replayable { answer, replayed } = verified.engine.end_session(&verified.call, id).await?;
+            tracing::info!(session = %answer.value.id, replayed, "session ended");
+            let session = Some(session(&answer.value, verified.engine.now()?));
+            Ok(EndSessionResponse { session, replayed })
+        };
+        self.0.handle("EndSession", request, |m| &m.request_id, run).await
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        let run = async |verified: &Verified, message| {
+            let ListSessionsRequest { page_size: size, page_token } = message;
+            let before = optional_id("page_token", &page_token)?;
+            let page = verified.engine.sessions(&verified.call, before, page_size(size, 50, 200)?).await?;
+            let now = verified.engine.now()?;
+            let sessions = page.items.iter().map(|stored| session(&stored.value, now)).collect();
+            let next_page_token = page.next.map(|id| id.to_string()).unwrap_or_default();
+            Ok(ListSessionsResponse { sessions, next_page_token })
+        };
+        self.0.handle("ListSessions", request, |_| "", run).await
+    }
+}

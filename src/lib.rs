@@ -1,0 +1,15 @@
+//! countersign: a policy decision and capability minting service.
+//!
+//! The library half of the binary: the [`client`] that enforcement points use, the wire messages in [`proto`], and the
+//! server's parts, which meet in [`wiring`] only.
+
+pub mod client;
+pub mod config;
+pub mod grpc;
+pub mod http;
+pub mod identity;
+pub mod keystore;
+pub mod proto;
+pub mod telemetry;
+pub mod tls;
+pub mod wiring;
