@@ -9,6 +9,7 @@ pub mod grpc;
 pub mod http;
 pub mod identity;
 pub mod keystore;
+pub mod listen;
 pub mod proto;
 pub mod telemetry;
 pub mod tls;

@@ -1,0 +1,574 @@
+//! The one place where concrete parts meet: configuration, store, engines, services, listeners.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use countersign_audit::{Hash, NodeId, NoteVerifier};
+use countersign_core::time::SystemClock;
+use countersign_core::{Clock, TenantId};
+use countersign_engine::{Engine, Error, Limits, Parts};
+use countersign_policy::Source;
+use countersign_store::{Config as StoreConfig, Kernel, Mode, OpenError, RocksKernel};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tonic::transport::Server as Transport;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::config::{Config, TenantConfig};
+use crate::grpc::{Approvals, Audit, Backend, Capabilities, Decisions, Policies, Sessions, Tenants};
+use crate::http::{self, Readiness};
+use crate::identity::{Authenticator, DevIssuer};
+use crate::proto;
+use crate::proto::approval_service_server::ApprovalServiceServer;
+use crate::proto::audit_service_server::AuditServiceServer;
+use crate::proto::capability_service_server::CapabilityServiceServer;
+use crate::proto::decision_service_server::DecisionServiceServer;
+use crate::proto::policy_service_server::PolicyServiceServer;
+use crate::proto::session_service_server::SessionServiceServer;
+use crate::{keystore, listen, telemetry, tls};
+
+/// How often counts of refusals are written.
+const FLUSH_REFUSALS: Duration = Duration::from_secs(1);
+/// How often the signed head of each log is written beside the store.
+const PUBLISH_HEADS: Duration = Duration::from_secs(10);
+/// How often rows that are of no use any more are tidied away.
+const TIDY: Duration = Duration::from_secs(60);
+/// How often a server without a bundle looks for one.
+const LOOK_FOR_BUNDLE: Duration = Duration::from_secs(2);
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum WiringError {
+    /// The store does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// There are no keys.
+    #[error(transparent)]
+    Keys(#[from] keystore::KeystoreError),
+    /// The development issuer has no key.
+    #[error(transparent)]
+    DevIssuer(#[from] crate::identity::DevIssuerError),
+    /// An issuer cannot be used.
+    #[error(transparent)]
+    Identity(#[from] crate::identity::IdentityError),
+    /// An engine does not start.
+    #[error("tenant `{tenant}`: {source}")]
+    Engine {
+        /// The tenant.
+        tenant: TenantId,
+        /// Why.
+        source: Error,
+    },
+    /// TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// Logs or traces cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::TelemetryError),
+    /// A network address cannot be used.
+    #[error("cannot listen on `{address}`: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// Something else of the operating system's.
+    #[error("{what}: {reason}")]
+    Os {
+        /// What was tried.
+        what: &'static str,
+        /// What came of it.
+        reason: String,
+    },
+}
+
+fn os(what: &'static str) -> impl FnOnce(std::io::Error) -> WiringError {
+    move |error| WiringError::Os { what, reason: error.to_string() }
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// [`WiringError`].
+pub async fn serve(config: Config) -> Result<(), WiringError> {
+    let guard = telemetry::init(&config.telemetry)?;
+    let server = Server::start(config).await?;
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(os("cannot wait for SIGTERM"))?;
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = tokio::signal::ctrl_c() => None,
+        reason = server.stopped() => Some(reason),
+    };
+    server.shutdown().await?;
+    guard.shutdown().await;
+    match failed {
+        None => Ok(()),
+        Some(reason) => Err(WiringError::Os { what: "the server stopped", reason }),
+    }
+}
+
+/// Starts servers.
+#[derive(Debug, Clone, Copy)]
+pub struct Server;
+
+/// A server that runs until it is shut down.
+#[derive(Debug)]
+pub struct RunningServer {
+    endpoint: String,
+    http: std::net::SocketAddr,
+    kernel: Arc<RocksKernel>,
+    tenants: Vec<(Arc<Engine<RocksKernel>>, PathBuf)>,
+    readiness: watch::Sender<Readiness>,
+    health: HealthReporter,
+    stop_grpc: oneshot::Sender<()>,
+    stop_http: oneshot::Sender<()>,
+    grpc: JoinHandle<Result<(), tonic::transport::Error>>,
+    web: JoinHandle<std::io::Result<()>>,
+    tasks: Vec<JoinHandle<()>>,
+    drain: Duration,
+    data_dir: PathBuf,
+}
+
+impl Server {
+    /// Starts a server. When this returns, its addresses take requests.
+    ///
+    /// # Errors
+    /// [`WiringError`].
+    pub async fn start(config: Config) -> Result<RunningServer, WiringError> {
+        if config.is_development() {
+            DevIssuer::open_or_create(&config.server.data_dir)?;
+        }
+        let authenticator = Arc::new(Authenticator::new(&config)?);
+        let kernel = Arc::new(open_store(&config).await?);
+        let mut tenants = Tenants::new();
+        for (tenant, settings) in &config.tenants {
+            let engine = open_engine(&config, tenant, settings, &kernel).await?;
+            tenants.insert(tenant.clone(), (Arc::new(engine), settings.bundle.clone()));
+        }
+        let all: Vec<_> = tenants.values().cloned().collect();
+
+        let (grpc_listener, address) = bind(config.server.listen).await?;
+        let (http_listener, http_address) = bind(config.server.http).await?;
+        let (readiness, ready) = watch::channel(Readiness::Starting);
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let (stop_grpc, stopped_grpc) = oneshot::channel::<()>();
+        let (stop_http, stopped_http) = oneshot::channel::<()>();
+
+        let backend = Backend::new(tenants, authenticator, config.limits.clone());
+        let router = router(&config, backend, health_service)?;
+        let incoming = listen::incoming(grpc_listener, config.limits.connections as usize);
+        let grpc = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async {
+            let _dropped_means_stop_too = stopped_grpc.await;
+        }));
+        let web = tokio::spawn(http::serve(http_listener, recorder()?, ready, async {
+            let _dropped_means_stop_too = stopped_http.await;
+        }));
+
+        let mut tasks = Vec::new();
+        for (engine, bundle) in &all {
+            tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone())));
+            tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
+            if activate(engine, bundle).await.is_err() {
+                tasks.push(tokio::spawn(look_for_bundle(Arc::clone(engine), bundle.clone())));
+            }
+        }
+        tasks.push(tokio::spawn(report_readiness(
+            Arc::clone(&kernel),
+            all.iter().map(|(engine, _)| Arc::clone(engine)).collect(),
+            readiness.clone(),
+            health.clone(),
+        )));
+        let scheme = if config.server.tls.is_some() { "https" } else { "http" };
+        let server = RunningServer {
+            endpoint: format!("{scheme}://{address}"),
+            http: http_address,
+            kernel,
+            tenants: all,
+            readiness,
+            health,
+            stop_grpc,
+            stop_http,
+            grpc,
+            web,
+            tasks,
+            drain: config.server.drain(),
+            data_dir: config.server.data_dir.clone(),
+        };
+        tracing::info!(endpoint = %server.endpoint, http = %server.http, "serving");
+        Ok(server)
+    }
+}
+
+impl RunningServer {
+    /// Where gRPC is served: `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        self.endpoint.clone()
+    }
+
+    /// Waits until the server stops by itself, which it should not.
+    pub async fn stopped(&self) -> String {
+        let mut ticks = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            ticks.tick().await;
+            if self.grpc.is_finished() {
+                return "the gRPC listener ended".to_owned();
+            }
+        }
+    }
+
+    /// Drains: takes nothing new, lets what runs end within the configured time, writes what is counted, signs the heads and
+    /// closes the store.
+    ///
+    /// # Errors
+    /// [`WiringError::Os`] if a part broke off.
+    pub async fn shutdown(self) -> Result<(), WiringError> {
+        let Self { kernel, tenants, readiness, health, stop_grpc, stop_http, grpc, web, tasks, drain, data_dir, .. } = self;
+        for task in &tasks {
+            task.abort();
+        }
+        let _nobody_asks = readiness.send(Readiness::Draining);
+        health.set_service_status("", ServingStatus::NotServing).await;
+        let _already_stopped = stop_grpc.send(());
+        let abort = grpc.abort_handle();
+        let drained = match tokio::time::timeout(drain, grpc).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(WiringError::Os { what: "the gRPC server failed", reason: error.to_string() }),
+            Ok(Err(error)) => Err(WiringError::Os { what: "the gRPC server broke off", reason: error.to_string() }),
+            Err(_elapsed) => {
+                tracing::warn!("some requests did not end within the drain time and were cut off");
+                abort.abort();
+                Ok(())
+            }
+        };
+        for task in tasks {
+            let _aborted = task.await;
+        }
+        for (engine, _) in &tenants {
+            if let Err(error) = engine.flush_refusals().await {
+                tracing::error!(%error, "cannot write the counts of refusals");
+            }
+            if let Err(error) = publish_head(engine, &data_dir).await {
+                tracing::error!(%error, "cannot write the head of the log");
+            }
+        }
+        let _already_stopped = stop_http.send(());
+        let _served = web.await;
+        tokio::task::spawn_blocking(move || kernel.shutdown())
+            .await
+            .map_err(|e| WiringError::Os { what: "cannot close the store", reason: e.to_string() })?;
+        tracing::info!("stopped");
+        drained
+    }
+}
+
+fn router(
+    config: &Config,
+    backend: Backend,
+    health: tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
+) -> Result<tonic::transport::server::Router, WiringError> {
+    let limits = &config.limits;
+    let size = limits.message_bytes as usize;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|e| WiringError::Os { what: "cannot serve reflection", reason: e.to_string() })?;
+    let mut transport = Transport::builder()
+        .max_concurrent_streams(limits.requests_per_connection)
+        .http2_max_header_list_size(limits.header_bytes)
+        .http2_keepalive_interval(Some(limits.keepalive()))
+        .http2_keepalive_timeout(Some(limits.keepalive()));
+    if let Some(tls) = &config.server.tls {
+        transport = transport
+            .tls_config(tls::server(tls)?)
+            .map_err(|e| WiringError::Os { what: "cannot use TLS", reason: e.to_string() })?;
+    }
+    Ok(transport
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(DecisionServiceServer::new(Decisions(backend.clone())).max_decoding_message_size(size))
+        .add_service(ApprovalServiceServer::new(Approvals(backend.clone())).max_decoding_message_size(size))
+        .add_service(CapabilityServiceServer::new(Capabilities(backend.clone())).max_decoding_message_size(size))
+        .add_service(SessionServiceServer::new(Sessions(backend.clone())).max_decoding_message_size(size))
+        .add_service(PolicyServiceServer::new(Policies(backend.clone())).max_decoding_message_size(size))
+        .add_service(AuditServiceServer::new(Audit(backend)).max_decoding_message_size(size)))
+}
+
+/// The recorder of metrics: one for the process, however many servers it runs.
+fn recorder() -> Result<PrometheusHandle, WiringError> {
+    static RECORDER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+    let recorder = RECORDER.get_or_init(|| {
+        let handle = http::metrics::install().map_err(|e| e.to_string())?;
+        http::metrics::describe();
+        Ok(handle)
+    });
+    recorder.clone().map_err(|reason| WiringError::Os { what: "cannot record metrics", reason })
+}
+
+async fn bind(address: std::net::SocketAddr) -> Result<(TcpListener, std::net::SocketAddr), WiringError> {
+    let failed = |source| WiringError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn store_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("store")
+}
+
+async fn open_store(config: &Config) -> Result<RocksKernel, WiringError> {
+    let mode = if config.is_development() { Mode::Development } else { Mode::Production };
+    let data_dir = config.server.data_dir.clone();
+    tokio::task::spawn_blocking(move || {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&data_dir)
+            .map_err(os("cannot make the data directory"))?;
+        let path = store_path(&data_dir);
+        let config = StoreConfig::new(mode);
+        // A store is made where keys are not: keys without a store are what is left of one that was lost.
+        let kernel = if path.exists() || data_dir.join("keys").exists() {
+            RocksKernel::open(&path, &config)?
+        } else {
+            RocksKernel::create(&path, &config)?
+        };
+        Ok(kernel)
+    })
+    .await
+    .map_err(|e| WiringError::Os { what: "cannot open the store", reason: e.to_string() })?
+}
+
+async fn open_engine(
+    config: &Config,
+    tenant: &TenantId,
+    settings: &TenantConfig,
+    kernel: &Arc<RocksKernel>,
+) -> Result<Engine<RocksKernel>, WiringError> {
+    let failed = |source| WiringError::Engine { tenant: tenant.clone(), source };
+    let fresh = kernel.log_size(tenant).await.map_err(|e| failed(e.into()))? == 0;
+    let keys = keystore::open(&config.server.data_dir, tenant, &settings.log_origin, fresh)?;
+    let parts = Parts {
+        tenant: tenant.clone(),
+        limits: Limits {
+            token_ttl: config.tokens.ttl(),
+            completion_ttl: config.tokens.completion(),
+            session_ttl: config.sessions.default_ttl(),
+            max_session_ttl: config.sessions.max_ttl(),
+        },
+        signing: keys.signing,
+        commitment: keys.commitment,
+        log: keys.log,
+        development: config.is_development(),
+    };
+    let clock: Box<dyn Clock> = Box::new(SystemClock::default());
+    Engine::open(Arc::clone(kernel), clock, parts).await.map_err(failed)
+}
+
+/// Makes the bundle of a directory active. If it is refused, the one that was active stays, and that is said loudly.
+async fn activate(engine: &Engine<RocksKernel>, dir: &Path) -> Result<(), ()> {
+    let path = dir.to_owned();
+    let source = tokio::task::spawn_blocking(move || Source::read_dir(&path)).await;
+    let published = match source {
+        Ok(Ok(source)) => engine.activate(source).await,
+        Ok(Err(error)) => Err(Error::BundleUnreadable(error.to_string())),
+        Err(error) => Err(Error::Internal(error.to_string())),
+    };
+    match published {
+        Ok(published) => {
+            tracing::info!(bundle = %published.digest, changed = published.changed, "bundle active");
+            for warning in &published.warnings {
+                tracing::warn!(%warning, "bundle warning");
+            }
+        }
+        Err(error) => {
+            metrics::counter!(http::metrics::BUNDLE_REFUSED_TOTAL).increment(1);
+            tracing::error!(%error, dir = %dir.display(), "the bundle was refused");
+        }
+    }
+    if let Ok(info) = engine.bundle_info() {
+        let revision = info.revision.to_string();
+        metrics::gauge!(http::metrics::BUNDLE_INFO, "digest" => info.digest.to_string(), "revision" => revision).set(1.0);
+    }
+    engine.active().map(drop).map_err(drop)
+}
+
+async fn look_for_bundle(engine: Arc<Engine<RocksKernel>>, dir: PathBuf) {
+    let mut ticks = tokio::time::interval(LOOK_FOR_BUNDLE);
+    loop {
+        ticks.tick().await;
+        if engine.active().is_ok() || activate(&engine, &dir).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Writes counts of refusals, and the signed head of the log beside the store, for offline checks.
+async fn keep_up(engine: Arc<Engine<RocksKernel>>, data_dir: PathBuf) {
+    let mut flush = tokio::time::interval(FLUSH_REFUSALS);
+    let mut publish = tokio::time::interval(PUBLISH_HEADS);
+    loop {
+        let result = tokio::select! {
+            _ = flush.tick() => engine.flush_refusals().await.map_err(|e| e.to_string()),
+            _ = publish.tick() => publish_head(&engine, &data_dir).await,
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, tenant = %engine.tenant(), "cannot keep the log's head or counts");
+        }
+    }
+}
+
+async fn publish_head(engine: &Engine<RocksKernel>, data_dir: &Path) -> Result<(), String> {
+    let head = engine.head().await.map_err(|e| e.to_string())?;
+    let path = checkpoint_path(data_dir, engine.tenant());
+    let note = head.note.to_string();
+    let write = move || {
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        keystore::write_atomically(&path, note.as_bytes(), 0o644)
+    };
+    tokio::task::spawn_blocking(write).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+}
+
+fn checkpoint_path(data_dir: &Path, tenant: &TenantId) -> PathBuf {
+    data_dir.join("checkpoints").join(tenant.as_str())
+}
+
+async fn tidy(engine: Arc<Engine<RocksKernel>>) {
+    let mut ticks = tokio::time::interval(TIDY);
+    loop {
+        ticks.tick().await;
+        match engine.tidy().await {
+            Ok(0) => {}
+            Ok(rows) => tracing::debug!(rows, tenant = %engine.tenant(), "tidied"),
+            Err(error) => tracing::error!(%error, tenant = %engine.tenant(), "cannot tidy"),
+        }
+    }
+}
+
+/// Ready is: the store answers, the clock is believed, and every tenant has a bundle.
+async fn report_readiness(
+    kernel: Arc<RocksKernel>,
+    engines: Vec<Arc<Engine<RocksKernel>>>,
+    readiness: watch::Sender<Readiness>,
+    health: HealthReporter,
+) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(250));
+    loop {
+        ticks.tick().await;
+        let wrong = kernel
+            .health()
+            .err()
+            .map(|e| e.to_string())
+            .or_else(|| engines.iter().find_map(|e| e.now().err().or_else(|| e.active().err())).map(|e| e.to_string()));
+        let (state, status) = match wrong {
+            None => (Readiness::Ready, ServingStatus::Serving),
+            Some(reason) => (Readiness::Failing(reason.into()), ServingStatus::NotServing),
+        };
+        readiness.send_if_modified(|now| {
+            let changed = *now != state;
+            *now = state;
+            changed
+        });
+        health.set_service_status("", status).await;
+    }
+}
+
+/// One tenant's log, read without a server.
+#[derive(Debug)]
+pub struct OfflineLog {
+    kernel: Arc<RocksKernel>,
+    tenant: TenantId,
+    verifier: NoteVerifier,
+    checkpoint: Option<String>,
+}
+
+/// The logs of a data directory that no server has open. Needs a multi-threaded tokio runtime.
+///
+/// # Errors
+/// [`WiringError`] if the store does not open: that alone may show damage, and says where.
+pub fn offline_logs(data_dir: &Path) -> Result<Vec<OfflineLog>, WiringError> {
+    let path = store_path(data_dir);
+    let kernel = match RocksKernel::open(&path, &StoreConfig::new(Mode::Production)) {
+        Err(OpenError::OtherMode { stamped, .. }) => RocksKernel::open(&path, &StoreConfig::new(stamped)),
+        other => other,
+    }?;
+    let kernel = Arc::new(kernel);
+    let tenants = wait(kernel.logs()).map_err(|e| damaged(&e))?;
+    let log = |tenant: TenantId| {
+        let verifier = keystore::log_verifier(data_dir, &tenant)?;
+        let checkpoint = std::fs::read_to_string(checkpoint_path(data_dir, &tenant)).ok();
+        Ok(OfflineLog { kernel: Arc::clone(&kernel), tenant, verifier, checkpoint })
+    };
+    tenants.into_iter().map(log).collect()
+}
+
+fn damaged(error: &dyn std::fmt::Display) -> WiringError {
+    WiringError::Os { what: "cannot read the log", reason: error.to_string() }
+}
+
+/// Waits on a thread of the runtime: for a command that does nothing else meanwhile.
+fn wait<F: Future>(future: F) -> F::Output {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
+}
+
+impl OfflineLog {
+    /// Whose it is.
+    #[must_use]
+    pub const fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// The key that signs its heads, as it lies beside the store. A stranger brings their own copy.
+    #[must_use]
+    pub const fn verifier(&self) -> &NoteVerifier {
+        &self.verifier
+    }
+
+    /// The newest head that was written beside the store.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<&str> {
+        self.checkpoint.as_deref()
+    }
+
+    /// Every record, in order. The first error ends it.
+    pub fn records(&self) -> impl Iterator<Item = Result<(u64, Vec<u8>), WiringError>> + '_ {
+        let mut next = 0_u64;
+        let mut page = Vec::<(u64, bytes::Bytes)>::new().into_iter();
+        let mut over = false;
+        std::iter::from_fn(move || {
+            loop {
+                if let Some((index, bytes)) = page.next() {
+                    next = index.saturating_add(1);
+                    return Some(Ok((index, bytes.to_vec())));
+                }
+                if over {
+                    return None;
+                }
+                match wait(self.kernel.log_entries(&self.tenant, next, 1_000)) {
+                    Ok(entries) if entries.is_empty() => return None,
+                    Ok(entries) => page = entries.into_iter(),
+                    Err(error) => {
+                        over = true;
+                        return Some(Err(damaged(&error)));
+                    }
+                }
+            }
+        })
+    }
+
+    /// A stored hash.
+    ///
+    /// # Errors
+    /// [`WiringError::Os`] if it cannot be read.
+    pub fn node(&self, id: NodeId) -> Result<Option<Hash>, WiringError> {
+        wait(self.kernel.log_node(&self.tenant, id)).map_err(|e| damaged(&e))
+    }
+}

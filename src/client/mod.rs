@@ -47,7 +47,7 @@
 
 mod calls;
 mod config;
-mod convert;
+pub(crate) mod convert;
 mod error;
 mod guard;
 mod retry;

@@ -35,7 +35,8 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<RequestApprovalRequest>,
     ) -> Result<Response<RequestApprovalResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let RequestApprovalRequest {
                 session_id,
                 operation: action,
@@ -64,7 +65,8 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<GetApprovalRequest>,
     ) -> Result<Response<GetApprovalResponse>, Status> {
-        let run = async |verified: &Verified, GetApprovalRequest { approval_id }: GetApprovalRequest| {
+        let run = |verified: Verified, GetApprovalRequest { approval_id }: GetApprovalRequest| async move {
+            let verified = &verified;
             Ok(GetApprovalResponse { approval: after(verified, id("approval_id", &approval_id)?).await? })
         };
         self.0.handle("GetApproval", request, |_| "", run).await
@@ -74,7 +76,8 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<ListApprovalsRequest>,
     ) -> Result<Response<ListApprovalsResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let ListApprovalsRequest { page_size: size, page_token, states: wanted } = message;
             let wanted = states(&wanted)?;
             let before = optional_id("page_token", &page_token)?;
@@ -88,7 +91,8 @@ impl ApprovalService for Approvals {
     }
 
     async fn cast_vote(&self, request: Request<CastVoteRequest>) -> Result<Response<CastVoteResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let CastVoteRequest { approval_id, verdict, digest: shown, view_digest, comment, request_id: _ } = message;
             let ballot = Ballot {
                 approval: id("approval_id", &approval_id)?,
@@ -109,7 +113,8 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<WithdrawVoteRequest>,
     ) -> Result<Response<WithdrawVoteResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let WithdrawVoteRequest { approval_id, request_id: _ } = message;
             let id = id("approval_id", &approval_id)?;
             let Replayable { answer, replayed } = verified.engine.withdraw(&verified.call, id).await?;
@@ -123,7 +128,8 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<CancelApprovalRequest>,
     ) -> Result<Response<CancelApprovalResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let CancelApprovalRequest { approval_id, request_id: _ } = message;
             let id = id("approval_id", &approval_id)?;
             let Replayable { answer, replayed } = verified.engine.cancel(&verified.call, id).await?;

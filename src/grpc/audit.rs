@@ -24,7 +24,8 @@ impl AuditService for Audit {
         &self,
         request: Request<ListRecordsRequest>,
     ) -> Result<Response<ListRecordsResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let ListRecordsRequest { start, page_size: size, page_token } = message;
             let start = match page_token.as_str() {
                 "" => start,
@@ -43,7 +44,8 @@ impl AuditService for Audit {
         &self,
         request: Request<GetCheckpointRequest>,
     ) -> Result<Response<GetCheckpointResponse>, Status> {
-        let run = async |verified: &Verified, GetCheckpointRequest {}: GetCheckpointRequest| {
+        let run = |verified: Verified, GetCheckpointRequest {}: GetCheckpointRequest| async move {
+            let verified = &verified;
             let head = verified.engine.checkpoint(&verified.call).await?;
             Ok(GetCheckpointResponse {
                 tree_size: head.note.unverified().size(),
@@ -58,7 +60,8 @@ impl AuditService for Audit {
         &self,
         request: Request<GetInclusionProofRequest>,
     ) -> Result<Response<GetInclusionProofResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let GetInclusionProofRequest { index, tree_size } = message;
             let (leaf, proof) = verified.engine.inclusion(&verified.call, index, tree_size).await?;
             Ok(GetInclusionProofResponse { leaf_hash: leaf.as_bytes().to_vec(), hashes: hashes(proof) })
@@ -70,7 +73,8 @@ impl AuditService for Audit {
         &self,
         request: Request<GetConsistencyProofRequest>,
     ) -> Result<Response<GetConsistencyProofResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let GetConsistencyProofRequest { old_tree_size, new_tree_size } = message;
             let proof = verified.engine.consistency(&verified.call, old_tree_size, new_tree_size).await?;
             Ok(GetConsistencyProofResponse { hashes: hashes(proof) })

@@ -80,13 +80,16 @@ impl Backend {
     }
 
     /// Runs one unary call: verified, within the caller's and the server's limits, until its deadline.
-    pub async fn handle<M: Message, R>(
+    pub async fn handle<M: Message, R, F>(
         &self,
         rpc: &'static str,
         request: Request<M>,
         request_id: impl FnOnce(&M) -> &str,
-        run: impl AsyncFnOnce(&Verified, M) -> Result<R, Failure>,
-    ) -> Result<Response<R>, Status> {
+        run: impl FnOnce(Verified, M) -> F,
+    ) -> Result<Response<R>, Status>
+    where
+        F: Future<Output = Result<R, Failure>> + Send,
+    {
         let started = Instant::now();
         let (metadata, _, message) = request.into_parts();
         let span = tracing::info_span!("rpc", rpc, caller = tracing::field::Empty, request_id = tracing::field::Empty);
@@ -101,7 +104,7 @@ impl Backend {
             }
             let verified = self.verified(rpc, credential, request)?;
             let deadline = deadline(&metadata).unwrap_or(Duration::MAX).min(self.0.limits.request_timeout());
-            tokio::time::timeout(deadline, run(&verified, message)).await.unwrap_or(Err(Failure::Deadline))
+            tokio::time::timeout(deadline, run(verified, message)).await.unwrap_or(Err(Failure::Deadline))
         };
         let result = work.instrument(span.clone()).await;
         let code = span.in_scope(|| told(&result));

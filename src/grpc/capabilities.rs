@@ -28,7 +28,8 @@ async fn after(verified: &Verified, id: TokenId) -> Result<Option<Capability>, F
 #[tonic::async_trait]
 impl CapabilityService for Capabilities {
     async fn redeem(&self, request: Request<RedeemRequest>) -> Result<Response<RedeemResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let RedeemRequest { token, operation: action, audience, request_id: _ } = message;
             let redeem = Redeem { token, operation: operation(action)?, audience };
             let result = verified.engine.redeem(&verified.call, &redeem).await;
@@ -46,7 +47,8 @@ impl CapabilityService for Capabilities {
     }
 
     async fn complete(&self, request: Request<CompleteRequest>) -> Result<Response<CompleteResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let CompleteRequest { capability_id, outcome: came, result_digest, request_id: _ } = message;
             let result =
                 if result_digest.is_empty() { None } else { Some(digest("result_digest", &result_digest)?) };
@@ -60,7 +62,8 @@ impl CapabilityService for Capabilities {
     }
 
     async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let RevokeRequest { capability_id, reason, request_id: _ } = message;
             let id = id("capability_id", &capability_id)?;
             let Replayable { answer, replayed } = verified.engine.revoke(&verified.call, id, &reason).await?;
@@ -74,7 +77,8 @@ impl CapabilityService for Capabilities {
         &self,
         request: Request<GetCapabilityRequest>,
     ) -> Result<Response<GetCapabilityResponse>, Status> {
-        let run = async |verified: &Verified, GetCapabilityRequest { capability_id }: GetCapabilityRequest| {
+        let run = |verified: Verified, GetCapabilityRequest { capability_id }: GetCapabilityRequest| async move {
+            let verified = &verified;
             let stored = verified.engine.capability(&verified.call, id("capability_id", &capability_id)?).await?;
             Ok(GetCapabilityResponse { capability: Some(capability(&stored.value, verified.engine.now()?)) })
         };
@@ -85,7 +89,8 @@ impl CapabilityService for Capabilities {
         &self,
         request: Request<ListCapabilitiesRequest>,
     ) -> Result<Response<ListCapabilitiesResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let ListCapabilitiesRequest { session_id, page_size: size, page_token } = message;
             let session = id("session_id", &session_id)?;
             let before = optional_id("page_token", &page_token)?;
@@ -103,7 +108,8 @@ impl CapabilityService for Capabilities {
         &self,
         request: Request<ListPublicKeysRequest>,
     ) -> Result<Response<ListPublicKeysResponse>, Status> {
-        let run = async |verified: &Verified, ListPublicKeysRequest {}: ListPublicKeysRequest| {
+        let run = |verified: Verified, ListPublicKeysRequest {}: ListPublicKeysRequest| async move {
+            let verified = &verified;
             let keys = verified.engine.public_keys();
             let keys = keys.into_iter().map(|(id, public, state)| PublicKey {
                 key_id: id.0,

@@ -80,7 +80,7 @@ impl Decisions {
 #[tonic::async_trait]
 impl DecisionService for Decisions {
     async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
-        let run = async |verified: &Verified, message| self.decide_one(verified, message).await;
+        let run = |verified: Verified, message| async move { self.decide_one(&verified, message).await };
         self.0.handle("Decide", request, |m| &m.request_id, run).await
     }
 
@@ -88,7 +88,8 @@ impl DecisionService for Decisions {
         &self,
         request: Request<DecideBatchRequest>,
     ) -> Result<Response<DecideBatchResponse>, Status> {
-        let run = async |verified: &Verified, DecideBatchRequest { items }: DecideBatchRequest| {
+        let run = |verified: Verified, DecideBatchRequest { items }: DecideBatchRequest| async move {
+            let verified = &verified;
             let most = self.0.limits().batch_items;
             if items.is_empty() || items.len() > most as usize {
                 return Err(Error::field("items", format!("expected 1 to {most}")).into());

@@ -29,7 +29,8 @@ fn bundle(verified: &Verified) -> Result<Option<Bundle>, Failure> {
 #[tonic::async_trait]
 impl PolicyService for Policies {
     async fn get_bundle(&self, request: Request<GetBundleRequest>) -> Result<Response<GetBundleResponse>, Status> {
-        let run = async |verified: &Verified, GetBundleRequest {}: GetBundleRequest| {
+        let run = |verified: Verified, GetBundleRequest {}: GetBundleRequest| async move {
+            let verified = &verified;
             Ok(GetBundleResponse { bundle: bundle(verified)? })
         };
         self.0.handle("GetBundle", request, |_| "", run).await
@@ -39,7 +40,8 @@ impl PolicyService for Policies {
         &self,
         request: Request<ReloadBundleRequest>,
     ) -> Result<Response<ReloadBundleResponse>, Status> {
-        let run = async |verified: &Verified, ReloadBundleRequest { request_id: _ }: ReloadBundleRequest| {
+        let run = |verified: Verified, ReloadBundleRequest { request_id: _ }: ReloadBundleRequest| async move {
+            let verified = &verified;
             let dir = verified.bundle_dir.clone();
             let source = tokio::task::spawn_blocking(move || Source::read_dir(&dir))
                 .await

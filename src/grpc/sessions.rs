@@ -21,7 +21,8 @@ impl SessionService for Sessions {
         &self,
         request: Request<OpenSessionRequest>,
     ) -> Result<Response<OpenSessionResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let OpenSessionRequest { purpose, ttl, principal, principal_credential, request_id: _, operator } = message;
             let opening = OpenSession {
                 purpose,
@@ -38,7 +39,8 @@ impl SessionService for Sessions {
     }
 
     async fn get_session(&self, request: Request<GetSessionRequest>) -> Result<Response<GetSessionResponse>, Status> {
-        let run = async |verified: &Verified, GetSessionRequest { session_id }: GetSessionRequest| {
+        let run = |verified: Verified, GetSessionRequest { session_id }: GetSessionRequest| async move {
+            let verified = &verified;
             let stored = verified.engine.session(&verified.call, id("session_id", &session_id)?).await?;
             Ok(GetSessionResponse { session: Some(session(&stored.value, verified.engine.now()?)) })
         };
@@ -46,7 +48,8 @@ impl SessionService for Sessions {
     }
 
     async fn end_session(&self, request: Request<EndSessionRequest>) -> Result<Response<EndSessionResponse>, Status> {
-        let run = async |verified: &Verified, EndSessionRequest { session_id, request_id: _ }: EndSessionRequest| {
+        let run = |verified: Verified, EndSessionRequest { session_id, request_id: _ }: EndSessionRequest| async move {
+            let verified = &verified;
             let id = id("session_id", &session_id)?;
             let Replayable { answer, replayed } = verified.engine.end_session(&verified.call, id).await?;
             tracing::info!(session = %answer.value.id, replayed, "session ended");
@@ -60,7 +63,8 @@ impl SessionService for Sessions {
         &self,
         request: Request<ListSessionsRequest>,
     ) -> Result<Response<ListSessionsResponse>, Status> {
-        let run = async |verified: &Verified, message| {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
             let ListSessionsRequest { page_size: size, page_token } = message;
             let before = optional_id("page_token", &page_token)?;
             let page = verified.engine.sessions(&verified.call, before, page_size(size, 50, 200)?).await?;

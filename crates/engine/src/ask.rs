@@ -47,7 +47,7 @@ impl<K: Kernel> Engine<K> {
     pub async fn ask(&self, call: &Call, ask: &Ask) -> Result<Replayable<(ApprovalId, bool)>, Error> {
         require_request_id(call)?;
         check_text("justification", &ask.justification, 1, MAX_JUSTIFICATION)?;
-        self.settle(call, Some(&ask.session.to_string()), async |scene| self.ask_once(scene, ask).await).await
+        self.settle(call, Some(&ask.session.to_string()), |scene| async move { self.ask_once(&scene, ask).await }).await
     }
 
     async fn ask_once(&self, scene: &Scene, ask: &Ask) -> Result<Replayable<(ApprovalId, bool)>, Error> {

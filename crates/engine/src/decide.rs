@@ -119,7 +119,7 @@ impl<K: Kernel> Engine<K> {
         if (ask.mint || ask.approval.is_some()) && call.request.is_none() {
             return Err(Error::field("request_id", "required with `mint` or `approval_id`; send a new UUID"));
         }
-        self.settle(call, Some(&ask.session.to_string()), async |scene| self.decide_once(scene, ask).await).await
+        self.settle(call, Some(&ask.session.to_string()), |scene| async move { self.decide_once(&scene, ask).await }).await
     }
 
     async fn decide_once(&self, scene: &Scene, ask: &Decide) -> Result<Replayable<Decision>, Error> {

@@ -223,14 +223,20 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Runs a use case until no other changed what it read, and records it if it was refused.
-    pub(crate) async fn settle<T, F>(&self, call: &Call, about: Option<&str>, attempt: F) -> Result<T, Error>
+    pub(crate) async fn settle<T, F>(
+        &self,
+        call: &Call,
+        about: Option<&str>,
+        attempt: impl Fn(Scene) -> F + Send + Sync,
+    ) -> Result<T, Error>
     where
-        F: AsyncFn(&Scene) -> Result<T, Error>,
+        F: Future<Output = Result<T, Error>> + Send,
+        T: Send,
     {
         let mut result = Err(Error::Contention);
         for _ in 0..MAX_ATTEMPTS {
             result = match self.scene(call) {
-                Ok(scene) => attempt(&scene).await,
+                Ok(scene) => attempt(scene).await,
                 Err(error) => Err(error),
             };
             if !matches!(result, Err(Error::Contention)) {

@@ -73,6 +73,13 @@ impl Keys {
     }
 }
 
+impl<K: Kernel> crate::Engine<K> {
+    /// The public keys, in the order of their ids.
+    pub fn public_keys(&self) -> Vec<(KeyId, PublicKey, KeyState)> {
+        self.keys.load().ring().iter().collect()
+    }
+}
+
 fn claims(grant: &Grant, tenant: &TenantId, development: bool) -> Claims {
     let Grant {
         id,

@@ -22,6 +22,7 @@ mod redeem;
 mod refusal;
 mod revoke;
 mod session;
+mod tidy;
 mod vote;
 mod watch;
 

@@ -33,7 +33,8 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::AdministrationDenied`], [`Error::Store`].
     pub async fn records(&self, call: &Call, start: u64, limit: usize) -> Result<Records, Error> {
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             self.require_read_log(scene)?;
             let entries = self.repo.kernel().log_entries(self.tenant(), start, limit).await?;
             let size = self.repo.kernel().log_size(self.tenant()).await?;
@@ -48,7 +49,8 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::AdministrationDenied`], [`Error::Store`].
     pub async fn checkpoint(&self, call: &Call) -> Result<SignedHead, Error> {
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             self.require_read_log(scene)?;
             self.head().await
         };
@@ -72,7 +74,8 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::NotInLog`], [`Error::AdministrationDenied`], [`Error::Store`].
     pub async fn inclusion(&self, call: &Call, index: u64, size: u64) -> Result<(Hash, Vec<Hash>), Error> {
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             self.require_read_log(scene)?;
             self.require_size(size).await?;
             let leaf = self.repo.kernel().log_node(self.tenant(), NodeId::leaf(index)).await?;
@@ -88,7 +91,8 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::NotInLog`], [`Error::AdministrationDenied`], [`Error::Store`].
     pub async fn consistency(&self, call: &Call, old: u64, new: u64) -> Result<Vec<Hash>, Error> {
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             self.require_read_log(scene)?;
             self.require_size(new).await?;
             self.prove(|source| consistency_proof(old, new, source)).await

@@ -67,7 +67,9 @@ impl<K: Kernel> Engine<K> {
     pub async fn publish(&self, call: &Call, source: Source) -> Result<Replayable<Published>, Error> {
         require_request_id(call)?;
         let publishing = self.publishing.lock().await;
-        let attempt = async |scene: &Scene| {
+        let source = &source;
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             if let Some(published) = self.replay::<Published>(scene).await? {
                 return Ok(Replayable::replayed(published));
             }

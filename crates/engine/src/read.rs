@@ -48,7 +48,8 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::ApprovalNotFound`], also if the caller may not know of it.
     pub async fn approval(&self, call: &Call, id: ApprovalId) -> Result<ApprovalView, Error> {
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             let question = self.question(id).await?;
             if !self.visible(scene, &question.approval.value, &question.action) {
                 return Err(Error::ApprovalNotFound);
@@ -68,7 +69,8 @@ impl<K: Kernel> Engine<K> {
         before: Option<ApprovalId>,
         limit: usize,
     ) -> Result<Paged<ApprovalView, ApprovalId>, Error> {
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             let before = before.map(|id| Key::approval(self.tenant(), &id));
             let page = self.repo.newest::<Approval>(before.as_ref(), limit).await?;
             let next = page.next.and(page.values.last()).map(|last| last.value.id);
@@ -94,7 +96,8 @@ impl<K: Kernel> Engine<K> {
         before: Option<SessionId>,
         limit: usize,
     ) -> Result<Paged<Stored<Session>, SessionId>, Error> {
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             let all = self.may_read_log(scene)?;
             let before = before.map(|id| Key::session(self.tenant(), &id));
             self.page(before, limit, |session: &Session| session.id, |session| Ok(all || is_party(scene, session))).await
@@ -113,7 +116,8 @@ impl<K: Kernel> Engine<K> {
         before: Option<TokenId>,
         limit: usize,
     ) -> Result<Paged<Stored<Capability>, TokenId>, Error> {
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             let before = before.map(|id| Key::capability(self.tenant(), &id));
             let keep = |c: &Capability| Ok(c.grant.session == session && self.may_see(scene, c)?);
             self.page(before, limit, |c: &Capability| c.grant.id, keep).await

@@ -56,7 +56,7 @@ impl<K: Kernel> Engine<K> {
         require_request_id(call)?;
         // A record names a token by its hash: what is refused may be a genuine one.
         let about = format!("token {}", Digest::of(redeem.token.as_bytes()));
-        self.settle(call, Some(&about), async |scene| self.redeem_once(scene, redeem).await).await
+        self.settle(call, Some(&about), |scene| async move { self.redeem_once(&scene, redeem).await }).await
     }
 
     async fn redeem_once(&self, scene: &Scene, redeem: &Redeem) -> Result<Replayable<Receipt>, Error> {

@@ -39,7 +39,8 @@ impl<K: Kernel> Engine<K> {
     pub async fn complete(&self, call: &Call, report: Complete) -> Result<Replayable<TokenId>, Error> {
         require_request_id(call)?;
         let id = report.capability;
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             if let Some(Done { capability }) = self.replay(scene).await? {
                 return Ok(Replayable::replayed(capability));
             }
@@ -62,7 +63,8 @@ impl<K: Kernel> Engine<K> {
     pub async fn revoke(&self, call: &Call, id: TokenId, reason: &str) -> Result<Replayable<TokenId>, Error> {
         require_request_id(call)?;
         check_text("reason", reason, 1, MAX_REASON)?;
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             if let Some(Done { capability }) = self.replay(scene).await? {
                 return Ok(Replayable::replayed(capability));
             }
@@ -87,11 +89,20 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::CapabilityNotFound`], also for everybody else.
     pub async fn capability(&self, call: &Call, id: TokenId) -> Result<Stored<Capability>, Error> {
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             let capability = self.repo.capability(id).await?.ok_or(Error::CapabilityNotFound)?;
             if self.may_see(scene, &capability.value)? { Ok(capability) } else { Err(Error::CapabilityNotFound) }
         };
         self.settle(call, Some(&id.to_string()), attempt).await
+    }
+
+    /// One capability, for a caller that has just changed it.
+    ///
+    /// # Errors
+    /// [`Error::CapabilityNotFound`].
+    pub async fn peek(&self, id: TokenId) -> Result<Stored<Capability>, Error> {
+        self.repo.capability(id).await?.ok_or(Error::CapabilityNotFound)
     }
 
     pub(crate) fn may_see(&self, scene: &Scene, capability: &Capability) -> Result<bool, Error> {

@@ -48,7 +48,7 @@ impl<K: Kernel> Engine<K> {
         if ttl < Duration::from_secs(1) || ttl > max {
             return Err(Error::field("ttl", format!("expected 1 to {} seconds", max.as_secs())));
         }
-        self.settle(call, None, async |scene| self.open_once(scene, opening, ttl).await).await
+        self.settle(call, None, |scene| async move { self.open_once(&scene, opening, ttl).await }).await
     }
 
     async fn open_once(
@@ -116,7 +116,8 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::SessionNotFound`], [`Error::AdministrationDenied`], [`Error::SessionOver`].
     pub async fn end_session(&self, call: &Call, id: SessionId) -> Result<Replayable<Stored<Session>>, Error> {
         require_request_id(call)?;
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             if let Some(Done { session }) = self.replay(scene).await? {
                 let session = self.repo.session(session).await?.ok_or(Error::SessionNotFound)?;
                 return Ok(Replayable::replayed(session));
@@ -142,7 +143,8 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::SessionNotFound`], also for everybody else.
     pub async fn session(&self, call: &Call, id: SessionId) -> Result<Stored<Session>, Error> {
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             let session = self.repo.session(id).await?.ok_or(Error::SessionNotFound)?;
             let may = is_party(scene, &session.value) || self.may_read_log(scene)?;
             if may { Ok(session) } else { Err(Error::SessionNotFound) }

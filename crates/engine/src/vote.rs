@@ -46,7 +46,7 @@ impl<K: Kernel> Engine<K> {
     pub async fn vote(&self, call: &Call, ballot: &Ballot) -> Result<Replayable<ApprovalId>, Error> {
         require_request_id(call)?;
         check_text("comment", &ballot.comment, 0, MAX_COMMENT)?;
-        self.settle(call, Some(&ballot.approval.to_string()), async |scene| self.vote_once(scene, ballot).await).await
+        self.settle(call, Some(&ballot.approval.to_string()), |scene| async move { self.vote_once(&scene, ballot).await }).await
     }
 
     async fn vote_once(&self, scene: &Scene, ballot: &Ballot) -> Result<Replayable<ApprovalId>, Error> {
@@ -110,7 +110,8 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::NotAPerson`], [`Error::Approval`].
     pub async fn withdraw(&self, call: &Call, id: ApprovalId) -> Result<Replayable<ApprovalId>, Error> {
         require_request_id(call)?;
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             if let Some(Done { approval }) = self.replay(scene).await? {
                 return Ok(Replayable::replayed(approval));
             }
@@ -133,7 +134,8 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::ApprovalNotFound`] for everybody else, [`Error::Approval`].
     pub async fn cancel(&self, call: &Call, id: ApprovalId) -> Result<Replayable<ApprovalId>, Error> {
         require_request_id(call)?;
-        let attempt = async |scene: &Scene| {
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
             if let Some(Done { approval }) = self.replay(scene).await? {
                 return Ok(Replayable::replayed(approval));
             }

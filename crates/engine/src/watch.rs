@@ -110,11 +110,7 @@ impl<K: Kernel> Watch<K> {
         let mut changes = pin!(self.engine.repo.kernel().watch(&prefix, Revision::ZERO));
         loop {
             let now = self.engine.now()?;
-            if now.reached(self.call.credential.expires_at) {
-                return Err(Error::CredentialExpired);
-            }
-            let wake = self.live.values().copied().min().unwrap_or(self.call.credential.expires_at);
-            let wake = wake.min(self.call.credential.expires_at).since(now).min(LOOK_AGAIN);
+            let wake = self.live.values().min().map_or(LOOK_AGAIN, |over_at| over_at.since(now).min(LOOK_AGAIN));
             tokio::select! {
                 biased;
                 () = sender.closed() => return Ok(()),
