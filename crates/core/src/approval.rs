@@ -218,7 +218,7 @@ pub struct Approval {
     pub ttl_millis: u64,
     expires_at: Timestamp,
     votes: Vec<Vote>,
-    #[serde(flatten)]
+    #[serde(rename = "status")]
     written: Written,
 }
 
@@ -409,7 +409,15 @@ impl Approval {
             (ApprovalState::Approved, Verdict::Approve) if self.has_voted(&vote) => {
                 return Err(ApprovalError::AlreadyVoted(vote.person));
             }
-            _ => return Err(ApprovalError::State(state.word())),
+            (
+                ApprovalState::Approved
+                | ApprovalState::Denied { .. }
+                | ApprovalState::Expired
+                | ApprovalState::Cancelled { .. }
+                | ApprovalState::Void { .. }
+                | ApprovalState::Redeemed { .. },
+                _,
+            ) => return Err(ApprovalError::State(state.word())),
         }
         if vote.digest != self.digest {
             return Err(ApprovalError::StaleDigest);
@@ -472,13 +480,12 @@ impl Approval {
     /// # Errors
     /// [`ApprovalError::State`] unless it is pending.
     pub fn cancel(&mut self, by: EntityRef, now: Timestamp) -> Result<(), ApprovalError> {
-        match self.require_live(now)? {
-            ApprovalState::Pending => {
-                self.written = Written::Cancelled { at: now, by };
-                Ok(())
-            }
-            other => Err(ApprovalError::State(other.word())),
+        let state = self.require_live(now)?;
+        if state != ApprovalState::Pending {
+            return Err(ApprovalError::State(state.word()));
         }
+        self.written = Written::Cancelled { at: now, by };
+        Ok(())
     }
 
     /// It is no longer good for anything.
@@ -496,13 +503,12 @@ impl Approval {
     /// # Errors
     /// [`ApprovalError::State`] unless it is approved.
     pub fn redeem(&mut self, by: Spender, now: Timestamp) -> Result<(), ApprovalError> {
-        match self.require_live(now)? {
-            ApprovalState::Approved => {
-                self.written = Written::Redeemed { at: now, by };
-                Ok(())
-            }
-            other => Err(ApprovalError::State(other.word())),
+        let state = self.require_live(now)?;
+        if state != ApprovalState::Approved {
+            return Err(ApprovalError::State(state.word()));
         }
+        self.written = Written::Redeemed { at: now, by };
+        Ok(())
     }
 
     fn require_live(&self, now: Timestamp) -> Result<ApprovalState, ApprovalError> {
@@ -657,6 +663,28 @@ mod tests {
             assert!(over.withdraw(&person("dana"), at(2)).is_err());
             assert!(over.redeem(Spender::Capability(TokenId::from_bytes([0; 16])), at(2)).is_err());
             assert_eq!(over.state(at(1_000)), state);
+        }
+    }
+
+    #[test]
+    fn every_state_is_read_back_as_it_was_written() {
+        let ends: [fn(&mut Approval); 6] = [
+            |_| {},
+            |a| cast(a, "dana", Verdict::Approve, 1).unwrap(),
+            |a| cast(a, "dana", Verdict::Deny, 1).unwrap(),
+            |a| a.cancel(person("olivia"), at(1)).unwrap(),
+            |a| a.void(VoidCause::Withdrawn { by: person("dana") }, at(1)).unwrap(),
+            |a| {
+                cast(a, "dana", Verdict::Approve, 1).unwrap();
+                a.redeem(Spender::Capability(TokenId::from_bytes([0; 16])), at(1)).unwrap();
+            },
+        ];
+        for end in ends {
+            let mut approval = approval(vec![rule("one", 1)]);
+            end(&mut approval);
+            let text = serde_json::to_string(&approval).unwrap();
+            assert_eq!(serde_json::from_str::<Approval>(&text).unwrap(), approval);
+            assert!(serde_json::from_str::<Approval>(&text.replacen('{', r#"{"unknown":1,"#, 1)).is_err());
         }
     }
 

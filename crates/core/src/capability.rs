@@ -123,6 +123,7 @@ pub enum CapabilityError {
 
 /// A capability as it stands in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Capability {
     /// What it says.
     pub grant: Grant,
@@ -130,7 +131,7 @@ pub struct Capability {
     pub decision: DecisionId,
     /// The bundle that allowed it.
     pub bundle: Digest,
-    #[serde(flatten)]
+    #[serde(rename = "status")]
     written: Written,
 }
 
@@ -281,6 +282,25 @@ mod tests {
         revoked.revoke(agent("o"), "stop".into(), at(1)).unwrap();
         assert_eq!(revoked.redeem(agent("a"), at(2), at(20)), Err(CapabilityError::Revoked));
         assert_eq!(revoked.complete(&agent("a"), Outcome::Failed, None, at(2)), Err(CapabilityError::Revoked));
+    }
+
+    #[test]
+    fn every_state_is_read_back_as_it_was_written() {
+        let ends: [fn(&mut Capability); 4] = [
+            |_| {},
+            |c| c.redeem(agent("a"), at(1), at(20)).unwrap(),
+            |c| {
+                c.redeem(agent("a"), at(1), at(20)).unwrap();
+                c.complete(&agent("a"), Outcome::Failed, Some(Digest::of(b"r")), at(2)).unwrap();
+            },
+            |c| c.revoke(agent("o"), "stop".into(), at(1)).unwrap(),
+        ];
+        for end in ends {
+            let mut capability = capability();
+            end(&mut capability);
+            let text = serde_json::to_string(&capability).unwrap();
+            assert_eq!(serde_json::from_str::<Capability>(&text).unwrap(), capability);
+        }
     }
 
     #[test]

@@ -169,10 +169,10 @@ impl<'de> Deserialize<'de> for Value {
 /// # Errors
 /// The place in the text and what was wrong there.
 pub fn record_from_json(text: &str) -> Result<Record, serde_json::Error> {
-    match serde_json::from_str(text)? {
-        Value::Record(fields) => Ok(fields),
-        _other => Err(serde_json::Error::custom("expected a JSON object")),
-    }
+    let Value::Record(fields) = serde_json::from_str(text)? else {
+        return Err(serde_json::Error::custom("expected a JSON object"));
+    };
+    Ok(fields)
 }
 
 struct Strict;
