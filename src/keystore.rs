@@ -66,7 +66,8 @@ pub fn open(data_dir: &Path, tenant: &TenantId, origin: &str, fresh: bool) -> Re
             make(&dir.join(name))?;
         }
     }
-    let log = NoteSigner::from_seed(origin, &*read(&dir.join(LOG_KEY))?).map_err(|e| KeystoreError::Make(e.to_string()))?;
+    let log =
+        NoteSigner::from_seed(origin, &*read(&dir.join(LOG_KEY))?).map_err(|e| KeystoreError::Make(e.to_string()))?;
     let public = dir.join(LOG_PUBLIC);
     write_atomically(&public, format!("{}\n", log.verifier()).as_bytes(), 0o644).map_err(at(&public))?;
     let signing = SigningKey::from_seed(KeyId(1), read(&dir.join(TOKEN_KEY))?);
@@ -114,7 +115,8 @@ fn read(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeystoreError> {
     }
     let text = Zeroizing::new(fs::read_to_string(path).map_err(at(path))?);
     let mut seed = Zeroizing::new([0_u8; 32]);
-    hex::decode_to_slice(text.trim_end(), seed.as_mut_slice()).map_err(|_| KeystoreError::Malformed(path.to_owned()))?;
+    hex::decode_to_slice(text.trim_end(), seed.as_mut_slice())
+        .map_err(|_| KeystoreError::Malformed(path.to_owned()))?;
     Ok(seed)
 }
 

@@ -1,6 +1,12 @@
 //! The wire messages of `countersign.v1`, generated from `proto/` by `build.rs`.
 
-#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated; the documentation stands in the .proto files")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the documentation stands in the .proto files"
+)]
 #[allow(unused_qualifications, clippy::indexing_slicing, clippy::unwrap_used, reason = "generated")]
 mod generated {
     tonic::include_proto!("countersign.v1");

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_audit::{Hash, NodeId, NoteVerifier};
-use countersign_core::time::SystemClock;
-use countersign_core::{Clock, TenantId};
+use countersign_core::time::{ShiftedClock, SystemClock};
+use countersign_core::{Clock, TenantId, Timestamp};
 use countersign_engine::{Engine, Error, Limits, Parts};
 use countersign_policy::Source;
 use countersign_store::{Config as StoreConfig, Kernel, Mode, OpenError, RocksKernel};
@@ -98,8 +98,8 @@ fn os(what: &'static str) -> impl FnOnce(std::io::Error) -> WiringError {
 pub async fn serve(config: Config) -> Result<(), WiringError> {
     let guard = telemetry::init(&config.telemetry)?;
     let server = Server::start(config).await?;
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(os("cannot wait for SIGTERM"))?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(os("cannot wait for SIGTERM"))?;
     let failed = tokio::select! {
         _ = terminate.recv() => None,
         _ = tokio::signal::ctrl_c() => None,
@@ -229,7 +229,9 @@ impl RunningServer {
     /// # Errors
     /// [`WiringError::Os`] if a part broke off.
     pub async fn shutdown(self) -> Result<(), WiringError> {
-        let Self { kernel, tenants, readiness, health, stop_grpc, stop_http, grpc, web, tasks, drain, data_dir, .. } = self;
+        let Self {
+            kernel, tenants, readiness, health, stop_grpc, stop_http, grpc, web, tasks, drain, data_dir, ..
+        } = self;
         for task in &tasks {
             task.abort();
         }
@@ -369,7 +371,10 @@ async fn open_engine(
         log: keys.log,
         development: config.is_development(),
     };
-    let clock: Box<dyn Clock> = Box::new(SystemClock::default());
+    let clock: Box<dyn Clock> = match config.development_clock.filter(|_| config.is_development()) {
+        Some(start) => Box::new(ShiftedClock::starting_at(Timestamp::from_millis(start))),
+        None => Box::new(SystemClock::default()),
+    };
     Engine::open(Arc::clone(kernel), clock, parts).await.map_err(failed)
 }
 
@@ -396,7 +401,8 @@ async fn activate(engine: &Engine<RocksKernel>, dir: &Path) -> Result<(), ()> {
     }
     if let Ok(info) = engine.bundle_info() {
         let revision = info.revision.to_string();
-        metrics::gauge!(http::metrics::BUNDLE_INFO, "digest" => info.digest.to_string(), "revision" => revision).set(1.0);
+        metrics::gauge!(http::metrics::BUNDLE_INFO, "digest" => info.digest.to_string(), "revision" => revision)
+            .set(1.0);
     }
     engine.active().map(drop).map_err(drop)
 }
@@ -463,11 +469,10 @@ async fn report_readiness(
     let mut ticks = tokio::time::interval(Duration::from_millis(250));
     loop {
         ticks.tick().await;
-        let wrong = kernel
-            .health()
-            .err()
-            .map(|e| e.to_string())
-            .or_else(|| engines.iter().find_map(|e| e.now().err().or_else(|| e.active().err())).map(|e| e.to_string()));
+        let wrong =
+            kernel.health().err().map(|e| e.to_string()).or_else(|| {
+                engines.iter().find_map(|e| e.now().err().or_else(|| e.active().err())).map(|e| e.to_string())
+            });
         let (state, status) = match wrong {
             None => (Readiness::Ready, ServingStatus::Serving),
             Some(reason) => (Readiness::Failing(reason.into()), ServingStatus::NotServing),

@@ -26,6 +26,9 @@ pub struct ServeArgs {
     /// The policy bundle of a development server
     #[arg(long, value_name = "DIR", requires = "dev", default_value = EXAMPLE_BUNDLE)]
     bundle: PathBuf,
+    /// The time at which a development server's clock starts, to rehearse rules that depend on the time
+    #[arg(long, value_name = "RFC3339", requires = "dev")]
+    clock: Option<String>,
     #[command(flatten)]
     overrides: Overrides,
 }
@@ -36,7 +39,11 @@ pub type ConfigArgs = ServeArgs;
 impl ServeArgs {
     fn config(&self) -> Result<Config, Failure> {
         let config = if self.dev {
-            Config::development(Path::new(DEV_DATA_DIR), &self.bundle, &self.overrides)
+            let start = self.clock.as_deref().map(rfc3339_millis).transpose()?;
+            Config::development(Path::new(DEV_DATA_DIR), &self.bundle, &self.overrides).map(|mut config| {
+                config.development_clock = start;
+                config
+            })
         } else {
             Config::load(None, &self.overrides)
         };
@@ -60,4 +67,10 @@ pub fn config(args: &ConfigArgs, output: &mut Output) -> Result<Exit, Failure> {
     let toml = config.effective_toml().map_err(|error| Failure::new(error.to_string()))?;
     output.document(&config, &toml)?;
     Ok(Exit::Done)
+}
+
+fn rfc3339_millis(text: &str) -> Result<i64, Failure> {
+    let time: Result<jiff::Timestamp, _> = text.parse();
+    time.map(|time| time.as_millisecond())
+        .map_err(|error| Failure::usage(format!("`{text}` is not a time as in RFC 3339: {error}")))
 }

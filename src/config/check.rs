@@ -54,10 +54,8 @@ ranges! {
     limits.requests_per_connection: 1, 4096, "";
     limits.requests_in_flight: 1, 65_536, "";
     limits.requests_in_flight_per_caller: 1, 65_536, "";
-    limits.decisions_in_flight: 1, 4096, "";
     limits.watches: 1, 65_536, "";
     limits.watches_per_caller: 1, 4096, "";
-    limits.pending_approvals_per_principal: 1, 10_000, "";
     limits.request_timeout_seconds: 1, 300, "seconds";
     limits.keepalive_seconds: 5, 3600, "seconds";
     limits.cached_credentials: 0, 1_000_000, "";

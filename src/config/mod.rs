@@ -49,6 +49,10 @@ pub struct Config {
     /// Whether this is a development server. Not a key: only [`Config::development`] sets it.
     #[serde(skip)]
     development: bool,
+    /// The time at which a development server's clock starts, in milliseconds since 1970. Not a key: `serve --dev --clock`
+    /// sets it. Absent: the system's clock.
+    #[serde(skip)]
+    pub development_clock: Option<i64>,
 }
 
 /// `[server]`: where it listens and keeps its data.
@@ -163,14 +167,10 @@ pub struct Limits {
     pub requests_in_flight: u32,
     /// The most requests at once of one caller, watch streams not counted.
     pub requests_in_flight_per_caller: u32,
-    /// The most policy evaluations at once; further ones wait, within their request's time.
-    pub decisions_in_flight: u32,
     /// The most open watch streams on the whole server.
     pub watches: u32,
     /// The most open watch streams of one caller.
     pub watches_per_caller: u32,
-    /// The most pending approval requests of one principal.
-    pub pending_approvals_per_principal: u32,
     /// The longest that one request may take, in seconds; a caller's own deadline may be shorter. Not for watch streams.
     pub request_timeout_seconds: u32,
     /// How often an idle connection is pinged, in seconds; one that does not answer for as long is closed.
@@ -294,6 +294,7 @@ impl Default for Config {
             sessions: Sessions::default(),
             telemetry: TelemetryConfig::default(),
             development: false,
+            development_clock: None,
         }
     }
 }
@@ -320,10 +321,8 @@ impl Default for Limits {
             requests_per_connection: 256,
             requests_in_flight: 4096,
             requests_in_flight_per_caller: 256,
-            decisions_in_flight: 64,
             watches: 1024,
             watches_per_caller: 16,
-            pending_approvals_per_principal: 20,
             request_timeout_seconds: 10,
             keepalive_seconds: 30,
             cached_credentials: 10_000,

@@ -24,7 +24,7 @@ pub struct Approvals(pub Backend);
 
 /// The request after a call, as the caller sees it.
 async fn after(verified: &Verified, id: ApprovalId) -> Result<Option<Approval>, Failure> {
-    Ok(Some(approval(&verified.engine.approval(&verified.call, id).await?)))
+    Ok(Some(approval(&verified.engine.changed_approval(&verified.call, id).await?)))
 }
 
 #[tonic::async_trait]
@@ -67,7 +67,8 @@ impl ApprovalService for Approvals {
     ) -> Result<Response<GetApprovalResponse>, Status> {
         let run = |verified: Verified, GetApprovalRequest { approval_id }: GetApprovalRequest| async move {
             let verified = &verified;
-            Ok(GetApprovalResponse { approval: after(verified, id("approval_id", &approval_id)?).await? })
+            let view = verified.engine.approval(&verified.call, id("approval_id", &approval_id)?).await?;
+            Ok(GetApprovalResponse { approval: Some(approval(&view)) })
         };
         self.0.handle("GetApproval", request, |_| "", run).await
     }
@@ -152,10 +153,7 @@ impl ApprovalService for Approvals {
         let seen = verified.engine.watch_approvals(verified.call, only, resume).map(move |seen| {
             let _held_as_long_as_the_stream_lives = &permits;
             let seen = seen.map_err(Failure::Engine)?;
-            Ok(WatchApprovalsResponse {
-                approval: Some(approval(&seen.view)),
-                resume_token: seen.resume.to_string(),
-            })
+            Ok(WatchApprovalsResponse { approval: Some(approval(&seen.view)), resume_token: seen.resume.to_string() })
         });
         // A stream outlives its credential by nothing: whoever lost access must not go on reading.
         let expired = futures::stream::once(async move {

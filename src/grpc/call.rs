@@ -152,7 +152,8 @@ impl Backend {
     }
 
     fn caller(&self, credential: &Credential) -> (Arc<Semaphore>, Arc<Semaphore>) {
-        let key = format!("{}\n{}\n{:?}\n{:?}", credential.tenant, credential.issuer, credential.subject, credential.actors);
+        let key =
+            format!("{}\n{}\n{:?}\n{:?}", credential.tenant, credential.issuer, credential.subject, credential.actors);
         let mut callers = self.0.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if callers.len() > 10_000 {
             callers.retain(|_, (requests, watches)| Arc::strong_count(requests) > 1 || Arc::strong_count(watches) > 1);

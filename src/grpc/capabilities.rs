@@ -50,8 +50,7 @@ impl CapabilityService for Capabilities {
         let run = |verified: Verified, message| async move {
             let verified = &verified;
             let CompleteRequest { capability_id, outcome: came, result_digest, request_id: _ } = message;
-            let result =
-                if result_digest.is_empty() { None } else { Some(digest("result_digest", &result_digest)?) };
+            let result = if result_digest.is_empty() { None } else { Some(digest("result_digest", &result_digest)?) };
             let report = Complete { capability: id("capability_id", &capability_id)?, outcome: outcome(came)?, result };
             let Replayable { answer, replayed } = verified.engine.complete(&verified.call, report).await?;
             metrics::counter!(names::COMPLETIONS_TOTAL).increment(1);

@@ -104,16 +104,8 @@ impl Checkpoint {
     /// [`CheckpointError::Origin`] when the origin is empty or has spaces, control characters or `+`;
     /// [`CheckpointError::EmptyTreeRoot`] when the size is 0 and the root is not [`EMPTY_ROOT`].
     pub fn new(origin: &str, size: u64, root: Hash) -> Result<Self, CheckpointError> {
-        check_name(origin).map_err(|_| CheckpointError::Origin {
-            origin: clip(origin),
-        })?;
-        Self {
-            origin: origin.to_owned(),
-            size,
-            root,
-            extensions: Vec::new(),
-        }
-        .checked()
+        check_name(origin).map_err(|_| CheckpointError::Origin { origin: clip(origin) })?;
+        Self { origin: origin.to_owned(), size, root, extensions: Vec::new() }.checked()
     }
 
     /// The same checkpoint with these extension lines. The document advises against them, because
@@ -169,9 +161,7 @@ impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let root = STANDARD.encode(self.root.as_bytes());
         write!(f, "{}\n{}\n{root}\n", self.origin, self.size)?;
-        self.extensions
-            .iter()
-            .try_for_each(|line| writeln!(f, "{line}"))
+        self.extensions.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 
@@ -181,9 +171,7 @@ impl FromStr for Checkpoint {
     fn from_str(text: &str) -> Result<Self, CheckpointError> {
         check_characters(text)?;
         let text = text.strip_suffix('\n').ok_or(NoteError::Unterminated)?;
-        let empty = (1..)
-            .zip(text.split('\n'))
-            .find(|(_, line)| line.is_empty());
+        let empty = (1..).zip(text.split('\n')).find(|(_, line)| line.is_empty());
         if let Some((line, _)) = empty {
             return Err(CheckpointError::EmptyLine { line });
         }
@@ -193,13 +181,7 @@ impl FromStr for Checkpoint {
         let size = parse_size(next("tree size")?)?;
         let root = parse_root(next("root hash")?)?;
         let extensions = lines.map(str::to_owned).collect();
-        Self {
-            origin,
-            size,
-            root,
-            extensions,
-        }
-        .checked()
+        Self { origin, size, root, extensions }.checked()
     }
 }
 
@@ -234,11 +216,7 @@ impl SignedCheckpoint {
     ///
     /// [`CheckpointError::OtherLog`] when it is of another log; [`CheckpointError::Note`] when no
     /// signature is of a known key, or one that claims to be does not hold.
-    pub fn verify(
-        &self,
-        origin: &str,
-        verifiers: &[NoteVerifier],
-    ) -> Result<&Checkpoint, CheckpointError> {
+    pub fn verify(&self, origin: &str, verifiers: &[NoteVerifier]) -> Result<&Checkpoint, CheckpointError> {
         self.note.verify(verifiers)?;
         if self.checkpoint.origin != origin {
             return Err(CheckpointError::OtherLog {
@@ -272,11 +250,7 @@ fn parse_size(text: &str) -> Result<u64, CheckpointError> {
     let refused = || CheckpointError::Size { text: clip(text) };
     // The number parser takes a sign and leading zeros, and then one size would have several texts.
     let size: u64 = text.parse().map_err(|_| refused())?;
-    if size.to_string() == text {
-        Ok(size)
-    } else {
-        Err(refused())
-    }
+    if size.to_string() == text { Ok(size) } else { Err(refused()) }
 }
 
 fn parse_root(text: &str) -> Result<Hash, CheckpointError> {

@@ -110,27 +110,18 @@ pub fn nodes_needed(size: u64) -> Vec<NodeId> {
 /// RFC 9162 §2.1.1 all are.
 pub(crate) fn subtrees(start: u64, end: u64) -> impl DoubleEndedIterator<Item = NodeId> {
     let len = end.saturating_sub(start);
-    (0..=63u8)
-        .rev()
-        .filter(move |level| (len >> level) & 1 == 1)
-        .map(move |level| {
-            // The subtrees before this one are those of the higher bits of the length.
-            let before = (len >> level) & !1;
-            NodeId {
-                level,
-                index: (start >> level) | before,
-            }
-        })
+    (0..=63u8).rev().filter(move |level| (len >> level) & 1 == 1).map(move |level| {
+        // The subtrees before this one are those of the higher bits of the length.
+        let before = (len >> level) & !1;
+        NodeId { level, index: (start >> level) | before }
+    })
 }
 
 impl Frontier {
     /// The frontier of the tree of no leaves.
     #[must_use]
     pub const fn empty() -> Self {
-        Self {
-            size: 0,
-            nodes: Vec::new(),
-        }
+        Self { size: 0, nodes: Vec::new() }
     }
 
     /// Restores the frontier of a tree of `size` leaves from the nodes that [`nodes_needed`] names,
@@ -142,10 +133,7 @@ impl Frontier {
     /// # Errors
     ///
     /// [`FrontierError`] when the size is above [`MAX_SIZE`], or the nodes are not exactly those.
-    pub fn from_nodes(
-        size: u64,
-        nodes: impl IntoIterator<Item = Node>,
-    ) -> Result<Self, FrontierError> {
+    pub fn from_nodes(size: u64, nodes: impl IntoIterator<Item = Node>) -> Result<Self, FrontierError> {
         if size > MAX_SIZE {
             return Err(FrontierError::TooLarge { size });
         }
@@ -158,14 +146,8 @@ impl Frontier {
             }
         }
         match given.next() {
-            None => Ok(Self {
-                size,
-                nodes: hashes,
-            }),
-            Some(node) => Err(FrontierError::Extra {
-                size,
-                found: node.id,
-            }),
+            None => Ok(Self { size, nodes: hashes }),
+            Some(node) => Err(FrontierError::Extra { size, found: node.id }),
         }
     }
 
@@ -174,10 +156,7 @@ impl Frontier {
     ///
     /// The returned nodes, stored from the first leaf on, are all that the proofs need.
     pub fn append(&mut self, leaf: Hash) -> Vec<Node> {
-        let mut node = Node {
-            id: NodeId::leaf(self.size),
-            hash: leaf,
-        };
+        let mut node = Node { id: NodeId::leaf(self.size), hash: leaf };
         let mut created = vec![node];
         // A right child closes its parent: one subtree of this level is on the edge for each set low
         // bit of the size, so there is one to take for each turn.
@@ -210,9 +189,7 @@ impl Frontier {
     #[must_use]
     pub fn nodes(&self) -> Vec<Node> {
         let ids = subtrees(0, self.size);
-        ids.zip(&self.nodes)
-            .map(|(id, hash)| Node { id, hash: *hash })
-            .collect()
+        ids.zip(&self.nodes).map(|(id, hash)| Node { id, hash: *hash }).collect()
     }
 }
 
@@ -261,9 +238,7 @@ mod tests {
         for size in 0..70 {
             let (mut frontier, nodes) = grown(size);
             let wanted = nodes_needed(size);
-            let loaded = wanted
-                .iter()
-                .map(|id| *nodes.iter().find(|node| node.id == *id).unwrap());
+            let loaded = wanted.iter().map(|id| *nodes.iter().find(|node| node.id == *id).unwrap());
             let mut restored = Frontier::from_nodes(size, loaded).unwrap();
             assert_eq!(restored, frontier);
             assert_eq!(restored.nodes().len(), wanted.len());
@@ -287,64 +262,22 @@ mod tests {
         let (frontier, _) = grown(11);
         let nodes = frontier.nodes();
         let short = nodes.iter().copied().take(2);
-        let expected = NodeId {
-            level: 0,
-            index: 10,
-        };
-        assert_eq!(
-            Frontier::from_nodes(11, short),
-            Err(FrontierError::Missing { size: 11, expected })
-        );
+        let expected = NodeId { level: 0, index: 10 };
+        assert_eq!(Frontier::from_nodes(11, short), Err(FrontierError::Missing { size: 11, expected }));
         let swapped = nodes.iter().copied().rev();
         assert!(matches!(
             Frontier::from_nodes(11, swapped),
-            Err(FrontierError::Missing {
-                expected: NodeId { level: 3, index: 0 },
-                ..
-            })
+            Err(FrontierError::Missing { expected: NodeId { level: 3, index: 0 }, .. })
         ));
-        assert_eq!(
-            Frontier::from_nodes(10, nodes),
-            Err(FrontierError::Extra {
-                size: 10,
-                found: expected
-            })
-        );
-        assert_eq!(
-            Frontier::from_nodes(u64::MAX, []),
-            Err(FrontierError::TooLarge { size: u64::MAX })
-        );
+        assert_eq!(Frontier::from_nodes(10, nodes), Err(FrontierError::Extra { size: 10, found: expected }));
+        assert_eq!(Frontier::from_nodes(u64::MAX, []), Err(FrontierError::TooLarge { size: u64::MAX }));
     }
 
     #[test]
     fn a_node_of_an_impossible_level_is_in_no_tree() {
-        assert!(
-            !NodeId {
-                level: 64,
-                index: 0
-            }
-            .is_complete_in(u64::MAX)
-        );
-        assert!(
-            !NodeId {
-                level: 255,
-                index: 0
-            }
-            .is_complete_in(u64::MAX)
-        );
-        assert!(
-            NodeId {
-                level: 63,
-                index: 0
-            }
-            .is_complete_in(u64::MAX)
-        );
-        assert!(
-            !NodeId {
-                level: 63,
-                index: 1
-            }
-            .is_complete_in(u64::MAX)
-        );
+        assert!(!NodeId { level: 64, index: 0 }.is_complete_in(u64::MAX));
+        assert!(!NodeId { level: 255, index: 0 }.is_complete_in(u64::MAX));
+        assert!(NodeId { level: 63, index: 0 }.is_complete_in(u64::MAX));
+        assert!(!NodeId { level: 63, index: 1 }.is_complete_in(u64::MAX));
     }
 }

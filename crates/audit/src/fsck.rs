@@ -122,9 +122,7 @@ impl LogVerifier {
     /// Starts at the first record.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            frontier: Frontier::empty(),
-        }
+        Self { frontier: Frontier::empty() }
     }
 
     /// Goes on after the records of a frontier, whose root the caller must have compared with a
@@ -149,16 +147,10 @@ impl LogVerifier {
     pub fn push_at(&mut self, index: u64, record: &[u8]) -> Result<Vec<Node>, FsckError> {
         let expected = self.size();
         if index > expected {
-            return Err(FsckError::MissingRecord {
-                expected,
-                found: index,
-            });
+            return Err(FsckError::MissingRecord { expected, found: index });
         }
         if index < expected {
-            return Err(FsckError::RepeatedRecord {
-                expected,
-                found: index,
-            });
+            return Err(FsckError::RepeatedRecord { expected, found: index });
         }
         Ok(self.push(record))
     }
@@ -173,24 +165,14 @@ impl LogVerifier {
     pub fn compare(&self, checkpoint: &Checkpoint) -> Result<(), FsckError> {
         let (records, size) = (self.size(), checkpoint.size());
         if size > records {
-            return Err(FsckError::CheckpointAhead {
-                records,
-                checkpoint: size,
-            });
+            return Err(FsckError::CheckpointAhead { records, checkpoint: size });
         }
         if size < records {
-            return Err(FsckError::CheckpointBehind {
-                records,
-                checkpoint: size,
-            });
+            return Err(FsckError::CheckpointBehind { records, checkpoint: size });
         }
         let (signed, computed) = (*checkpoint.root(), self.frontier.root());
         if signed != computed {
-            return Err(FsckError::RootMismatch {
-                size,
-                signed,
-                computed,
-            });
+            return Err(FsckError::RootMismatch { size, signed, computed });
         }
         Ok(())
     }
@@ -202,11 +184,7 @@ impl LogVerifier {
     /// [`FsckError::StrayNode`] when the records do not fill the subtree.
     pub fn check_stray(&self, id: NodeId) -> Result<(), FsckError> {
         let size = self.size();
-        if id.is_complete_in(size) {
-            Ok(())
-        } else {
-            Err(FsckError::StrayNode { id, size })
-        }
+        if id.is_complete_in(size) { Ok(()) } else { Err(FsckError::StrayNode { id, size }) }
     }
 
     /// The number of records taken so far.
@@ -233,15 +211,7 @@ pub fn check_node(computed: &Node, stored: Option<Hash>) -> Result<(), FsckError
     match stored {
         None => Err(FsckError::MissingNode { id }),
         Some(stored) if stored == hash => Ok(()),
-        Some(stored) if id.level == 0 => Err(FsckError::LeafMismatch {
-            index: id.index,
-            stored,
-            computed: hash,
-        }),
-        Some(stored) => Err(FsckError::NodeMismatch {
-            id,
-            stored,
-            computed: hash,
-        }),
+        Some(stored) if id.level == 0 => Err(FsckError::LeafMismatch { index: id.index, stored, computed: hash }),
+        Some(stored) => Err(FsckError::NodeMismatch { id, stored, computed: hash }),
     }
 }

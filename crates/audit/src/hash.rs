@@ -14,8 +14,8 @@ const NODE_PREFIX: [u8; 1] = [0x01];
 
 /// The root of the tree of no leaves: the SHA-256 of the empty string (RFC 9162 §2.1.1).
 pub const EMPTY_ROOT: Hash = Hash([
-    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
-    0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41,
+    0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
 ]);
 
 /// A SHA-256 hash of the tree: of a leaf, of an interior node or of a root.
@@ -106,10 +106,7 @@ impl TryFrom<&[u8]> for Hash {
     type Error = HashError;
 
     fn try_from(bytes: &[u8]) -> Result<Self, HashError> {
-        bytes
-            .try_into()
-            .map(Self)
-            .map_err(|_| HashError::Length { len: bytes.len() })
+        bytes.try_into().map(Self).map_err(|_| HashError::Length { len: bytes.len() })
     }
 }
 
@@ -163,17 +160,8 @@ mod tests {
 
     #[test]
     fn bytes_of_another_length_are_refused() {
-        assert_eq!(
-            Hash::try_from([7; 32].as_slice()),
-            Ok(Hash::from_bytes([7; 32]))
-        );
-        assert_eq!(
-            Hash::try_from([7; 31].as_slice()),
-            Err(HashError::Length { len: 31 })
-        );
-        assert_eq!(
-            Hash::try_from([7; 33].as_slice()),
-            Err(HashError::Length { len: 33 })
-        );
+        assert_eq!(Hash::try_from([7; 32].as_slice()), Ok(Hash::from_bytes([7; 32])));
+        assert_eq!(Hash::try_from([7; 31].as_slice()), Err(HashError::Length { len: 31 }));
+        assert_eq!(Hash::try_from([7; 33].as_slice()), Err(HashError::Length { len: 33 }));
     }
 }

@@ -128,11 +128,7 @@ impl NoteSignature {
         if bytes.is_empty() {
             return None;
         }
-        Some(Self {
-            name: name.to_owned(),
-            id: KeyId(*id),
-            bytes: bytes.to_vec(),
-        })
+        Some(Self { name: name.to_owned(), id: KeyId(*id), bytes: bytes.to_vec() })
     }
 }
 
@@ -158,10 +154,7 @@ impl Note {
             id: signer.id(),
             bytes: signer.sign(text).to_vec(),
         });
-        let note = Self {
-            text: text.to_owned(),
-            signatures: signatures.collect(),
-        };
+        let note = Self { text: text.to_owned(), signatures: signatures.collect() };
         let len = note.to_string().len();
         if len > MAX_NOTE_BYTES {
             return Err(NoteError::TooLong { len });
@@ -180,9 +173,7 @@ impl Note {
         if note.len() > MAX_NOTE_BYTES {
             return Err(NoteError::TooLong { len: note.len() });
         }
-        let note = std::str::from_utf8(note).map_err(|error| NoteError::Utf8 {
-            offset: error.valid_up_to(),
-        })?;
+        let note = std::str::from_utf8(note).map_err(|error| NoteError::Utf8 { offset: error.valid_up_to() })?;
         check_characters(note)?;
         let note = note.strip_suffix('\n').ok_or(NoteError::Unterminated)?;
         // The text may hold empty lines; the last one of the note ends it.
@@ -198,10 +189,7 @@ impl Note {
             let signature = NoteSignature::parse(line);
             signatures.push(signature.ok_or(NoteError::SignatureLine { line: number })?);
         }
-        Ok(Self {
-            text: format!("{text}\n"),
-            signatures,
-        })
+        Ok(Self { text: format!("{text}\n"), signatures })
     }
 
     /// Checks the signatures against the known keys and returns those that hold, one for each key,
@@ -215,9 +203,7 @@ impl Note {
     pub fn verify(&self, verifiers: &[NoteVerifier]) -> Result<Vec<&NoteSignature>, NoteError> {
         let mut held: Vec<&NoteSignature> = Vec::new();
         for signature in &self.signatures {
-            let mut known = verifiers
-                .iter()
-                .filter(|key| key.name() == signature.name && key.id() == signature.id);
+            let mut known = verifiers.iter().filter(|key| key.name() == signature.name && key.id() == signature.id);
             let Some(verifier) = known.next() else {
                 continue;
             };
@@ -228,19 +214,12 @@ impl Note {
             if !verifier.accepts(&self.text, &signature.bytes) {
                 return Err(NoteError::BadSignature { name, id });
             }
-            if !held
-                .iter()
-                .any(|other| other.name == name && other.id == id)
-            {
+            if !held.iter().any(|other| other.name == name && other.id == id) {
                 held.push(signature);
             }
         }
         if held.is_empty() {
-            let names = self
-                .signatures
-                .iter()
-                .take(4)
-                .map(|s| format!("`{}`", clip(&s.name)));
+            let names = self.signatures.iter().take(4).map(|s| format!("`{}`", clip(&s.name)));
             let found = names.collect::<Vec<_>>().join(", ");
             return Err(NoteError::NoKnownKey { found });
         }
@@ -275,10 +254,7 @@ impl fmt::Display for Note {
 pub(crate) fn check_characters(text: &str) -> Result<(), NoteError> {
     for (line, content) in (1..).zip(text.split('\n')) {
         if let Some(found) = content.chars().find(|c| c.is_control()) {
-            return Err(NoteError::ControlCharacter {
-                line,
-                code: u32::from(found),
-            });
+            return Err(NoteError::ControlCharacter { line, code: u32::from(found) });
         }
     }
     Ok(())

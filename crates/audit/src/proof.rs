@@ -9,9 +9,7 @@ use crate::hash::{EMPTY_ROOT, Hash, node_hash};
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ProofError<E> {
     /// The tree has no leaf of this index.
-    #[error(
-        "a tree of {size} leaves has no leaf {index}; ask for a larger tree or an earlier leaf"
-    )]
+    #[error("a tree of {size} leaves has no leaf {index}; ask for a larger tree or an earlier leaf")]
     IndexOutsideTree {
         /// The leaf that was asked for, from 0.
         index: u64,
@@ -191,30 +189,17 @@ fn range_hash<E>(
 ///
 /// [`VerifyError`] when the leaf is outside the tree, the proof is not of the exact length, or it
 /// leads to another root.
-pub fn verify_inclusion(
-    leaf: &Hash,
-    index: u64,
-    size: u64,
-    proof: &[Hash],
-    root: &Hash,
-) -> Result<(), VerifyError> {
+pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> Result<(), VerifyError> {
     if index >= size {
         return Err(VerifyError::IndexOutsideTree { index, size });
     }
-    let mut path = Path {
-        node: index,
-        last: size - 1,
-    };
+    let mut path = Path { node: index, last: size - 1 };
     let mut computed = *leaf;
     for sibling in proof {
         if path.last == 0 {
             return Err(VerifyError::TooLong { len: proof.len() });
         }
-        computed = if path.sibling_is_left() {
-            node_hash(sibling, &computed)
-        } else {
-            node_hash(&computed, sibling)
-        };
+        computed = if path.sibling_is_left() { node_hash(sibling, &computed) } else { node_hash(&computed, sibling) };
         path.climb();
     }
     if path.last != 0 {
@@ -241,10 +226,7 @@ pub fn verify_consistency(
     proof: &[Hash],
 ) -> Result<(), VerifyError> {
     if old_size > new_size {
-        return Err(VerifyError::SizesReversed {
-            old: old_size,
-            new: new_size,
-        });
+        return Err(VerifyError::SizesReversed { old: old_size, new: new_size });
     }
     if old_size == 0 {
         same_old_root(*old_root, EMPTY_ROOT)?;
@@ -253,27 +235,16 @@ pub fn verify_consistency(
         if !proof.is_empty() {
             return Err(VerifyError::TooLong { len: proof.len() });
         }
-        return if old_size == new_size {
-            same_root(*new_root, *old_root)
-        } else {
-            Ok(())
-        };
+        return if old_size == new_size { same_root(*new_root, *old_root) } else { Ok(()) };
     }
-    let mut path = Path {
-        node: old_size - 1,
-        last: new_size - 1,
-    };
+    let mut path = Path { node: old_size - 1, last: new_size - 1 };
     // The walk starts at the largest subtree that ends where the old tree ends.
     let skip = path.node.trailing_ones();
     path.node >>= skip;
     path.last >>= skip;
     // The old tree is that subtree when its size is a power of two: the proof then leaves it out.
     let mut hashes = proof.iter();
-    let first = if old_size.is_power_of_two() {
-        Some(old_root)
-    } else {
-        hashes.next()
-    };
+    let first = if old_size.is_power_of_two() { Some(old_root) } else { hashes.next() };
     let Some(first) = first else {
         return Err(VerifyError::TooShort { len: proof.len() });
     };
@@ -325,17 +296,9 @@ impl Path {
 }
 
 fn same_root(expected: Hash, computed: Hash) -> Result<(), VerifyError> {
-    if expected == computed {
-        Ok(())
-    } else {
-        Err(VerifyError::RootMismatch { expected, computed })
-    }
+    if expected == computed { Ok(()) } else { Err(VerifyError::RootMismatch { expected, computed }) }
 }
 
 fn same_old_root(expected: Hash, computed: Hash) -> Result<(), VerifyError> {
-    if expected == computed {
-        Ok(())
-    } else {
-        Err(VerifyError::OldRootMismatch { expected, computed })
-    }
+    if expected == computed { Ok(()) } else { Err(VerifyError::OldRootMismatch { expected, computed }) }
 }

@@ -26,9 +26,7 @@ pub enum KeyError {
         name: String,
     },
     /// The text is not of the form `name+id+key`.
-    #[error(
-        "a verifier key has the form `name+id+key`: copy the whole text that the log publishes"
-    )]
+    #[error("a verifier key has the form `name+id+key`: copy the whole text that the log publishes")]
     Form,
     /// The id in the text does not follow from the name and the key.
     #[error("the key id `{stated}` does not belong to this name and key, which give `{computed}`")]
@@ -162,11 +160,7 @@ impl NoteVerifier {
             return Err(KeyError::PublicKey);
         }
         let id = KeyId::derive(name, &encode(&key));
-        Ok(Self {
-            name: name.to_owned(),
-            id,
-            key,
-        })
+        Ok(Self { name: name.to_owned(), id, key })
     }
 
     /// The name of the key.
@@ -197,13 +191,7 @@ impl NoteVerifier {
 
 impl fmt::Display for NoteVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}+{}+{}",
-            self.name,
-            self.id,
-            STANDARD.encode(encode(&self.key))
-        )
+        write!(f, "{}+{}+{}", self.name, self.id, STANDARD.encode(encode(&self.key)))
     }
 }
 
@@ -213,18 +201,14 @@ impl FromStr for NoteVerifier {
     fn from_str(text: &str) -> Result<Self, KeyError> {
         // The key is base64 and may hold a `+`; the name and the id cannot.
         let mut parts = text.splitn(3, '+');
-        let (Some(name), Some(stated), Some(key)) = (parts.next(), parts.next(), parts.next())
-        else {
+        let (Some(name), Some(stated), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(KeyError::Form);
         };
         check_name(name)?;
         let encoded = STANDARD.decode(key).map_err(|_| KeyError::Form)?;
         let computed = KeyId::derive(name, &encoded);
         if stated != computed.to_string() {
-            return Err(KeyError::Id {
-                stated: clip(stated),
-                computed,
-            });
+            return Err(KeyError::Id { stated: clip(stated), computed });
         }
         let (algorithm, key) = encoded.split_first().ok_or(KeyError::Form)?;
         if *algorithm != ED25519 {
@@ -257,11 +241,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), KeyError> {
 pub(crate) fn clip(text: &str) -> String {
     const LIMIT: usize = 64;
     let visible = |c: char| {
-        if c.is_control() {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
+        if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
     };
     let mut clipped: String = text.chars().take(LIMIT).map(visible).collect();
     if text.chars().nth(LIMIT).is_some() {

@@ -72,6 +72,31 @@ impl Clock for SystemClock {
     }
 }
 
+/// The system's clock, shifted: for development servers that rehearse another time.
+#[derive(Debug)]
+pub struct ShiftedClock {
+    system: SystemClock,
+    start: Timestamp,
+}
+
+impl ShiftedClock {
+    /// A clock that shows `start` now, and goes on from there.
+    #[must_use]
+    pub fn starting_at(start: Timestamp) -> Self {
+        Self { system: SystemClock::default(), start }
+    }
+}
+
+impl Clock for ShiftedClock {
+    fn wall(&self) -> Timestamp {
+        self.start.plus(self.system.monotonic())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.system.monotonic()
+    }
+}
+
 impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
     fn wall(&self) -> Timestamp {
         (**self).wall()
@@ -92,10 +117,7 @@ impl ManualClock {
     /// A clock that shows `now`.
     #[must_use]
     pub const fn new(now: Timestamp) -> Self {
-        Self {
-            wall: std::sync::atomic::AtomicI64::new(now.0),
-            monotonic: std::sync::atomic::AtomicI64::new(0),
-        }
+        Self { wall: std::sync::atomic::AtomicI64::new(now.0), monotonic: std::sync::atomic::AtomicI64::new(0) }
     }
 
     /// Lets time pass.

@@ -3,8 +3,8 @@
 use countersign_core::approval::{Approval, Asking, VoidCause};
 use countersign_core::{ApprovalId, SessionId};
 use countersign_policy::AskingRule;
-use countersign_store::repository::{CommitExt, Stored, encode};
 use countersign_store::Kernel;
+use countersign_store::repository::{CommitExt, Stored, encode};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::shortest_ttl;

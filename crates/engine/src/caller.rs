@@ -70,6 +70,14 @@ impl Caller {
         (self.entity.kind() == "Person" && self.operator.is_none() && self.chain.is_empty()).then_some(&self.entity)
     }
 
+    /// What request ids are scoped to: the account, and for whom and through whom it acts. The same agent for another
+    /// operator is another caller.
+    pub fn key(&self) -> Digest {
+        let links = self.operator.iter().chain(&self.chain).chain([&self.entity]).map(EntityRef::to_string);
+        let parts: Vec<String> = std::iter::once(self.account.clone()).chain(links).collect();
+        Digest::of_parts(&parts.iter().map(String::as_bytes).collect::<Vec<_>>())
+    }
+
     /// How records name it.
     pub fn record(&self) -> CallerRecord<'_> {
         CallerRecord {

@@ -119,7 +119,8 @@ impl<K: Kernel> Engine<K> {
         if (ask.mint || ask.approval.is_some()) && call.request.is_none() {
             return Err(Error::field("request_id", "required with `mint` or `approval_id`; send a new UUID"));
         }
-        self.settle(call, Some(&ask.session.to_string()), |scene| async move { self.decide_once(&scene, ask).await }).await
+        self.settle(call, Some(&ask.session.to_string()), |scene| async move { self.decide_once(&scene, ask).await })
+            .await
     }
 
     async fn decide_once(&self, scene: &Scene, ask: &Decide) -> Result<Replayable<Decision>, Error> {
@@ -185,9 +186,7 @@ impl<K: Kernel> Engine<K> {
                 };
                 self.answer(scene, decision, &outcome, &[]).await
             }
-            Ruling::Allow(permit) if ask.mint => {
-                self.mint(scene, permit, decision, &outcome, approved.or(approval.as_ref())).await
-            }
+            Ruling::Allow(permit) if ask.mint => self.mint(scene, permit, decision, &outcome, approved).await,
             Ruling::Allow(permit) => self.allow(scene, permit, decision, &outcome, approved).await,
         }
         .map(Replayable::fresh)
@@ -221,7 +220,7 @@ impl<K: Kernel> Engine<K> {
         outcome: &Outcome<'_>,
         errors: &[String],
     ) -> Result<Decision, Error> {
-        if scene.call.request.is_some() || self.refusals.singly(&scene.caller.entity, scene.now) {
+        if self.refusals.singly(&scene.caller.entity, scene.now) {
             let commit = countersign_store::Commit::new(self.tenant().clone());
             let event = outcome.event(&decision, errors, None);
             let committed = self.commit(scene, commit, event, &decision).await?;
@@ -290,9 +289,7 @@ impl<K: Kernel> Engine<K> {
         if let Some(approval) = approval {
             commit = commit.unchanged(approval);
         }
-        let event = outcome
-            .event(&decision, &[], Some(&capability.grant))
-            .approved(capability.grant.approval);
+        let event = outcome.event(&decision, &[], Some(&capability.grant)).approved(capability.grant.approval);
         let committed = self.commit(scene, commit, event, &decision).await?;
         decision.log_index = Some(committed.first_log_index);
         decision.token = Some(token);
@@ -303,8 +300,7 @@ impl<K: Kernel> Engine<K> {
     async fn reissue(&self, mut decision: Decision) -> Result<Decision, Error> {
         if let Verdict::Allow { capability: Some((id, _)) } = &decision.verdict {
             let capability = self.repo.capability(*id).await?.ok_or(Error::CapabilityNotFound)?;
-            decision.token =
-                Some(self.keys.load().issue(&capability.value.grant, self.tenant(), self.development)?);
+            decision.token = Some(self.keys.load().issue(&capability.value.grant, self.tenant(), self.development)?);
         }
         Ok(decision)
     }

@@ -1,5 +1,6 @@
 //! One tenant's engine: what the use cases share.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ pub struct Engine<K> {
     pub(crate) refusals: Refusals,
     pub(crate) publishing: tokio::sync::Mutex<()>,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
-    pub(crate) ended: tokio::sync::broadcast::Sender<countersign_core::SessionId>,
+    pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
     active: ArcSwapOption<Active>,
     commitment: Zeroizing<[u8; 32]>,
     time: Time,
@@ -292,7 +293,12 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Whether the administration policies permit a call.
-    pub(crate) fn administer(&self, scene: &Scene, action: AdminAction<'_>, name: &'static str) -> Result<Answer, Error> {
+    pub(crate) fn administer(
+        &self,
+        scene: &Scene,
+        action: AdminAction<'_>,
+        name: &'static str,
+    ) -> Result<Answer, Error> {
         let answer = self.may_administer(scene, action);
         if answer.permitted {
             return Ok(answer);
@@ -346,9 +352,7 @@ impl<K: Kernel> Engine<K> {
         let identity = match acting {
             Acting::Caller => return Ok(own(&scene.caller)),
             Acting::Named(principal) if *principal == scene.caller.entity => return Ok(own(&scene.caller)),
-            Acting::Named(principal) => {
-                Identity { principal: principal.clone(), operator: None, chain: Vec::new() }
-            }
+            Acting::Named(principal) => Identity { principal: principal.clone(), operator: None, chain: Vec::new() },
             Acting::Credential(credential) if credential.tenant != *self.tenant() => {
                 return Err(Error::field("principal_credential", "it is of another tenant"));
             }
@@ -392,16 +396,20 @@ impl<K: Kernel> Engine<K> {
             input,
             environment,
         };
-        // Before anything is replaced: a caller cannot send what looks like a commitment.
+        // Checked before anything is replaced: a caller cannot send what looks like a commitment.
+        let plain = action.canonical()?;
+        let sensitive = bundle.sensitive(&action.operation);
+        if sensitive.is_empty() {
+            return Ok((action, plain));
+        }
         let mut committed = action.clone();
-        action.canonical()?;
-        committed.commit(bundle.sensitive(&action.operation), &self.commitment);
+        committed.commit(sensitive, &self.commitment);
         let canonical = committed.canonical()?;
         Ok((action, canonical))
     }
 
     /// The persons who can never answer for an action (I2).
-    pub(crate) fn excluded(&self, scene: &Scene, action: &Action) -> Result<std::collections::BTreeSet<EntityRef>, Error> {
+    pub(crate) fn excluded(&self, scene: &Scene, action: &Action) -> Result<BTreeSet<EntityRef>, Error> {
         let point = enforcement_point(&action.audience)?;
         let Caller { entity, operator, chain, .. } = &scene.caller;
         let parties = [&action.principal, &point, entity]
@@ -416,7 +424,7 @@ impl<K: Kernel> Engine<K> {
     /// What a request id was answered with before, if anything.
     pub(crate) async fn replay<T: DeserializeOwned>(&self, scene: &Scene) -> Result<Option<T>, Error> {
         let Some(RequestId { id, body }) = &scene.call.request else { return Ok(None) };
-        let Some(row) = self.repo.request(&scene.caller.entity, scene.call.rpc, id).await? else { return Ok(None) };
+        let Some(row) = self.repo.request(&scene.caller.key(), scene.call.rpc, id).await? else { return Ok(None) };
         if row.value.body != *body {
             return Err(Error::RequestIdReused);
         }
@@ -437,7 +445,7 @@ impl<K: Kernel> Engine<K> {
         if let Some(RequestId { id, body }) = &scene.call.request {
             let answer = serde_json::to_value(answer).map_err(|e| Error::Internal(e.to_string()))?;
             let row = RequestRow { body: *body, answer, expires_at: scene.now.plus(REQUEST_TTL) };
-            let key = self.repo.request_key(&scene.caller.entity, scene.call.rpc, id);
+            let key = self.repo.request_key(&scene.caller.key(), scene.call.rpc, id);
             commit = commit.create(key, encode(&row));
         }
         Ok(self.repo.kernel().commit(commit).await?)

@@ -23,7 +23,9 @@ pub enum Error {
         principal: String,
     },
     /// The administration policies do not permit the call.
-    #[error("no administration policy permits {caller} to `{action}` here; a policy in the bundle's `admin` folder would have to")]
+    #[error(
+        "no administration policy permits {caller} to `{action}` here; a policy in the bundle's `admin` folder would have to"
+    )]
     AdministrationDenied {
         /// The caller.
         caller: String,

@@ -6,9 +6,7 @@ use std::collections::BTreeSet;
 use countersign_core::approval::{Approval, AskingRule as Asked, Tally};
 use countersign_core::session::OpenSession;
 use countersign_core::{Action, Canonical, EntityRef, Timestamp};
-use countersign_policy::{
-    AnswerQuery, ApprovalFacts, AskingRule, Bundle, DenyCause, Query, SessionFacts, Verdict,
-};
+use countersign_policy::{AnswerQuery, ApprovalFacts, AskingRule, Bundle, DenyCause, Query, SessionFacts, Verdict};
 
 use crate::error::Error;
 

@@ -31,12 +31,20 @@ impl Keys {
             let newest = signing.iter().map(|key| key.id().0).max();
             for key in &signing {
                 let state = if newest == Some(key.id().0) { "active" } else { "retired" };
-                let row =
-                    KeyRow { id: key.id().0, public: key.public().to_string(), state: state.to_owned(), created_at: now };
+                let row = KeyRow {
+                    id: key.id().0,
+                    public: key.public().to_string(),
+                    state: state.to_owned(),
+                    created_at: now,
+                };
                 let event = Event::Key { key: row.id, public: &row.public, state };
-                let commit = Commit::new(repo.tenant().clone())
-                    .insert(&row)
-                    .record(record(repo.tenant(), now, None, None, event));
+                let commit = Commit::new(repo.tenant().clone()).insert(&row).record(record(
+                    repo.tenant(),
+                    now,
+                    None,
+                    None,
+                    event,
+                ));
                 repo.kernel().commit(commit).await?;
                 rows.push(row);
             }
@@ -58,7 +66,8 @@ impl Keys {
         let key = self.ring.active().and_then(|id| self.signing.get(&id.0));
         key.filter(|key| self.ring.may_mint(key)).ok_or_else(|| {
             Error::Internal(
-                "the private half of the active signing key is missing or another one; restore the key files".to_owned(),
+                "the private half of the active signing key is missing or another one; restore the key files"
+                    .to_owned(),
             )
         })
     }

@@ -100,7 +100,8 @@ impl<K: Kernel> Engine<K> {
             let scene = &scene;
             let all = self.may_read_log(scene)?;
             let before = before.map(|id| Key::session(self.tenant(), &id));
-            self.page(before, limit, |session: &Session| session.id, |session| Ok(all || is_party(scene, session))).await
+            self.page(before, limit, |session: &Session| session.id, |session| Ok(all || is_party(scene, session)))
+                .await
         };
         self.settle(call, None, attempt).await
     }
@@ -164,6 +165,16 @@ impl<K: Kernel> Engine<K> {
             answerers.truncate(MAX_ANSWERERS);
         }
         ApprovalView { approval, action, state, tally, may_answer, answerers }
+    }
+
+    /// One request, for a caller that has just changed it and may have lost sight of it by that.
+    ///
+    /// # Errors
+    /// [`Error::ApprovalNotFound`].
+    pub async fn changed_approval(&self, call: &Call, id: ApprovalId) -> Result<ApprovalView, Error> {
+        let scene = self.scene(call)?;
+        let question = self.question(id).await?;
+        Ok(self.view(&scene, question, false))
     }
 
     /// One request, for a watcher: without naming who could answer, and without a record, because nobody asked for it anew.

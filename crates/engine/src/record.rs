@@ -250,8 +250,7 @@ pub fn record(
     request_id: Option<&str>,
     event: Event<'_>,
 ) -> Bytes {
-    let record =
-        Record { v: RECORD_VERSION, at, tenant, caller: caller.map(Caller::record), request_id, event };
+    let record = Record { v: RECORD_VERSION, at, tenant, caller: caller.map(Caller::record), request_id, event };
     // String keys only, so this cannot fail; an empty record would be refused by whoever reads the log.
     serde_json::to_vec(&record).unwrap_or_default().into()
 }

@@ -166,7 +166,9 @@ impl<K: Kernel> Engine<K> {
         let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
         match approval.value.state(now) {
             ApprovalState::Approved => Ok(approval),
-            ApprovalState::Redeemed { .. } => Err(countersign_core::capability::CapabilityError::AlreadyRedeemed.into()),
+            ApprovalState::Redeemed { .. } => {
+                Err(countersign_core::capability::CapabilityError::AlreadyRedeemed.into())
+            }
             other => Err(Error::ApprovalGone(other.word())),
         }
     }

@@ -33,16 +33,20 @@ impl Refusals {
     pub fn singly(&self, who: &EntityRef, now: Timestamp) -> bool {
         let mut callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if callers.len() >= MAX_CALLERS && !callers.contains_key(who) {
-            callers.retain(|_, bucket| bucket.counted > 0 || bucket.refilled.plus(std::time::Duration::from_secs(60)) > now);
+            callers.retain(|_, bucket| {
+                bucket.counted > 0 || bucket.refilled.plus(std::time::Duration::from_secs(60)) > now
+            });
         }
         let full = callers.len() >= MAX_CALLERS && !callers.contains_key(who);
         let key = if full { somebody() } else { who.clone() };
-        let bucket = callers
-            .entry(key)
-            .or_insert_with(|| Bucket { millis_left: BURST * 1_000, refilled: now, counted: 0, since: now });
+        let bucket = callers.entry(key).or_insert_with(|| Bucket {
+            millis_left: BURST * 1_000,
+            refilled: now,
+            counted: 0,
+            since: now,
+        });
         let elapsed = i64::try_from(now.since(bucket.refilled).as_millis()).unwrap_or(i64::MAX);
-        bucket.millis_left =
-            bucket.millis_left.saturating_add(elapsed.saturating_mul(PER_SECOND)).min(BURST * 1_000);
+        bucket.millis_left = bucket.millis_left.saturating_add(elapsed.saturating_mul(PER_SECOND)).min(BURST * 1_000);
         bucket.refilled = now;
         if bucket.millis_left >= 1_000 {
             bucket.millis_left -= 1_000;

@@ -100,7 +100,10 @@ impl<K: Kernel> Engine<K> {
         match acting {
             Acting::Named(principal) if *principal != scene.caller.entity => {}
             Acting::Named(_) | Acting::Caller | Acting::Credential(_) => {
-                return Err(Error::field("operator", "only for a named `principal`; a credential names its operator by `act`"));
+                return Err(Error::field(
+                    "operator",
+                    "only for a named `principal`; a credential names its operator by `act`",
+                ));
             }
         }
         if operator.kind() != "Person" || !scene.active.bundle.contains(operator) {

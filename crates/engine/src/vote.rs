@@ -46,14 +46,20 @@ impl<K: Kernel> Engine<K> {
     pub async fn vote(&self, call: &Call, ballot: &Ballot) -> Result<Replayable<ApprovalId>, Error> {
         require_request_id(call)?;
         check_text("comment", &ballot.comment, 0, MAX_COMMENT)?;
-        self.settle(call, Some(&ballot.approval.to_string()), |scene| async move { self.vote_once(&scene, ballot).await }).await
+        self.settle(
+            call,
+            Some(&ballot.approval.to_string()),
+            |scene| async move { self.vote_once(&scene, ballot).await },
+        )
+        .await
     }
 
     async fn vote_once(&self, scene: &Scene, ballot: &Ballot) -> Result<Replayable<ApprovalId>, Error> {
         if let Some(Done { approval }) = self.replay(scene).await? {
             return Ok(Replayable::replayed(approval));
         }
-        let person = scene.caller.as_person().ok_or_else(|| Error::NotAPerson(scene.caller.entity.to_string()))?.clone();
+        let person =
+            scene.caller.as_person().ok_or_else(|| Error::NotAPerson(scene.caller.entity.to_string()))?.clone();
         let Question { mut approval, session, action } = self.question(ballot.approval).await?;
         let bundle = &scene.active.bundle;
         let point = enforcement_point(&action.audience)?;

@@ -44,10 +44,7 @@ impl FromStr for ResumeToken {
     fn from_str(text: &str) -> Result<Self, Error> {
         let parse = || {
             let (revision, at) = text.split_once('.')?;
-            Some(Self {
-                revision: Revision::new(revision.parse().ok()?),
-                at: Timestamp::from_millis(at.parse().ok()?),
-            })
+            Some(Self { revision: Revision::new(revision.parse().ok()?), at: Timestamp::from_millis(at.parse().ok()?) })
         };
         parse().ok_or_else(|| Error::field("resume_token", "not one of this service's; leave it out to start anew"))
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use countersign_core::approval::Approval;
 use countersign_core::capability::Capability;
 use countersign_core::session::Session;
-use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use countersign_core::{ApprovalId, Digest, SessionId, TenantId, Timestamp, TokenId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -218,7 +218,7 @@ impl<K: Kernel> Repository<K> {
     /// [`StoreError`].
     pub async fn request(
         &self,
-        caller: &EntityRef,
+        caller: &Digest,
         rpc: &str,
         id: &str,
     ) -> Result<Option<Stored<RequestRow>>, StoreError> {
@@ -227,9 +227,8 @@ impl<K: Kernel> Repository<K> {
 
     /// The key of [`Self::request`].
     #[must_use]
-    pub fn request_key(&self, caller: &EntityRef, rpc: &str, id: &str) -> Key {
-        let caller = Digest::of_parts(&[caller.kind().as_bytes(), caller.id().as_bytes()]);
-        Key::request(&self.tenant, &caller, rpc, id)
+    pub fn request_key(&self, caller: &Digest, rpc: &str, id: &str) -> Key {
+        Key::request(&self.tenant, caller, rpc, id)
     }
 
     /// Every signing key.

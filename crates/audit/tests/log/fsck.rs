@@ -1,17 +1,13 @@
 //! The check of a whole log names the first thing that is wrong.
 
-use countersign_audit::{
-    Checkpoint, Frontier, FsckError, Hash, LogVerifier, NodeId, check_node, leaf_hash,
-};
+use countersign_audit::{Checkpoint, Frontier, FsckError, Hash, LogVerifier, NodeId, check_node, leaf_hash};
 
 use crate::Log;
 
 const SIZE: u64 = 21;
 
 fn records() -> Vec<(u64, Vec<u8>)> {
-    (0..SIZE)
-        .map(|index| (index, index.to_be_bytes().to_vec()))
-        .collect()
+    (0..SIZE).map(|index| (index, index.to_be_bytes().to_vec())).collect()
 }
 
 fn checkpoint(size: u64, root: &Hash) -> Checkpoint {
@@ -19,11 +15,7 @@ fn checkpoint(size: u64, root: &Hash) -> Checkpoint {
 }
 
 /// The check as a caller runs it.
-fn run(
-    log: &Log,
-    records: &[(u64, Vec<u8>)],
-    checkpoint: &Checkpoint,
-) -> Result<LogVerifier, FsckError> {
+fn run(log: &Log, records: &[(u64, Vec<u8>)], checkpoint: &Checkpoint) -> Result<LogVerifier, FsckError> {
     let mut verifier = LogVerifier::new();
     for (index, record) in records {
         for node in verifier.push_at(*index, record)? {
@@ -62,14 +54,7 @@ fn every_changed_bit_of_a_record_is_found_at_its_index() {
             let computed = leaf_hash(record);
             let stored = log.leaves[at as usize];
             let found = run(&log, &records, &checkpoint).unwrap_err();
-            assert_eq!(
-                found,
-                FsckError::LeafMismatch {
-                    index: at,
-                    stored,
-                    computed
-                }
-            );
+            assert_eq!(found, FsckError::LeafMismatch { index: at, stored, computed });
         }
     }
 }
@@ -83,14 +68,7 @@ fn a_record_changed_together_with_all_of_its_nodes_is_found_by_the_checkpoint() 
     let found = run(&rewritten, &records, &checkpoint).unwrap_err();
     let computed = rewritten.roots[SIZE as usize];
     let signed = *checkpoint.root();
-    assert_eq!(
-        found,
-        FsckError::RootMismatch {
-            size: SIZE,
-            signed,
-            computed
-        }
-    );
+    assert_eq!(found, FsckError::RootMismatch { size: SIZE, signed, computed });
 }
 
 #[test]
@@ -99,32 +77,14 @@ fn a_gap_a_repetition_and_a_wrong_order_are_named() {
     let check = |records: &[(u64, Vec<u8>)]| run(&log, records, &checkpoint).unwrap_err();
     let mut gap = records();
     gap.remove(5);
-    assert_eq!(
-        check(&gap),
-        FsckError::MissingRecord {
-            expected: 5,
-            found: 6
-        }
-    );
+    assert_eq!(check(&gap), FsckError::MissingRecord { expected: 5, found: 6 });
     let mut late_start = records();
     late_start.remove(0);
-    assert_eq!(
-        check(&late_start),
-        FsckError::MissingRecord {
-            expected: 0,
-            found: 1
-        }
-    );
+    assert_eq!(check(&late_start), FsckError::MissingRecord { expected: 0, found: 1 });
     let mut repeated = records();
     let again = repeated[5].clone();
     repeated.insert(6, again);
-    assert_eq!(
-        check(&repeated),
-        FsckError::RepeatedRecord {
-            expected: 6,
-            found: 5
-        }
-    );
+    assert_eq!(check(&repeated), FsckError::RepeatedRecord { expected: 6, found: 5 });
 }
 
 #[test]
@@ -132,33 +92,13 @@ fn a_lost_end_and_an_uncovered_end_are_told_apart() {
     let (log, checkpoint) = healthy();
     let lost = &records()[..18];
     let found = run(&log, lost, &checkpoint).unwrap_err();
-    assert_eq!(
-        found,
-        FsckError::CheckpointAhead {
-            records: 18,
-            checkpoint: SIZE
-        }
-    );
-    assert!(
-        found
-            .to_string()
-            .ends_with("record 18 is the first one missing")
-    );
+    assert_eq!(found, FsckError::CheckpointAhead { records: 18, checkpoint: SIZE });
+    assert!(found.to_string().ends_with("record 18 is the first one missing"));
 
     let behind = self::checkpoint(18, &log.roots[18]);
     let found = run(&log, &records(), &behind).unwrap_err();
-    assert_eq!(
-        found,
-        FsckError::CheckpointBehind {
-            records: SIZE,
-            checkpoint: 18
-        }
-    );
-    assert!(
-        found
-            .to_string()
-            .ends_with("record 18 is the first one not covered")
-    );
+    assert_eq!(found, FsckError::CheckpointBehind { records: SIZE, checkpoint: 18 });
+    assert!(found.to_string().ends_with("record 18 is the first one not covered"));
 }
 
 #[test]
@@ -168,34 +108,14 @@ fn damaged_missing_and_stray_nodes_are_named() {
     let computed = log.nodes[&id];
     let stored = leaf_hash(b"damage");
     log.nodes.insert(id, stored);
-    assert_eq!(
-        run(&log, &records(), &checkpoint).unwrap_err(),
-        FsckError::NodeMismatch {
-            id,
-            stored,
-            computed
-        }
-    );
+    assert_eq!(run(&log, &records(), &checkpoint).unwrap_err(), FsckError::NodeMismatch { id, stored, computed });
     log.nodes.remove(&id);
-    assert_eq!(
-        run(&log, &records(), &checkpoint).unwrap_err(),
-        FsckError::MissingNode { id }
-    );
+    assert_eq!(run(&log, &records(), &checkpoint).unwrap_err(), FsckError::MissingNode { id });
     log.nodes.insert(id, computed);
     run(&log, &records(), &checkpoint).unwrap();
-    for id in [
-        NodeId::leaf(SIZE),
-        NodeId { level: 4, index: 1 },
-        NodeId {
-            level: 99,
-            index: 0,
-        },
-    ] {
+    for id in [NodeId::leaf(SIZE), NodeId { level: 4, index: 1 }, NodeId { level: 99, index: 0 }] {
         log.nodes.insert(id, stored);
-        assert_eq!(
-            run(&log, &records(), &checkpoint).unwrap_err(),
-            FsckError::StrayNode { id, size: SIZE }
-        );
+        assert_eq!(run(&log, &records(), &checkpoint).unwrap_err(), FsckError::StrayNode { id, size: SIZE });
         log.nodes.remove(&id);
     }
 }
@@ -211,10 +131,7 @@ fn with_damaged_nodes_only_the_records_still_match_the_checkpoint() {
             found.extend(check_node(&node, log.nodes.get(&node.id).copied()).err());
         }
     }
-    assert!(matches!(
-        found[..],
-        [FsckError::LeafMismatch { index: 4, .. }]
-    ));
+    assert!(matches!(found[..], [FsckError::LeafMismatch { index: 4, .. }]));
     verifier.compare(&checkpoint).unwrap();
 }
 
@@ -223,9 +140,7 @@ fn each_older_checkpoint_is_compared_on_the_way() {
     let (log, _) = healthy();
     let mut verifier = LogVerifier::new();
     for (index, record) in records() {
-        verifier
-            .compare(&checkpoint(index, &log.roots[index as usize]))
-            .unwrap();
+        verifier.compare(&checkpoint(index, &log.roots[index as usize])).unwrap();
         verifier.push(&record);
     }
 }

@@ -29,20 +29,11 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn of<R: AsRef<[u8]>>(records: impl IntoIterator<Item = R>) -> Self {
         let mut frontier = Frontier::empty();
-        let mut log = Self {
-            leaves: Vec::new(),
-            nodes: HashMap::new(),
-            roots: vec![frontier.root()],
-        };
+        let mut log = Self { leaves: Vec::new(), nodes: HashMap::new(), roots: vec![frontier.root()] };
         for record in records {
             let leaf = leaf_hash(record.as_ref());
             log.leaves.push(leaf);
-            log.nodes.extend(
-                frontier
-                    .append(leaf)
-                    .into_iter()
-                    .map(|node| (node.id, node.hash)),
-            );
+            log.nodes.extend(frontier.append(leaf).into_iter().map(|node| (node.id, node.hash)));
             log.roots.push(frontier.root());
         }
         log

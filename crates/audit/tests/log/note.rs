@@ -1,8 +1,6 @@
 //! Signed notes against the vectors of golang.org/x/mod/sumdb/note, and what the parser refuses.
 
-use countersign_audit::{
-    KeyError, MAX_NOTE_BYTES, MAX_SIGNATURES, Note, NoteError, NoteSigner, NoteVerifier,
-};
+use countersign_audit::{KeyError, MAX_NOTE_BYTES, MAX_SIGNATURES, Note, NoteError, NoteSigner, NoteVerifier};
 
 const PETER: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
 const ENOCH: &str = "EnochRoot+af0cfe78+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop";
@@ -12,8 +10,10 @@ const PETER_SEED: &str = "810a1402d5146c8d84f2443330f54080ebf98ee17d9c74f6252fc5
 
 const TEXT: &str = "If you think cryptography is the answer to your problem,\n\
                     then you don't know what your problem is.\n";
-const PETER_LINE: &str = "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
-const ENOCH_LINE: &str = "— EnochRoot rwz+eBzmZa0SO3NbfRGzPCpDckykFXSdeX+MNtCOXm2/5n2tiOHp+vAF1aGrQ5ovTG01oOTGwnWLox33WWd1RvMc+QQ=\n";
+const PETER_LINE: &str =
+    "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
+const ENOCH_LINE: &str =
+    "— EnochRoot rwz+eBzmZa0SO3NbfRGzPCpDckykFXSdeX+MNtCOXm2/5n2tiOHp+vAF1aGrQ5ovTG01oOTGwnWLox33WWd1RvMc+QQ=\n";
 
 fn key(text: &str) -> NoteVerifier {
     text.parse().unwrap()
@@ -39,10 +39,7 @@ fn the_known_key_gives_the_known_signature() {
 #[test]
 fn a_signer_never_shows_its_secret() {
     let shown = format!("{:?}", peter());
-    assert_eq!(
-        shown,
-        r#"NoteSigner { name: "PeterNeumann", id: c74f20a3, .. }"#
-    );
+    assert_eq!(shown, r#"NoteSigner { name: "PeterNeumann", id: c74f20a3, .. }"#);
 }
 
 #[test]
@@ -51,15 +48,10 @@ fn known_signatures_hold_and_unknown_ones_are_ignored() {
     assert_eq!(note.text(), TEXT);
     let names = |keys: &[NoteVerifier]| {
         let held = note.verify(keys).unwrap();
-        held.iter()
-            .map(|signature| signature.name().to_owned())
-            .collect::<Vec<_>>()
+        held.iter().map(|signature| signature.name().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(names(&[key(PETER)]), ["PeterNeumann"]);
-    assert_eq!(
-        names(&[key(ENOCH), key(PETER)]),
-        ["PeterNeumann", "EnochRoot"]
-    );
+    assert_eq!(names(&[key(ENOCH), key(PETER)]), ["PeterNeumann", "EnochRoot"]);
     let none = note.verify(&[]).unwrap_err();
     let found = "`PeterNeumann`, `EnochRoot`".to_owned();
     assert_eq!(none, NoteError::NoKnownKey { found });
@@ -86,10 +78,7 @@ fn a_bad_signature_of_a_known_key_condemns_the_note_even_beside_a_good_one() {
     // The right key id, and more bytes than an Ed25519 signature has.
     let long = format!("{}ABCD{}", &PETER_LINE[..60], &PETER_LINE[60..]);
     let note = parse(&format!("{TEXT}\n{long}")).unwrap();
-    assert!(matches!(
-        note.verify(&[key(PETER)]),
-        Err(NoteError::BadSignature { .. })
-    ));
+    assert!(matches!(note.verify(&[key(PETER)]), Err(NoteError::BadSignature { .. })));
 }
 
 #[test]
@@ -98,10 +87,7 @@ fn the_name_and_the_id_must_both_be_those_of_the_key() {
     let other_id = PETER_LINE.replace("x08g", "xxxx");
     for line in [renamed, other_id] {
         let note = parse(&format!("{TEXT}\n{line}")).unwrap();
-        assert!(matches!(
-            note.verify(&[key(PETER)]),
-            Err(NoteError::NoKnownKey { .. })
-        ));
+        assert!(matches!(note.verify(&[key(PETER)]), Err(NoteError::NoKnownKey { .. })));
     }
 }
 
@@ -117,15 +103,9 @@ fn two_different_keys_of_one_name_and_id_are_refused_as_ambiguous() {
     assert_ne!(keys[0], keys[1]);
     let note = Note::sign(TEXT, &[&one]).unwrap();
     let (name, id) = ("example.com/log42".to_owned(), one.id());
-    assert_eq!(
-        note.verify(&keys),
-        Err(NoteError::AmbiguousKey { name, id })
-    );
+    assert_eq!(note.verify(&keys), Err(NoteError::AmbiguousKey { name, id }));
     assert!(note.verify(&keys[..1]).is_ok());
-    assert!(matches!(
-        note.verify(&keys[1..]),
-        Err(NoteError::BadSignature { .. })
-    ));
+    assert!(matches!(note.verify(&keys[1..]), Err(NoteError::BadSignature { .. })));
 }
 
 #[test]
@@ -145,36 +125,18 @@ fn malformed_notes_are_refused() {
     assert_eq!(parse("").unwrap_err(), NoteError::Unterminated);
     assert_eq!(parse(TEXT).unwrap_err(), NoteError::Unsigned);
     assert_eq!(parse(good.trim_end()).unwrap_err(), NoteError::Unterminated);
-    assert_eq!(
-        parse(&good.replace('\n', "\r\n")).unwrap_err(),
-        NoteError::ControlCharacter {
-            line: 1,
-            code: 0x0d
-        }
-    );
+    assert_eq!(parse(&good.replace('\n', "\r\n")).unwrap_err(), NoteError::ControlCharacter { line: 1, code: 0x0d });
     for code in (0..0x20u8).filter(|code| *code != b'\n').chain([0x7f]) {
         let found = parse(&format!("{TEXT}{}\n\n{PETER_LINE}", char::from(code))).unwrap_err();
-        assert_eq!(
-            found,
-            NoteError::ControlCharacter {
-                line: 3,
-                code: code.into()
-            }
-        );
+        assert_eq!(found, NoteError::ControlCharacter { line: 3, code: code.into() });
     }
     let not_utf8 = [b"\xff".as_slice(), good.as_bytes()].concat();
-    assert_eq!(
-        Note::parse(&not_utf8).unwrap_err(),
-        NoteError::Utf8 { offset: 0 }
-    );
+    assert_eq!(Note::parse(&not_utf8).unwrap_err(), NoteError::Utf8 { offset: 0 });
     for note in [format!("{TEXT}\n"), format!("{TEXT}\n\n")] {
         assert_eq!(parse(&note).unwrap_err(), NoteError::Unsigned, "{note:?}");
     }
     let more = format!("{good}\nmore text\n");
-    assert_eq!(
-        parse(&more).unwrap_err(),
-        NoteError::SignatureLine { line: 1 }
-    );
+    assert_eq!(parse(&more).unwrap_err(), NoteError::SignatureLine { line: 1 });
 }
 
 #[test]
@@ -206,22 +168,11 @@ fn malformed_signature_lines_are_refused_by_their_number() {
 fn a_note_has_a_bounded_size_and_number_of_signatures() {
     let most = format!("{TEXT}\n{}", PETER_LINE.repeat(MAX_SIGNATURES));
     assert!(parse(&most).is_ok());
-    assert_eq!(
-        parse(&format!("{most}{PETER_LINE}")),
-        Err(NoteError::TooManySignatures)
-    );
+    assert_eq!(parse(&format!("{most}{PETER_LINE}")), Err(NoteError::TooManySignatures));
     let long = vec![b'a'; MAX_NOTE_BYTES + 1];
-    assert_eq!(
-        Note::parse(&long),
-        Err(NoteError::TooLong {
-            len: MAX_NOTE_BYTES + 1
-        })
-    );
+    assert_eq!(Note::parse(&long), Err(NoteError::TooLong { len: MAX_NOTE_BYTES + 1 }));
     let text = format!("{}\n", "a".repeat(MAX_NOTE_BYTES - 20));
-    assert!(matches!(
-        Note::sign(&text, &[&peter()]),
-        Err(NoteError::TooLong { .. })
-    ));
+    assert!(matches!(Note::sign(&text, &[&peter()]), Err(NoteError::TooLong { .. })));
     // C2SP signed-note: at least 16 signatures of nearly 5 kB are accepted.
     let large = format!("— example.com/witness {}\n", "AAAA".repeat(5000 / 3));
     assert!(parse(&format!("{TEXT}\n{}", large.repeat(16))).is_ok());
@@ -231,15 +182,9 @@ fn a_note_has_a_bounded_size_and_number_of_signatures() {
 fn a_text_that_no_note_can_hold_is_not_signed() {
     let peter = peter();
     assert_eq!(Note::sign(TEXT, &[]), Err(NoteError::Unsigned));
-    assert_eq!(
-        Note::sign("no line feed", &[&peter]),
-        Err(NoteError::Unterminated)
-    );
+    assert_eq!(Note::sign("no line feed", &[&peter]), Err(NoteError::Unterminated));
     assert_eq!(Note::sign("", &[&peter]), Err(NoteError::Unterminated));
-    assert_eq!(
-        Note::sign("one\ntwo\tthree\n", &[&peter]),
-        Err(NoteError::ControlCharacter { line: 2, code: 9 })
-    );
+    assert_eq!(Note::sign("one\ntwo\tthree\n", &[&peter]), Err(NoteError::ControlCharacter { line: 2, code: 9 }));
 }
 
 #[test]
@@ -258,11 +203,7 @@ fn every_mangled_verifier_key_is_refused() {
     for start in 0..PETER.len() {
         for end in start..=PETER.len() {
             let part = &PETER[start..end];
-            assert_eq!(
-                part.parse::<NoteVerifier>().is_ok(),
-                part == PETER,
-                "{part}"
-            );
+            assert_eq!(part.parse::<NoteVerifier>().is_ok(), part == PETER, "{part}");
         }
     }
     for at in 0..PETER.len() {
@@ -274,29 +215,15 @@ fn every_mangled_verifier_key_is_refused() {
     let refused = |text: &str| text.parse::<NoteVerifier>().unwrap_err();
     // Both with the id that belongs to the mangled key.
     let long = "PeterNeumann+cc469956+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TWBADKEY==";
-    assert!(matches!(
-        refused(long),
-        KeyError::PublicKey | KeyError::Form
-    ));
+    assert!(matches!(refused(long), KeyError::PublicKey | KeyError::Form));
     let algorithm = "PeterNeumann+173116ae+ZRpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
     assert_eq!(refused(algorithm), KeyError::Algorithm { found: 0x65 });
 }
 
 #[test]
 fn unusable_names_and_keys_are_refused() {
-    for name in [
-        "",
-        "a b",
-        "a+b",
-        "a\nb",
-        "a\u{2003}b",
-        "a\u{7f}b",
-        "a\u{85}b",
-    ] {
-        assert!(matches!(
-            NoteSigner::from_seed(name, &[7; 32]),
-            Err(KeyError::Name { .. })
-        ));
+    for name in ["", "a b", "a+b", "a\nb", "a\u{2003}b", "a\u{7f}b", "a\u{85}b"] {
+        assert!(matches!(NoteSigner::from_seed(name, &[7; 32]), Err(KeyError::Name { .. })));
     }
     assert!(NoteSigner::from_seed("example.com/log42", &[7; 32]).is_ok());
     // The neutral element: under it, one signature holds for every text.

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::io;
 
 use countersign_audit::{
-    EMPTY_ROOT, Frontier, Hash, MAX_SIZE, Node, NodeId, ProofError, VerifyError, consistency_proof,
-    inclusion_proof, leaf_hash, node_hash, nodes_needed, verify_consistency, verify_inclusion,
+    EMPTY_ROOT, Frontier, Hash, MAX_SIZE, Node, NodeId, ProofError, VerifyError, consistency_proof, inclusion_proof,
+    leaf_hash, node_hash, nodes_needed, verify_consistency, verify_inclusion,
 };
 use proptest::prelude::*;
 
@@ -52,19 +52,11 @@ fn the_frontier_and_the_proofs_agree_with_the_words_of_the_rfc() {
         assert_eq!(log.roots[size as usize], reference::root(leaves));
         for index in 0..size {
             let proof = inclusion_proof(index, size, log.src()).unwrap();
-            assert_eq!(
-                proof,
-                reference::path(index as usize, leaves),
-                "{index} in {size}"
-            );
+            assert_eq!(proof, reference::path(index as usize, leaves), "{index} in {size}");
         }
         for old in 1..size {
             let proof = consistency_proof(old, size, log.src()).unwrap();
-            assert_eq!(
-                proof,
-                reference::proof(old as usize, leaves),
-                "{old} to {size}"
-            );
+            assert_eq!(proof, reference::proof(old as usize, leaves), "{old} to {size}");
         }
     }
 }
@@ -78,16 +70,11 @@ fn an_inclusion_proof_holds_for_its_own_leaf_and_tree_only() {
             for other in 0..=size {
                 let leaf = &log.leaves[index as usize];
                 let holds = verify_inclusion(leaf, other, size, &proof, &log.roots[size as usize]);
-                assert_eq!(
-                    holds.is_ok(),
-                    other == index,
-                    "{index} as {other} in {size}"
-                );
+                assert_eq!(holds.is_ok(), other == index, "{index} as {other} in {size}");
             }
             for other in 0..=ALL {
                 let leaf = &log.leaves[index as usize];
-                let holds =
-                    verify_inclusion(leaf, index, other, &proof, &log.roots[other as usize]);
+                let holds = verify_inclusion(leaf, index, other, &proof, &log.roots[other as usize]);
                 assert_eq!(holds.is_ok(), other == size, "{index} in {size} as {other}");
             }
         }
@@ -104,11 +91,7 @@ fn a_consistency_proof_holds_for_its_own_trees_only() {
             let proof = consistency_proof(old, new, log.src()).unwrap();
             for other in 0..=FEW {
                 let holds = verify_consistency(other, root(other), new, root(new), &proof);
-                assert_eq!(
-                    holds.is_ok(),
-                    other == old,
-                    "{old} to {new} as from {other}"
-                );
+                assert_eq!(holds.is_ok(), other == old, "{old} to {new} as from {other}");
                 let holds = verify_consistency(old, root(old), other, root(other), &proof);
                 assert_eq!(holds.is_ok(), other == new, "{old} to {new} as to {other}");
             }
@@ -159,71 +142,26 @@ fn trees_without_a_proof_in_the_rfc_are_compared_by_their_roots() {
     let refused = |old, old_root, new, new_root, proof: &[Hash]| {
         verify_consistency(old, old_root, new, new_root, proof).unwrap_err()
     };
-    assert_eq!(
-        refused(0, two, 5, five, &[]),
-        VerifyError::OldRootMismatch {
-            expected: *two,
-            computed: EMPTY_ROOT
-        }
-    );
-    assert_eq!(
-        refused(5, two, 5, five, &[]),
-        VerifyError::RootMismatch {
-            expected: *five,
-            computed: *two
-        }
-    );
-    assert!(matches!(
-        refused(0, two, 0, two, &[]),
-        VerifyError::OldRootMismatch { .. }
-    ));
-    assert_eq!(
-        refused(0, &EMPTY_ROOT, 5, five, &[*two]),
-        VerifyError::TooLong { len: 1 }
-    );
-    assert_eq!(
-        refused(5, five, 5, five, &[*two]),
-        VerifyError::TooLong { len: 1 }
-    );
-    assert_eq!(
-        refused(2, two, 5, five, &[]),
-        VerifyError::TooShort { len: 0 }
-    );
-    assert_eq!(
-        refused(3, two, 5, five, &[]),
-        VerifyError::TooShort { len: 0 }
-    );
-    assert_eq!(
-        refused(5, five, 2, two, &[]),
-        VerifyError::SizesReversed { old: 5, new: 2 }
-    );
+    assert_eq!(refused(0, two, 5, five, &[]), VerifyError::OldRootMismatch { expected: *two, computed: EMPTY_ROOT });
+    assert_eq!(refused(5, two, 5, five, &[]), VerifyError::RootMismatch { expected: *five, computed: *two });
+    assert!(matches!(refused(0, two, 0, two, &[]), VerifyError::OldRootMismatch { .. }));
+    assert_eq!(refused(0, &EMPTY_ROOT, 5, five, &[*two]), VerifyError::TooLong { len: 1 });
+    assert_eq!(refused(5, five, 5, five, &[*two]), VerifyError::TooLong { len: 1 });
+    assert_eq!(refused(2, two, 5, five, &[]), VerifyError::TooShort { len: 0 });
+    assert_eq!(refused(3, two, 5, five, &[]), VerifyError::TooShort { len: 0 });
+    assert_eq!(refused(5, five, 2, two, &[]), VerifyError::SizesReversed { old: 5, new: 2 });
 }
 
 #[test]
 fn a_proof_that_cannot_be_made_names_the_cause() {
     let mut log = Log::counting(8);
-    assert_eq!(
-        inclusion_proof(8, 8, log.src()).unwrap_err(),
-        ProofError::IndexOutsideTree { index: 8, size: 8 }
-    );
-    assert_eq!(
-        inclusion_proof(0, 0, log.src()).unwrap_err(),
-        ProofError::IndexOutsideTree { index: 0, size: 0 }
-    );
-    assert_eq!(
-        consistency_proof(9, 8, log.src()).unwrap_err(),
-        ProofError::SizesReversed { old: 9, new: 8 }
-    );
+    assert_eq!(inclusion_proof(8, 8, log.src()).unwrap_err(), ProofError::IndexOutsideTree { index: 8, size: 8 });
+    assert_eq!(inclusion_proof(0, 0, log.src()).unwrap_err(), ProofError::IndexOutsideTree { index: 0, size: 0 });
+    assert_eq!(consistency_proof(9, 8, log.src()).unwrap_err(), ProofError::SizesReversed { old: 9, new: 8 });
     let id = NodeId { level: 2, index: 1 };
     log.nodes.remove(&id);
-    assert_eq!(
-        inclusion_proof(0, 8, log.src()).unwrap_err(),
-        ProofError::MissingNode { id }
-    );
-    assert_eq!(
-        consistency_proof(3, 8, log.src()).unwrap_err(),
-        ProofError::MissingNode { id }
-    );
+    assert_eq!(inclusion_proof(0, 8, log.src()).unwrap_err(), ProofError::MissingNode { id });
+    assert_eq!(consistency_proof(3, 8, log.src()).unwrap_err(), ProofError::MissingNode { id });
     let broken = |_| Err(io::Error::other("the disk is gone"));
     let error = inclusion_proof(0, 8, broken).unwrap_err();
     let source = std::error::Error::source(&error).unwrap();
@@ -240,11 +178,7 @@ fn sizes_at_the_limit_of_the_number_are_refused_or_answered_but_never_overflow()
     let proof = inclusion_proof(0, u64::MAX, src).unwrap();
     assert_eq!(proof.len(), 64);
     assert!(asked <= 128, "{asked} nodes were asked for");
-    for (index, size) in [
-        (0, u64::MAX),
-        (u64::MAX - 1, u64::MAX),
-        (u64::MAX, u64::MAX),
-    ] {
+    for (index, size) in [(0, u64::MAX), (u64::MAX - 1, u64::MAX), (u64::MAX, u64::MAX)] {
         let holds = verify_inclusion(&EMPTY_ROOT, index, size, &[EMPTY_ROOT; 200], &EMPTY_ROOT);
         assert!(holds.is_err());
     }
@@ -276,10 +210,7 @@ impl Uniform {
 
     fn root(&self, size: u64) -> Hash {
         let needed = nodes_needed(size).into_iter();
-        let nodes = needed.map(|id| Node {
-            id,
-            hash: self.0[usize::from(id.level)],
-        });
+        let nodes = needed.map(|id| Node { id, hash: self.0[usize::from(id.level)] });
         Frontier::from_nodes(size, nodes).unwrap().root()
     }
 }
