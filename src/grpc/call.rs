@@ -37,9 +37,12 @@ struct Shared {
     limits: Limits,
     requests: Arc<Semaphore>,
     watches: Arc<Semaphore>,
-    callers: Mutex<HashMap<String, (Arc<Semaphore>, Arc<Semaphore>)>>,
+    callers: Mutex<HashMap<String, Slots>>,
     clock: SystemClock,
 }
+
+/// One caller's slots for requests and for watch streams.
+type Slots = (Arc<Semaphore>, Arc<Semaphore>);
 
 /// One call, verified and within its limits.
 pub struct Verified {
@@ -151,7 +154,7 @@ impl Backend {
         Ok((own, take(&self.0.requests, "requests", self.0.limits.requests_in_flight)?))
     }
 
-    fn caller(&self, credential: &Credential) -> (Arc<Semaphore>, Arc<Semaphore>) {
+    fn caller(&self, credential: &Credential) -> Slots {
         let key =
             format!("{}\n{}\n{:?}\n{:?}", credential.tenant, credential.issuer, credential.subject, credential.actors);
         let mut callers = self.0.callers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,9 +198,10 @@ fn told<R>(result: &Result<R, Failure>) -> &'static str {
     let Err(failure) = result else { return "OK" };
     let (code, reason) = failure.classify();
     let reason = reason_name(reason);
-    match code {
-        tonic::Code::Internal | tonic::Code::Unavailable => tracing::error!(%failure, reason, "call failed"),
-        _refused => tracing::info!(%failure, reason, "call refused"),
+    if matches!(code, tonic::Code::Internal | tonic::Code::Unavailable) {
+        tracing::error!(%failure, reason, "call failed");
+    } else {
+        tracing::info!(%failure, reason, "call refused");
     }
     code_name(code)
 }

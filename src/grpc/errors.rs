@@ -47,12 +47,10 @@ impl Failure {
     /// What callers are told. A fault of ours is named and not told: its detail is in the server's log.
     #[must_use]
     pub fn told(&self) -> String {
-        match self {
-            Self::Engine(Error::Internal(_)) => {
-                "a fault of the server; nothing was authorized, and its log has the detail".to_owned()
-            }
-            other => other.to_string(),
+        if matches!(self, Self::Engine(Error::Internal(_))) {
+            return "a fault of the server; nothing was authorized, and its log has the detail".to_owned();
         }
+        self.to_string()
     }
 }
 

@@ -1,14 +1,15 @@
 //! The one place where concrete parts meet: configuration, store, engines, services, listeners.
 
+mod background;
+mod offline;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use countersign_audit::{Hash, NodeId, NoteVerifier};
 use countersign_core::time::{ShiftedClock, SystemClock};
 use countersign_core::{Clock, TenantId, Timestamp};
 use countersign_engine::{Engine, Error, Limits, Parts};
-use countersign_policy::Source;
 use countersign_store::{Config as StoreConfig, Kernel, Mode, OpenError, RocksKernel};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -17,6 +18,8 @@ use tokio::task::JoinHandle;
 use tonic::transport::Server as Transport;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+
+use background::{activate, keep_up, look_for_bundle, publish_head, report_readiness, tidy};
 
 use crate::config::{Config, TenantConfig};
 use crate::grpc::{Approvals, Audit, Backend, Capabilities, Decisions, Policies, Sessions, Tenants};
@@ -31,14 +34,7 @@ use crate::proto::policy_service_server::PolicyServiceServer;
 use crate::proto::session_service_server::SessionServiceServer;
 use crate::{keystore, listen, telemetry, tls};
 
-/// How often counts of refusals are written.
-const FLUSH_REFUSALS: Duration = Duration::from_secs(1);
-/// How often the signed head of each log is written beside the store.
-const PUBLISH_HEADS: Duration = Duration::from_secs(10);
-/// How often rows that are of no use any more are tidied away.
-const TIDY: Duration = Duration::from_secs(60);
-/// How often a server without a bundle looks for one.
-const LOOK_FOR_BUNDLE: Duration = Duration::from_secs(2);
+pub use offline::{OfflineLog, offline_logs};
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -376,204 +372,4 @@ async fn open_engine(
         None => Box::new(SystemClock::default()),
     };
     Engine::open(Arc::clone(kernel), clock, parts).await.map_err(failed)
-}
-
-/// Makes the bundle of a directory active. If it is refused, the one that was active stays, and that is said loudly.
-async fn activate(engine: &Engine<RocksKernel>, dir: &Path) -> Result<(), ()> {
-    let path = dir.to_owned();
-    let source = tokio::task::spawn_blocking(move || Source::read_dir(&path)).await;
-    let published = match source {
-        Ok(Ok(source)) => engine.activate(source).await,
-        Ok(Err(error)) => Err(Error::BundleUnreadable(error.to_string())),
-        Err(error) => Err(Error::Internal(error.to_string())),
-    };
-    match published {
-        Ok(published) => {
-            tracing::info!(bundle = %published.digest, changed = published.changed, "bundle active");
-            for warning in &published.warnings {
-                tracing::warn!(%warning, "bundle warning");
-            }
-        }
-        Err(error) => {
-            metrics::counter!(http::metrics::BUNDLE_REFUSED_TOTAL).increment(1);
-            tracing::error!(%error, dir = %dir.display(), "the bundle was refused");
-        }
-    }
-    if let Ok(info) = engine.bundle_info() {
-        let revision = info.revision.to_string();
-        metrics::gauge!(http::metrics::BUNDLE_INFO, "digest" => info.digest.to_string(), "revision" => revision)
-            .set(1.0);
-    }
-    engine.active().map(drop).map_err(drop)
-}
-
-async fn look_for_bundle(engine: Arc<Engine<RocksKernel>>, dir: PathBuf) {
-    let mut ticks = tokio::time::interval(LOOK_FOR_BUNDLE);
-    loop {
-        ticks.tick().await;
-        if engine.active().is_ok() || activate(&engine, &dir).await.is_ok() {
-            return;
-        }
-    }
-}
-
-/// Writes counts of refusals, and the signed head of the log beside the store, for offline checks.
-async fn keep_up(engine: Arc<Engine<RocksKernel>>, data_dir: PathBuf) {
-    let mut flush = tokio::time::interval(FLUSH_REFUSALS);
-    let mut publish = tokio::time::interval(PUBLISH_HEADS);
-    loop {
-        let result = tokio::select! {
-            _ = flush.tick() => engine.flush_refusals().await.map_err(|e| e.to_string()),
-            _ = publish.tick() => publish_head(&engine, &data_dir).await,
-        };
-        if let Err(error) = result {
-            tracing::error!(%error, tenant = %engine.tenant(), "cannot keep the log's head or counts");
-        }
-    }
-}
-
-async fn publish_head(engine: &Engine<RocksKernel>, data_dir: &Path) -> Result<(), String> {
-    let head = engine.head().await.map_err(|e| e.to_string())?;
-    let path = checkpoint_path(data_dir, engine.tenant());
-    let note = head.note.to_string();
-    let write = move || {
-        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        keystore::write_atomically(&path, note.as_bytes(), 0o644)
-    };
-    tokio::task::spawn_blocking(write).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
-}
-
-fn checkpoint_path(data_dir: &Path, tenant: &TenantId) -> PathBuf {
-    data_dir.join("checkpoints").join(tenant.as_str())
-}
-
-async fn tidy(engine: Arc<Engine<RocksKernel>>) {
-    let mut ticks = tokio::time::interval(TIDY);
-    loop {
-        ticks.tick().await;
-        match engine.tidy().await {
-            Ok(0) => {}
-            Ok(rows) => tracing::debug!(rows, tenant = %engine.tenant(), "tidied"),
-            Err(error) => tracing::error!(%error, tenant = %engine.tenant(), "cannot tidy"),
-        }
-    }
-}
-
-/// Ready is: the store answers, the clock is believed, and every tenant has a bundle.
-async fn report_readiness(
-    kernel: Arc<RocksKernel>,
-    engines: Vec<Arc<Engine<RocksKernel>>>,
-    readiness: watch::Sender<Readiness>,
-    health: HealthReporter,
-) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(250));
-    loop {
-        ticks.tick().await;
-        let wrong =
-            kernel.health().err().map(|e| e.to_string()).or_else(|| {
-                engines.iter().find_map(|e| e.now().err().or_else(|| e.active().err())).map(|e| e.to_string())
-            });
-        let (state, status) = match wrong {
-            None => (Readiness::Ready, ServingStatus::Serving),
-            Some(reason) => (Readiness::Failing(reason.into()), ServingStatus::NotServing),
-        };
-        readiness.send_if_modified(|now| {
-            let changed = *now != state;
-            *now = state;
-            changed
-        });
-        health.set_service_status("", status).await;
-    }
-}
-
-/// One tenant's log, read without a server.
-#[derive(Debug)]
-pub struct OfflineLog {
-    kernel: Arc<RocksKernel>,
-    tenant: TenantId,
-    verifier: NoteVerifier,
-    checkpoint: Option<String>,
-}
-
-/// The logs of a data directory that no server has open. Needs a multi-threaded tokio runtime.
-///
-/// # Errors
-/// [`WiringError`] if the store does not open: that alone may show damage, and says where.
-pub fn offline_logs(data_dir: &Path) -> Result<Vec<OfflineLog>, WiringError> {
-    let path = store_path(data_dir);
-    let kernel = match RocksKernel::open(&path, &StoreConfig::new(Mode::Production)) {
-        Err(OpenError::OtherMode { stamped, .. }) => RocksKernel::open(&path, &StoreConfig::new(stamped)),
-        other => other,
-    }?;
-    let kernel = Arc::new(kernel);
-    let tenants = wait(kernel.logs()).map_err(|e| damaged(&e))?;
-    let log = |tenant: TenantId| {
-        let verifier = keystore::log_verifier(data_dir, &tenant)?;
-        let checkpoint = std::fs::read_to_string(checkpoint_path(data_dir, &tenant)).ok();
-        Ok(OfflineLog { kernel: Arc::clone(&kernel), tenant, verifier, checkpoint })
-    };
-    tenants.into_iter().map(log).collect()
-}
-
-fn damaged(error: &dyn std::fmt::Display) -> WiringError {
-    WiringError::Os { what: "cannot read the log", reason: error.to_string() }
-}
-
-/// Waits on a thread of the runtime: for a command that does nothing else meanwhile.
-fn wait<F: Future>(future: F) -> F::Output {
-    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
-}
-
-impl OfflineLog {
-    /// Whose it is.
-    #[must_use]
-    pub const fn tenant(&self) -> &TenantId {
-        &self.tenant
-    }
-
-    /// The key that signs its heads, as it lies beside the store. A stranger brings their own copy.
-    #[must_use]
-    pub const fn verifier(&self) -> &NoteVerifier {
-        &self.verifier
-    }
-
-    /// The newest head that was written beside the store.
-    #[must_use]
-    pub fn checkpoint(&self) -> Option<&str> {
-        self.checkpoint.as_deref()
-    }
-
-    /// Every record, in order. The first error ends it.
-    pub fn records(&self) -> impl Iterator<Item = Result<(u64, Vec<u8>), WiringError>> + '_ {
-        let mut next = 0_u64;
-        let mut page = Vec::<(u64, bytes::Bytes)>::new().into_iter();
-        let mut over = false;
-        std::iter::from_fn(move || {
-            loop {
-                if let Some((index, bytes)) = page.next() {
-                    next = index.saturating_add(1);
-                    return Some(Ok((index, bytes.to_vec())));
-                }
-                if over {
-                    return None;
-                }
-                match wait(self.kernel.log_entries(&self.tenant, next, 1_000)) {
-                    Ok(entries) if entries.is_empty() => return None,
-                    Ok(entries) => page = entries.into_iter(),
-                    Err(error) => {
-                        over = true;
-                        return Some(Err(damaged(&error)));
-                    }
-                }
-            }
-        })
-    }
-
-    /// A stored hash.
-    ///
-    /// # Errors
-    /// [`WiringError::Os`] if it cannot be read.
-    pub fn node(&self, id: NodeId) -> Result<Option<Hash>, WiringError> {
-        wait(self.kernel.log_node(&self.tenant, id)).map_err(|e| damaged(&e))
-    }
 }

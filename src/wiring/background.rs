@@ -1,0 +1,135 @@
+//! What runs beside the calls: bundles, counts of refusals, heads of the logs, tidying, readiness.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::TenantId;
+use countersign_engine::{Engine, Error};
+use countersign_policy::Source;
+use countersign_store::RocksKernel;
+use tokio::sync::watch;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::http::{self, Readiness};
+use crate::keystore;
+
+/// How often counts of refusals are written.
+const FLUSH_REFUSALS: Duration = Duration::from_secs(1);
+/// How often the signed head of each log is written beside the store.
+const PUBLISH_HEADS: Duration = Duration::from_secs(10);
+/// How often rows that are of no use any more are tidied away.
+const TIDY: Duration = Duration::from_secs(60);
+/// How often a server without a bundle looks for one.
+const LOOK_FOR_BUNDLE: Duration = Duration::from_secs(2);
+/// How often it is looked whether the server can answer.
+const READINESS: Duration = Duration::from_millis(250);
+
+/// Makes the bundle of a directory active. If it is refused, the one that was active stays, and that is said loudly.
+pub(super) async fn activate(engine: &Engine<RocksKernel>, dir: &Path) -> Result<(), ()> {
+    let path = dir.to_owned();
+    let source = tokio::task::spawn_blocking(move || Source::read_dir(&path)).await;
+    let published = match source {
+        Ok(Ok(source)) => engine.activate(source).await,
+        Ok(Err(error)) => Err(Error::BundleUnreadable(error.to_string())),
+        Err(error) => Err(Error::Internal(error.to_string())),
+    };
+    match published {
+        Ok(published) => {
+            tracing::info!(bundle = %published.digest, changed = published.changed, "bundle active");
+            for warning in &published.warnings {
+                tracing::warn!(%warning, "bundle warning");
+            }
+        }
+        Err(error) => {
+            metrics::counter!(http::metrics::BUNDLE_REFUSED_TOTAL).increment(1);
+            tracing::error!(%error, dir = %dir.display(), "the bundle was refused");
+        }
+    }
+    if let Ok(info) = engine.bundle_info() {
+        let revision = info.revision.to_string();
+        metrics::gauge!(http::metrics::BUNDLE_INFO, "digest" => info.digest.to_string(), "revision" => revision)
+            .set(1.0);
+    }
+    engine.active().map(drop).map_err(drop)
+}
+
+pub(super) async fn look_for_bundle(engine: Arc<Engine<RocksKernel>>, dir: PathBuf) {
+    let mut ticks = tokio::time::interval(LOOK_FOR_BUNDLE);
+    loop {
+        ticks.tick().await;
+        if engine.active().is_ok() || activate(&engine, &dir).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Writes counts of refusals, and the signed head of the log beside the store, for offline checks.
+pub(super) async fn keep_up(engine: Arc<Engine<RocksKernel>>, data_dir: PathBuf) {
+    let mut flush = tokio::time::interval(FLUSH_REFUSALS);
+    let mut publish = tokio::time::interval(PUBLISH_HEADS);
+    loop {
+        let result = tokio::select! {
+            _ = flush.tick() => engine.flush_refusals().await.map_err(|e| e.to_string()),
+            _ = publish.tick() => publish_head(&engine, &data_dir).await,
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, tenant = %engine.tenant(), "cannot keep the log's head or counts");
+        }
+    }
+}
+
+pub(super) async fn publish_head(engine: &Engine<RocksKernel>, data_dir: &Path) -> Result<(), String> {
+    let head = engine.head().await.map_err(|e| e.to_string())?;
+    let path = checkpoint_path(data_dir, engine.tenant());
+    let note = head.note.to_string();
+    let write = move || {
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        keystore::write_atomically(&path, note.as_bytes(), 0o644)
+    };
+    tokio::task::spawn_blocking(write).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+}
+
+pub(super) fn checkpoint_path(data_dir: &Path, tenant: &TenantId) -> PathBuf {
+    data_dir.join("checkpoints").join(tenant.as_str())
+}
+
+pub(super) async fn tidy(engine: Arc<Engine<RocksKernel>>) {
+    let mut ticks = tokio::time::interval(TIDY);
+    loop {
+        ticks.tick().await;
+        match engine.tidy().await {
+            Ok(0) => {}
+            Ok(rows) => tracing::debug!(rows, tenant = %engine.tenant(), "tidied"),
+            Err(error) => tracing::error!(%error, tenant = %engine.tenant(), "cannot tidy"),
+        }
+    }
+}
+
+/// Ready is: the store answers, the clock is believed, and every tenant has a bundle.
+pub(super) async fn report_readiness(
+    kernel: Arc<RocksKernel>,
+    engines: Vec<Arc<Engine<RocksKernel>>>,
+    readiness: watch::Sender<Readiness>,
+    health: HealthReporter,
+) {
+    let mut ticks = tokio::time::interval(READINESS);
+    loop {
+        ticks.tick().await;
+        let wrong =
+            kernel.health().err().map(|e| e.to_string()).or_else(|| {
+                engines.iter().find_map(|e| e.now().err().or_else(|| e.active().err())).map(|e| e.to_string())
+            });
+        let (state, status) = match wrong {
+            None => (Readiness::Ready, ServingStatus::Serving),
+            Some(reason) => (Readiness::Failing(reason.into()), ServingStatus::NotServing),
+        };
+        readiness.send_if_modified(|now| {
+            let changed = *now != state;
+            *now = state;
+            changed
+        });
+        health.set_service_status("", status).await;
+    }
+}

@@ -1,0 +1,104 @@
+//! The logs of a data directory that no server has open.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use countersign_audit::{Hash, NodeId, NoteVerifier};
+use countersign_core::TenantId;
+use countersign_store::{Config as StoreConfig, Kernel, Mode, OpenError, RocksKernel};
+
+use super::background::checkpoint_path;
+use super::{WiringError, store_path};
+use crate::keystore;
+
+/// One tenant's log, read without a server.
+#[derive(Debug)]
+pub struct OfflineLog {
+    kernel: Arc<RocksKernel>,
+    tenant: TenantId,
+    verifier: NoteVerifier,
+    checkpoint: Option<String>,
+}
+
+/// The logs of a data directory that no server has open. Needs a multi-threaded tokio runtime.
+///
+/// # Errors
+/// [`WiringError`] if the store does not open: that alone may show damage, and says where.
+pub fn offline_logs(data_dir: &Path) -> Result<Vec<OfflineLog>, WiringError> {
+    let path = store_path(data_dir);
+    let kernel = match RocksKernel::open(&path, &StoreConfig::new(Mode::Production)) {
+        Err(OpenError::OtherMode { stamped, .. }) => RocksKernel::open(&path, &StoreConfig::new(stamped)),
+        other => other,
+    }?;
+    let kernel = Arc::new(kernel);
+    let tenants = wait(kernel.logs()).map_err(|e| damaged(&e))?;
+    let log = |tenant: TenantId| {
+        let verifier = keystore::log_verifier(data_dir, &tenant)?;
+        let checkpoint = std::fs::read_to_string(checkpoint_path(data_dir, &tenant)).ok();
+        Ok(OfflineLog { kernel: Arc::clone(&kernel), tenant, verifier, checkpoint })
+    };
+    tenants.into_iter().map(log).collect()
+}
+
+fn damaged(error: &dyn std::fmt::Display) -> WiringError {
+    WiringError::Os { what: "cannot read the log", reason: error.to_string() }
+}
+
+/// Waits on a thread of the runtime: for a command that does nothing else meanwhile.
+fn wait<F: Future>(future: F) -> F::Output {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
+}
+
+impl OfflineLog {
+    /// Whose it is.
+    #[must_use]
+    pub const fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// The key that signs its heads, as it lies beside the store. A stranger brings their own copy.
+    #[must_use]
+    pub const fn verifier(&self) -> &NoteVerifier {
+        &self.verifier
+    }
+
+    /// The newest head that was written beside the store.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<&str> {
+        self.checkpoint.as_deref()
+    }
+
+    /// Every record, in order. The first error ends it.
+    pub fn records(&self) -> impl Iterator<Item = Result<(u64, Vec<u8>), WiringError>> + '_ {
+        let mut next = 0_u64;
+        let mut page = Vec::<(u64, bytes::Bytes)>::new().into_iter();
+        let mut over = false;
+        std::iter::from_fn(move || {
+            loop {
+                if let Some((index, bytes)) = page.next() {
+                    next = index.saturating_add(1);
+                    return Some(Ok((index, bytes.to_vec())));
+                }
+                if over {
+                    return None;
+                }
+                match wait(self.kernel.log_entries(&self.tenant, next, 1_000)) {
+                    Ok(entries) if entries.is_empty() => return None,
+                    Ok(entries) => page = entries.into_iter(),
+                    Err(error) => {
+                        over = true;
+                        return Some(Err(damaged(&error)));
+                    }
+                }
+            }
+        })
+    }
+
+    /// A stored hash.
+    ///
+    /// # Errors
+    /// [`WiringError::Os`] if it cannot be read.
+    pub fn node(&self, id: NodeId) -> Result<Option<Hash>, WiringError> {
+        wait(self.kernel.log_node(&self.tenant, id)).map_err(|e| damaged(&e))
+    }
+}
