@@ -134,7 +134,9 @@ impl<K: Kernel> Engine<K> {
 fn not_in_log(error: ProofError<Error>) -> Error {
     match error {
         ProofError::Source(error) => error,
-        other => Error::NotInLog(other.to_string()),
+        ProofError::IndexOutsideTree { .. } | ProofError::SizesReversed { .. } => Error::NotInLog(error.to_string()),
+        // The store holds every node of a tree that it has the size of.
+        ProofError::MissingNode { .. } => Error::Internal(error.to_string()),
     }
 }
 

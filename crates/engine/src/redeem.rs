@@ -1,6 +1,7 @@
 //! Redeem: the one moment at which authority is spent.
 
 use countersign_core::approval::{Approval, ApprovalState, Spender};
+use countersign_core::capability::CapabilityError;
 use countersign_core::{Digest, EntityRef, SessionId, Timestamp, TokenId};
 use countersign_policy::AdminAction;
 use countersign_store::Kernel;
@@ -166,10 +167,12 @@ impl<K: Kernel> Engine<K> {
         let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
         match approval.value.state(now) {
             ApprovalState::Approved => Ok(approval),
-            ApprovalState::Redeemed { .. } => {
-                Err(countersign_core::capability::CapabilityError::AlreadyRedeemed.into())
-            }
-            other => Err(Error::ApprovalGone(other.word())),
+            ApprovalState::Redeemed { .. } => Err(CapabilityError::AlreadyRedeemed.into()),
+            over @ (ApprovalState::Pending
+            | ApprovalState::Denied { .. }
+            | ApprovalState::Expired
+            | ApprovalState::Cancelled { .. }
+            | ApprovalState::Void { .. }) => Err(Error::ApprovalGone(over.word())),
         }
     }
 }

@@ -204,11 +204,10 @@ pub struct Question {
 impl Question {
     /// What the request is now: a live one whose session is over is void.
     pub(crate) fn state(&self, now: countersign_core::Timestamp) -> ApprovalState {
-        match self.approval.value.state(now) {
-            ApprovalState::Pending | ApprovalState::Approved if self.session.value.require_open(now).is_err() => {
-                ApprovalState::Void { why: VoidCause::SessionOver }
-            }
-            state => state,
+        let state = self.approval.value.state(now);
+        if !state.is_terminal() && self.session.value.require_open(now).is_err() {
+            return ApprovalState::Void { why: VoidCause::SessionOver };
         }
+        state
     }
 }
