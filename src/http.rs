@@ -95,8 +95,8 @@ pub mod metrics {
 
     /// Counter: decisions, by `verdict` (`allow`, `deny`, `needs_approval`).
     pub const DECISIONS_TOTAL: &str = "countersign_decisions_total";
-    /// Histogram, seconds: policy evaluation alone.
-    pub const EVALUATION_SECONDS: &str = "countersign_evaluation_seconds";
+    /// Histogram, seconds: one decision in the engine, its commit included.
+    pub const DECISION_SECONDS: &str = "countersign_decision_seconds";
     /// Histogram, seconds: whole RPCs, by `method` and gRPC `code`.
     pub const RPC_SECONDS: &str = "countersign_rpc_seconds";
     /// Gauge: RPCs under way.
@@ -109,18 +109,14 @@ pub mod metrics {
     pub const MINTS_TOTAL: &str = "countersign_mints_total";
     /// Counter: redeems, by `result` (`redeemed`, `replayed`, `refused`).
     pub const REDEEMS_TOTAL: &str = "countersign_redeems_total";
-    /// Counter: completions, by `outcome` (`succeeded`, `failed`, `unknown`).
+    /// Counter: completions, by `outcome` (`succeeded`, `failed`).
     pub const COMPLETIONS_TOTAL: &str = "countersign_completions_total";
-    /// Counter: approval requests that came into a state, by `state`.
+    /// Counter: what happened to approval requests, by `event` (`requested`, `vote`, `withdrawn`, `cancelled`).
     pub const APPROVALS_TOTAL: &str = "countersign_approvals_total";
-    /// Gauge: approval requests that people have not answered yet.
-    pub const APPROVALS_PENDING: &str = "countersign_approvals_pending";
     /// Gauge, always 1: the current bundle, by `tenant`, `digest` and `revision`.
     pub const BUNDLE_INFO: &str = "countersign_bundle_info";
     /// Counter: bundles that were refused, the old one staying, by `tenant`.
     pub const BUNDLE_REFUSED_TOTAL: &str = "countersign_bundle_refused_total";
-    /// Histogram, seconds: one commit to the store, synced.
-    pub const COMMIT_SECONDS: &str = "countersign_commit_seconds";
     /// Gauge: records in the log, by `tenant`.
     pub const LOG_RECORDS: &str = "countersign_log_records";
     /// Gauge, always 1: the running version, by `version`.
@@ -152,7 +148,7 @@ pub mod metrics {
     /// Gives every metric its help text, at the recorder of this thread or process.
     pub fn describe() {
         describe_counter!(DECISIONS_TOTAL, "Decisions by verdict");
-        describe_histogram!(EVALUATION_SECONDS, Unit::Seconds, "Policy evaluation alone");
+        describe_histogram!(DECISION_SECONDS, Unit::Seconds, "One decision in the engine, its commit included");
         describe_histogram!(RPC_SECONDS, Unit::Seconds, "Whole RPCs by method and gRPC code");
         describe_gauge!(RPCS_IN_FLIGHT, "RPCs under way");
         describe_counter!(LIMITED_TOTAL, "Requests refused for load, by limit");
@@ -160,11 +156,9 @@ pub mod metrics {
         describe_counter!(MINTS_TOTAL, "Capabilities minted");
         describe_counter!(REDEEMS_TOTAL, "Redeems by result");
         describe_counter!(COMPLETIONS_TOTAL, "Completions by outcome");
-        describe_counter!(APPROVALS_TOTAL, "Approval requests that came into a state");
-        describe_gauge!(APPROVALS_PENDING, "Approval requests that people have not answered yet");
+        describe_counter!(APPROVALS_TOTAL, "What happened to approval requests, by event");
         describe_gauge!(BUNDLE_INFO, "Always 1: the current bundle by tenant, digest and revision");
         describe_counter!(BUNDLE_REFUSED_TOTAL, "Bundles that were refused, the old one staying");
-        describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "One commit to the store, synced");
         describe_gauge!(LOG_RECORDS, "Records in the log");
         describe_gauge!(BUILD_INFO, "Always 1: the running version");
     }

@@ -72,6 +72,7 @@ pub enum CapabilityCommand {
         countersign capability verify - --endpoint http://127.0.0.1:8443")]
     Verify {
         /// The token: `@FILE`, `-` for stdin, or in place
+        #[arg(id = "capability_token", value_name = "TOKEN")]
         token: String,
         /// The public keys, as `countersign keys list --json` prints them; without it the server is asked
         #[arg(long, value_name = "FILE")]
@@ -83,6 +84,8 @@ pub enum CapabilityCommand {
 #[derive(Debug, Args)]
 pub struct RedeemArgs {
     /// The token: `@FILE`, `-` for stdin, or in place, where other users of the machine may see it
+    // An id of its own: `token` is the caller's credential, which the capability must never be taken for.
+    #[arg(id = "capability_token", value_name = "TOKEN")]
     token: String,
     #[command(flatten)]
     action: ActionArgs,

@@ -22,7 +22,7 @@ pub enum DevCommand {
     /// Print a credential of a development server
     #[command(after_help = "Examples:\n  countersign dev token olivia\n  \
                             countersign dev token agent:etl-bot --operator olivia\n  \
-                            countersign dev token service:warehouse --ttl 30m")]
+                            countersign dev token service:warehouse-gateway --ttl 30m")]
     Token(TokenArgs),
 }
 

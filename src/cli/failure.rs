@@ -113,7 +113,8 @@ impl Failure {
             return String::new();
         }
         let mut text = format!("{} {}\n", paint(BAD, "error:"), harmless(&self.message));
-        for FieldViolation { field, description } in &self.fields {
+        // The message of a single violation is the violation.
+        for FieldViolation { field, description } in self.fields.iter().filter(|v| !self.message.contains(&v.field)) {
             text.push_str(&format!("  {}: {}\n", Visible::new(field), harmless(description)));
         }
         if !self.reason.is_empty() && !matches!(self.reason.as_str(), "FAILED" | "USAGE") {

@@ -210,6 +210,14 @@ mod tests {
     }
 
     #[test]
+    fn a_capability_is_never_taken_for_the_callers_credential() {
+        for command in ["redeem csn_secret export Dataset::d --audience a", "verify csn_secret"] {
+            let cli = parse(&format!("countersign capability {command}")).unwrap();
+            assert_eq!(cli.connection.token, None, "{command}");
+        }
+    }
+
+    #[test]
     fn usage_errors_and_help_have_their_own_codes() {
         assert_eq!(usage(&parse("countersign nonsense").unwrap_err(), true), Exit::Usage);
         assert_eq!(usage(&parse("countersign --version").unwrap_err(), false), Exit::Done);

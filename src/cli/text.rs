@@ -71,9 +71,9 @@ pub fn decision(answer: &DecideResponse) -> String {
     let mut text = Lines::default();
     text.line(verdict(answer.verdict()));
     for reason in &answer.reasons {
-        let policy =
-            if reason.policy_id.is_empty() { String::new() } else { format!("{}: ", Visible::new(&reason.policy_id)) };
-        text.line(format!("  {policy}{}", Visible::new(&reason.text)));
+        let parts = [reason.policy_id.as_str(), reason.text.as_str()].into_iter().filter(|part| !part.is_empty());
+        let parts: Vec<String> = parts.map(|part| Visible::new(part).to_string()).collect();
+        text.line(format!("  {}", parts.join(": ")));
     }
     if let Some(NeededApproval { rules, persons, would_expire_at }) = &answer.needed_approval {
         text.heading("Approval that it takes");

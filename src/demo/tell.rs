@@ -144,6 +144,8 @@ fn next_commands(endpoint: &str, dir: &Path, ended_session: &str, cast: &Cast) -
          countersign decide describe Dataset::docs --audience {AUDIENCE}\n\
          countersign decide {export}; echo \"exit code $?\"\n\
          countersign approvals request {export} \\\n  --justification 'I would like to see it' --wait\n\
+         # Once two data owners have approved (below): decide again, and keep the capability.\n\
+         countersign decide {export} \\\n  --approval APR --mint --json > decision.json\n\
          countersign session show {ended_session}\n\n\
          # As dana, a data owner, in another one: look, and decide. It takes dave too.\n\
          {start}\
@@ -155,7 +157,7 @@ fn next_commands(endpoint: &str, dir: &Path, ended_session: &str, cast: &Cast) -
          # As the warehouse, which spends what the agent was given.\n\
          {start}\
          export COUNTERSIGN_TOKEN={warehouse}\n\
-         countersign capability redeem - {export}\n\n\
+         grep -o 'csn_[A-Za-z0-9_-]*' decision.json | countersign capability redeem - {export}\n\n\
          # As aaron, an auditor.\n\
          {start}\
          export COUNTERSIGN_TOKEN={aaron}\n\

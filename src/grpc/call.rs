@@ -45,6 +45,7 @@ struct Shared {
 type Slots = (Arc<Semaphore>, Arc<Semaphore>);
 
 /// One call, verified and within its limits.
+#[derive(Clone)]
 pub struct Verified {
     /// The tenant's engine.
     pub engine: Arc<ServedEngine>,
@@ -101,15 +102,24 @@ impl Backend {
             let credential = self.authenticate(&metadata)?;
             tracing::Span::current().record("caller", tracing::field::display(credential.hash));
             let _permits = self.admit(&credential)?;
-            let request = request_id_of(request_id(&message), &message)?;
-            if let Some(request) = &request {
-                tracing::Span::current().record("request_id", request.id.as_str());
-            }
-            let verified = self.verified(rpc, credential, request)?;
+            let mut verified = self.verified(rpc, credential)?;
+            let (engine, call) = (Arc::clone(&verified.engine), verified.call.clone());
             let deadline = deadline(&metadata).unwrap_or(Duration::MAX).min(self.0.limits.request_timeout());
-            tokio::time::timeout(deadline, run(verified, message)).await.unwrap_or(Err(Failure::Deadline))
+            let answer = async {
+                verified.call.request = request_id_of(request_id(&message), &message)?;
+                if let Some(request) = &verified.call.request {
+                    tracing::Span::current().record("request_id", request.id.as_str());
+                }
+                run(verified, message).await
+            };
+            match tokio::time::timeout(deadline, answer).await.unwrap_or(Err(Failure::Deadline)) {
+                Ok(answer) => Ok(answer),
+                Err(failure) => Err(failure.recorded(&engine, &call).await),
+            }
         };
+        metrics::gauge!(names::RPCS_IN_FLIGHT).increment(1.0);
         let result = work.instrument(span.clone()).await;
+        metrics::gauge!(names::RPCS_IN_FLIGHT).decrement(1.0);
         let code = span.in_scope(|| told(&result));
         metrics::histogram!(names::RPC_SECONDS, "method" => rpc, "code" => code).record(started.elapsed());
         result.map(Response::new).map_err(Status::from)
@@ -119,9 +129,9 @@ impl Backend {
     pub fn watch(&self, rpc: &'static str, metadata: &MetadataMap) -> Result<(Verified, Permits), Failure> {
         let credential = self.authenticate(metadata)?;
         let (_, own) = self.caller(&credential);
-        let permits = take(&self.0.watches, "watch streams", self.0.limits.watches)
-            .and_then(|all| Ok((all, take(&own, "watch streams of yours", self.0.limits.watches_per_caller)?)))?;
-        Ok((self.verified(rpc, credential, None)?, permits))
+        let own = take(&own, "watches_per_caller", "watch streams of yours", self.0.limits.watches_per_caller)?;
+        let permits = (own, take(&self.0.watches, "watches", "watch streams", self.0.limits.watches)?);
+        Ok((self.verified(rpc, credential)?, permits))
     }
 
     fn authenticate(&self, metadata: &MetadataMap) -> Result<Arc<Credential>, Failure> {
@@ -132,26 +142,23 @@ impl Backend {
         })
     }
 
-    fn verified(
-        &self,
-        rpc: &'static str,
-        credential: Arc<Credential>,
-        request: Option<RequestId>,
-    ) -> Result<Verified, Failure> {
+    fn verified(&self, rpc: &'static str, credential: Arc<Credential>) -> Result<Verified, Failure> {
         let (engine, bundle_dir) = self
             .0
             .tenants
             .get(&credential.tenant)
             .ok_or_else(|| Error::Internal(format!("no engine for tenant {}", credential.tenant)))?;
-        let call = Call { credential, rpc, request };
+        let call = Call { credential, rpc, request: None };
         Ok(Verified { engine: Arc::clone(engine), bundle_dir: bundle_dir.clone(), call })
     }
 
     fn admit(&self, credential: &Credential) -> Result<Permits, Failure> {
         let (own, _) = self.caller(credential);
         // The caller's own limit first: a flood of one takes nothing from the others (I14).
-        let own = take(&own, "requests of yours", self.0.limits.requests_in_flight_per_caller)?;
-        Ok((own, take(&self.0.requests, "requests", self.0.limits.requests_in_flight)?))
+        let limits = &self.0.limits;
+        let own =
+            take(&own, "requests_in_flight_per_caller", "requests of yours", limits.requests_in_flight_per_caller)?;
+        Ok((own, take(&self.0.requests, "requests_in_flight", "requests", limits.requests_in_flight)?))
     }
 
     fn caller(&self, credential: &Credential) -> Slots {
@@ -173,9 +180,14 @@ impl Backend {
 /// Held while a call runs.
 pub type Permits = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
-fn take(semaphore: &Arc<Semaphore>, what: &str, limit: u32) -> Result<OwnedSemaphorePermit, Failure> {
+fn take(
+    semaphore: &Arc<Semaphore>,
+    name: &'static str,
+    what: &str,
+    limit: u32,
+) -> Result<OwnedSemaphorePermit, Failure> {
     Arc::clone(semaphore).try_acquire_owned().map_err(|_| {
-        metrics::counter!(names::LIMITED_TOTAL).increment(1);
+        metrics::counter!(names::LIMITED_TOTAL, "limit" => name).increment(1);
         Error::LimitReached(format!("{limit} {what} are under way, the most that are allowed; try again later")).into()
     })
 }

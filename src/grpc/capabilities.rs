@@ -1,6 +1,7 @@
 //! `CapabilityService`.
 
 use countersign_core::TokenId;
+use countersign_core::capability::Outcome;
 use countersign_engine::{Complete, Redeem, Replayable};
 use countersign_token::KeyState as State;
 use tonic::{Request, Response, Status};
@@ -53,7 +54,8 @@ impl CapabilityService for Capabilities {
             let result = if result_digest.is_empty() { None } else { Some(digest("result_digest", &result_digest)?) };
             let report = Complete { capability: id("capability_id", &capability_id)?, outcome: outcome(came)?, result };
             let Replayable { answer, replayed } = verified.engine.complete(&verified.call, report).await?;
-            metrics::counter!(names::COMPLETIONS_TOTAL).increment(1);
+            let label = if report.outcome == Outcome::Succeeded { "succeeded" } else { "failed" };
+            metrics::counter!(names::COMPLETIONS_TOTAL, "outcome" => label).increment(1);
             tracing::info!(capability = %answer, replayed, "completed");
             Ok(CompleteResponse { capability: after(verified, answer).await?, replayed })
         };

@@ -213,7 +213,7 @@ pub fn decision(decision: Replayable<Decision>, bundle: Option<&Bundle>) -> prot
         .iter()
         .map(|policy| proto::Reason { policy_id: policy.clone(), text: reason_text(bundle, policy) })
         .collect();
-    if let (Verdict::Deny { because }, true) = (&answer.verdict, reasons.is_empty()) {
+    if let Verdict::Deny { because } = &answer.verdict {
         reasons.push(proto::Reason { policy_id: String::new(), text: because.clone() });
     }
     proto::DecideResponse {
@@ -236,8 +236,7 @@ pub fn decision(decision: Replayable<Decision>, bundle: Option<&Bundle>) -> prot
 }
 
 fn reason_text(bundle: Option<&Bundle>, policy: &str) -> String {
-    let reason = bundle.and_then(|bundle| bundle.asking(policy)).and_then(|rule| rule.reason.clone());
-    reason.unwrap_or_default()
+    bundle.and_then(|bundle| bundle.policy_text(policy)).and_then(|text| text.reason.clone()).unwrap_or_default()
 }
 
 fn asking_rule(rule: &countersign_engine::NeededRule) -> proto::AskingRule {

@@ -1,6 +1,6 @@
 //! `DecisionService`.
 
-use countersign_engine::{Decide, Error, Verdict};
+use countersign_engine::{Decide, Verdict};
 use futures::future::join_all;
 use tonic::{Request, Response, Status};
 
@@ -40,8 +40,8 @@ impl Decisions {
         };
         let started = std::time::Instant::now();
         let answer = verified.engine.decide(&verified.call, &ask).await?;
-        metrics::histogram!(names::EVALUATION_SECONDS).record(started.elapsed());
-        metrics::counter!(names::DECISIONS_TOTAL, "verdict" => answer.answer.word()).increment(1);
+        metrics::histogram!(names::DECISION_SECONDS).record(started.elapsed());
+        metrics::counter!(names::DECISIONS_TOTAL, "verdict" => verdict_label(&answer.answer.verdict)).increment(1);
         if let (Verdict::Allow { capability: Some(_) }, false) = (&answer.answer.verdict, answer.replayed) {
             metrics::counter!(names::MINTS_TOTAL).increment(1);
         }
@@ -57,10 +57,8 @@ impl Decisions {
     async fn item(&self, verified: &Verified, item: DecideRequest) -> DecideBatchResult {
         let decided = match request_id_of(&item.request_id, &item) {
             Ok(request) => {
-                let mut call = verified.call.clone();
-                call.request = request;
-                let verified =
-                    Verified { engine: verified.engine.clone(), bundle_dir: verified.bundle_dir.clone(), call };
+                let mut verified = verified.clone();
+                verified.call.request = request;
                 self.decide_one(&verified, item).await
             }
             Err(failure) => Err(failure),
@@ -68,12 +66,21 @@ impl Decisions {
         let result = match decided {
             Ok(response) => ItemResult::Response(response),
             Err(failure) => {
+                let failure = failure.recorded(&verified.engine, &verified.call).await;
                 let (code, reason) = failure.classify();
                 let reason = reason_name(reason).to_owned();
                 ItemResult::Error(ItemError { code: code.into(), message: failure.told(), reason })
             }
         };
         DecideBatchResult { result: Some(result) }
+    }
+}
+
+const fn verdict_label(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Deny { .. } => "deny",
+        Verdict::NeedsApproval { .. } => "needs_approval",
+        Verdict::Allow { .. } => "allow",
     }
 }
 
@@ -92,12 +99,11 @@ impl DecisionService for Decisions {
             let verified = &verified;
             let most = self.0.limits().batch_items;
             if items.is_empty() || items.len() > most as usize {
-                return Err(Error::field("items", format!("expected 1 to {most}")).into());
+                return Err(Failure::field("items", format!("expected 1 to {most}")));
             }
             // An item's request id is scoped like a single call's: the same id means the same attempt either way.
-            let mut call = verified.call.clone();
-            call.rpc = "Decide";
-            let verified = Verified { engine: verified.engine.clone(), bundle_dir: verified.bundle_dir.clone(), call };
+            let mut verified = verified.clone();
+            verified.call.rpc = "Decide";
             // At once, so that their commits share a sync; each on its own, so that none waits for another's failure.
             let results = join_all(items.into_iter().map(|item| self.item(&verified, item))).await;
             Ok(DecideBatchResponse { results })

@@ -17,9 +17,17 @@ pub const DOMAIN: &str = "countersign";
 /// Why an RPC failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The use case failed.
+    /// The use case failed, and recorded it.
     #[error(transparent)]
     Engine(#[from] Error),
+    /// The message is not one that a use case can be made of. Not recorded yet.
+    #[error("`{field}`: {reason}")]
+    Message {
+        /// The field.
+        field: String,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
     /// The credential is not good.
     #[error(transparent)]
     Credential(#[from] CredentialError),
@@ -31,7 +39,17 @@ pub enum Failure {
 impl Failure {
     /// A field that does not fit.
     pub fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Engine(Error::field(field, reason))
+        Self::Message { field: field.into(), reason: reason.into() }
+    }
+
+    /// Records what no use case has recorded: a message that none could be made of is a refusal too (I8).
+    pub async fn recorded(self, engine: &super::call::ServedEngine, call: &countersign_engine::Call) -> Self {
+        match self {
+            Self::Message { field, reason } => {
+                Self::Engine(engine.refuse(call, None, Error::InvalidField { field, reason }).await)
+            }
+            Self::Engine(_) | Self::Credential(_) | Self::Deadline => self,
+        }
     }
 
     /// The code and the reason that callers branch on.
@@ -39,6 +57,7 @@ impl Failure {
     pub const fn classify(&self) -> (Code, ErrorReason) {
         match self {
             Self::Engine(error) => classify(error),
+            Self::Message { .. } => (Code::InvalidArgument, ErrorReason::InvalidField),
             Self::Credential(_) => (Code::Unauthenticated, ErrorReason::CredentialInvalid),
             Self::Deadline => (Code::DeadlineExceeded, ErrorReason::DeadlinePassed),
         }
@@ -132,7 +151,7 @@ impl From<Failure> for Status {
         let (code, reason) = failure.classify();
         let mut details = ErrorDetails::with_error_info(reason_name(reason), DOMAIN, []);
         match &failure {
-            Failure::Engine(Error::InvalidField { field, reason }) => {
+            Failure::Engine(Error::InvalidField { field, reason }) | Failure::Message { field, reason } => {
                 details.add_bad_request_violation(field, reason);
             }
             Failure::Engine(Error::Contention | Error::LimitReached(_)) => {

@@ -52,7 +52,8 @@ impl PolicyService for Policies {
                 Err(error) => Err(error),
             };
             let Replayable { answer, replayed } = published.inspect_err(|error| {
-                metrics::counter!(names::BUNDLE_REFUSED_TOTAL).increment(1);
+                let tenant = verified.engine.tenant().to_string();
+                metrics::counter!(names::BUNDLE_REFUSED_TOTAL, "tenant" => tenant).increment(1);
                 tracing::error!(%error, "the bundle was refused and the active one stays");
             })?;
             let warnings = answer.warnings.iter().map(finding).collect();

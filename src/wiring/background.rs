@@ -7,7 +7,7 @@ use std::time::Duration;
 use countersign_core::TenantId;
 use countersign_engine::{Engine, Error};
 use countersign_policy::Source;
-use countersign_store::RocksKernel;
+use countersign_store::{Kernel, RocksKernel};
 use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -26,8 +26,9 @@ const LOOK_FOR_BUNDLE: Duration = Duration::from_secs(2);
 /// How often it is looked whether the server can answer.
 const READINESS: Duration = Duration::from_millis(250);
 
-/// Makes the bundle of a directory active. If it is refused, the one that was active stays, and that is said loudly.
-pub(super) async fn activate(engine: &Engine<RocksKernel>, dir: &Path) -> Result<(), ()> {
+/// Makes the bundle of a directory active. If it is refused, whatever was active stays, and that is said loudly, once for
+/// each reason.
+pub(super) async fn activate(engine: &Engine<RocksKernel>, dir: &Path, told: &mut String) -> Result<(), ()> {
     let path = dir.to_owned();
     let source = tokio::task::spawn_blocking(move || Source::read_dir(&path)).await;
     let published = match source {
@@ -35,31 +36,49 @@ pub(super) async fn activate(engine: &Engine<RocksKernel>, dir: &Path) -> Result
         Ok(Err(error)) => Err(Error::BundleUnreadable(error.to_string())),
         Err(error) => Err(Error::Internal(error.to_string())),
     };
+    let tenant = engine.tenant().to_string();
     match published {
         Ok(published) => {
-            tracing::info!(bundle = %published.digest, changed = published.changed, "bundle active");
+            tracing::info!(tenant, bundle = %published.digest, changed = published.changed, "bundle active");
             for warning in &published.warnings {
-                tracing::warn!(%warning, "bundle warning");
+                tracing::warn!(tenant, %warning, "bundle warning");
             }
         }
+        Err(error) if error.to_string() == *told => {}
         Err(error) => {
-            metrics::counter!(http::metrics::BUNDLE_REFUSED_TOTAL).increment(1);
-            tracing::error!(%error, dir = %dir.display(), "the bundle was refused");
+            metrics::counter!(http::metrics::BUNDLE_REFUSED_TOTAL, "tenant" => tenant.clone()).increment(1);
+            tracing::error!(tenant, %error, dir = %dir.display(), none_active = engine.active().is_err(), "bundle refused");
+            *told = error.to_string();
         }
-    }
-    if let Ok(info) = engine.bundle_info() {
-        let revision = info.revision.to_string();
-        metrics::gauge!(http::metrics::BUNDLE_INFO, "digest" => info.digest.to_string(), "revision" => revision)
-            .set(1.0);
     }
     engine.active().map(drop).map_err(drop)
 }
 
-pub(super) async fn look_for_bundle(engine: Arc<Engine<RocksKernel>>, dir: PathBuf) {
+/// Tells of the active bundle, and no longer of the one before.
+fn tell_bundle(engine: &Engine<RocksKernel>, told: &mut Option<(String, String)>) {
+    let Ok(info) = engine.bundle_info() else { return };
+    let now = (info.digest.to_string(), info.revision.to_string());
+    if told.as_ref() == Some(&now) {
+        return;
+    }
+    let gauge = |(digest, revision): &(String, String)| {
+        let tenant = engine.tenant().to_string();
+        metrics::gauge!(
+            http::metrics::BUNDLE_INFO, "tenant" => tenant, "digest" => digest.clone(), "revision" => revision.clone()
+        )
+    };
+    if let Some(before) = told.as_ref() {
+        gauge(before).set(0.0);
+    }
+    gauge(&now).set(1.0);
+    *told = Some(now);
+}
+
+pub(super) async fn look_for_bundle(engine: Arc<Engine<RocksKernel>>, dir: PathBuf, mut told: String) {
     let mut ticks = tokio::time::interval(LOOK_FOR_BUNDLE);
     loop {
         ticks.tick().await;
-        if engine.active().is_ok() || activate(&engine, &dir).await.is_ok() {
+        if engine.active().is_ok() || activate(&engine, &dir, &mut told).await.is_ok() {
             return;
         }
     }
@@ -69,7 +88,9 @@ pub(super) async fn look_for_bundle(engine: Arc<Engine<RocksKernel>>, dir: PathB
 pub(super) async fn keep_up(engine: Arc<Engine<RocksKernel>>, data_dir: PathBuf) {
     let mut flush = tokio::time::interval(FLUSH_REFUSALS);
     let mut publish = tokio::time::interval(PUBLISH_HEADS);
+    let mut told = None;
     loop {
+        tell_bundle(&engine, &mut told);
         let result = tokio::select! {
             _ = flush.tick() => engine.flush_refusals().await.map_err(|e| e.to_string()),
             _ = publish.tick() => publish_head(&engine, &data_dir).await,
@@ -131,5 +152,11 @@ pub(super) async fn report_readiness(
             changed
         });
         health.set_service_status("", status).await;
+        for engine in &engines {
+            if let Ok(size) = kernel.log_size(engine.tenant()).await {
+                #[allow(clippy::cast_precision_loss, reason = "a gauge is a double")]
+                metrics::gauge!(http::metrics::LOG_RECORDS, "tenant" => engine.tenant().to_string()).set(size as f64);
+            }
+        }
     }
 }

@@ -170,8 +170,9 @@ impl Server {
         for (engine, bundle) in &all {
             tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone())));
             tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
-            if activate(engine, bundle).await.is_err() {
-                tasks.push(tokio::spawn(look_for_bundle(Arc::clone(engine), bundle.clone())));
+            let mut told = String::new();
+            if activate(engine, bundle, &mut told).await.is_err() {
+                tasks.push(tokio::spawn(look_for_bundle(Arc::clone(engine), bundle.clone(), told)));
             }
         }
         tasks.push(tokio::spawn(report_readiness(
@@ -302,11 +303,7 @@ fn router(
 /// The recorder of metrics: one for the process, however many servers it runs.
 fn recorder() -> Result<PrometheusHandle, WiringError> {
     static RECORDER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
-    let recorder = RECORDER.get_or_init(|| {
-        let handle = http::metrics::install().map_err(|e| e.to_string())?;
-        http::metrics::describe();
-        Ok(handle)
-    });
+    let recorder = RECORDER.get_or_init(|| http::metrics::install().map_err(|e| e.to_string()));
     recorder.clone().map_err(|reason| WiringError::Os { what: "cannot record metrics", reason })
 }
 

@@ -199,6 +199,10 @@ impl<'de> Visitor<'de> for Strict {
             .and_then(|n| self.visit_i64(n))
     }
     fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<Value, E> {
+        // JSON text keeps whole numbers whole, unless they are too large for it.
+        if n.is_finite() && n.fract() == 0.0 && n.abs() > 9_007_199_254_740_991.0 {
+            return Err(E::custom(format!("{n} is beyond ±(2^53 − 1); write larger numbers as a string")));
+        }
         Err(E::custom(format!("{n} is not a whole number; write decimals as a string")))
     }
     fn visit_str<E>(self, s: &str) -> Result<Value, E> {
@@ -243,6 +247,7 @@ mod tests {
             (r#"{"a":9007199254740992}"#, "2^53"),
             (r#"{"a":-9007199254740992}"#, "2^53"),
             (r#"{"a":18446744073709551615}"#, "2^53"),
+            (r#"{"a":100000000000000000000}"#, "2^53"),
             (r#"{"a":1,"a":2}"#, "twice"),
             (r#"{"a":NaN}"#, "expected"),
             ("[1]", "object"),

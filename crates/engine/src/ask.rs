@@ -112,8 +112,10 @@ impl<K: Kernel> Engine<K> {
         let replaces = live.map(|approval| approval.value.id);
         if let Some(outdated) = live {
             let mut outdated = outdated.clone();
-            outdated.value.void(VoidCause::ConditionsChanged, scene.now)?;
-            commit = commit.update(&outdated);
+            let cause = VoidCause::ConditionsChanged;
+            outdated.value.void(cause.clone(), scene.now)?;
+            let event = Event::ApprovalVoid { approval: outdated.value.id, cause: &cause };
+            commit = commit.update(&outdated).record(self.record(scene, event));
         }
         let event = self.requested(&approval, replaces);
         let answer = Asked { approval: approval.id, shared: false };

@@ -59,7 +59,7 @@ impl Caller {
             entity,
             operator,
             chain,
-            account: account(&credential.issuer, subject_name(&credential.subject)),
+            account: account(&credential.issuer, &subject_name(&credential.subject)),
             issuer: credential.issuer.clone(),
             credential: credential.hash,
         })
@@ -95,9 +95,12 @@ fn account(issuer: &str, subject: &str) -> String {
     format!("{issuer}#{subject}")
 }
 
-fn subject_name(subject: &Subject) -> &str {
+/// The subject as its issuer wrote it: an agent is no account of the same name.
+fn subject_name(subject: &Subject) -> String {
     match subject {
-        Subject::Agent(name) | Subject::Service(name) | Subject::Account(name) => name,
+        Subject::Agent(name) => format!("agent:{name}"),
+        Subject::Service(name) => format!("service:{name}"),
+        Subject::Account(name) => name.clone(),
     }
 }
 

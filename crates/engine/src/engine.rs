@@ -257,8 +257,9 @@ impl<K: Kernel> Engine<K> {
         Ok(Scene { now: self.now()?, active, caller, call: call.clone() })
     }
 
-    /// Records a refusal, singly or as one of many; the error stands either way, unless the log cannot take it.
-    async fn refuse(&self, call: &Call, about: Option<&str>, error: Error) -> Error {
+    /// Records a refusal, singly or as one of many; the error stands either way, unless the log cannot take it. For the use
+    /// cases, and for whoever could not even make one of a call.
+    pub async fn refuse(&self, call: &Call, about: Option<&str>, error: Error) -> Error {
         let Ok(now) = self.now() else { return error };
         let caller = self.active().ok().and_then(|active| Caller::resolve(&call.credential, &active.bundle).ok());
         let who = match &caller {
@@ -432,6 +433,12 @@ impl<K: Kernel> Engine<K> {
         Ok(Some(answer))
     }
 
+    /// The record of something that a caller did.
+    pub(crate) fn record(&self, scene: &Scene, event: Event<'_>) -> bytes::Bytes {
+        let id = scene.call.request.as_ref().map(|request| request.id.as_str());
+        record(self.tenant(), scene.now, Some(&scene.caller), id, event)
+    }
+
     /// Commits a change with its record, and the answer under its request id: all or nothing (I8).
     pub(crate) async fn commit<T: Serialize>(
         &self,
@@ -440,8 +447,7 @@ impl<K: Kernel> Engine<K> {
         event: Event<'_>,
         answer: &T,
     ) -> Result<Committed, Error> {
-        let id = scene.call.request.as_ref().map(|request| request.id.as_str());
-        let mut commit = commit.record(record(self.tenant(), scene.now, Some(&scene.caller), id, event));
+        let mut commit = commit.record(self.record(scene, event));
         if let Some(RequestId { id, body }) = &scene.call.request {
             let answer = serde_json::to_value(answer).map_err(|e| Error::Internal(e.to_string()))?;
             let row = RequestRow { body: *body, answer, expires_at: scene.now.plus(REQUEST_TTL) };

@@ -89,10 +89,10 @@ pub enum Error {
     #[error("there is no such capability")]
     CapabilityNotFound,
     /// The bundle was refused; the active one stays.
-    #[error("the bundle was refused and the active one stays:\n{0}")]
+    #[error("the bundle was refused, and whatever is active stays:\n{0}")]
     BundleRefused(#[from] Refused),
     /// The bundle could not be read; the active one stays.
-    #[error("the bundle could not be read and the active one stays: {0}")]
+    #[error("the bundle could not be read, and whatever is active stays: {0}")]
     BundleUnreadable(String),
     /// The bundle is older than the active one.
     #[error("the bundle has revision {found}, older than the active {active}; raise `revision` in `bundle.toml`")]

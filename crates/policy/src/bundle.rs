@@ -40,6 +40,8 @@ pub struct PolicySource {
     pub line: usize,
     /// Its text.
     pub text: String,
+    /// Its `@reason`, in the words of its author.
+    pub reason: Option<String>,
 }
 
 /// One versioned set of policies, schema and static entities: validated, immutable, cheap to share behind an `Arc`.
@@ -111,7 +113,12 @@ impl Bundle {
         authored: &BTreeMap<String, Authored>,
         warnings: Vec<Finding>,
     ) -> Self {
-        let text = |a: &Authored| PolicySource { file: a.file.clone(), line: a.at.0, text: a.text.clone() };
+        let text = |a: &Authored| PolicySource {
+            file: a.file.clone(),
+            line: a.at.0,
+            text: a.text.clone(),
+            reason: a.policy.annotation("reason").map(str::to_owned),
+        };
         Self {
             digest: source.digest(),
             manifest,
