@@ -99,16 +99,17 @@ pub fn init(config: &TelemetryConfig) -> Result<Guard, TelemetryError> {
             fmt::layer().with_ansi(terminal && colour_wanted()).with_writer(std::io::stderr).boxed()
         }
     };
-    let filter = parse_filter(&config.log_filter)?.and(filter_fn(may_be_written));
+    // The hint keeps the maximum level that of the filter: without it every span of h2 and tokio would be made, and dropped.
+    let filter = parse_filter(&config.log_filter)?
+        .and(filter_fn(may_be_written).with_max_level_hint(LevelFilter::TRACE));
     let traces = config.otlp_endpoint.as_deref().map(tracer).transpose()?;
     let spans = traces.as_ref().map(|provider| {
         tracing_opentelemetry::layer().with_tracer(provider.tracer("countersign")).with_filter(LevelFilter::INFO)
     });
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .with(spans)
-        .try_init()
-        .map_err(|_| TelemetryError::Twice)?;
+    // A layer that is absent counts as one that wants everything, so it is not there at all.
+    let mut layers = vec![lines.with_filter(filter).boxed()];
+    layers.extend(spans.map(|spans| spans.boxed()));
+    tracing_subscriber::registry().with(layers).try_init().map_err(|_| TelemetryError::Twice)?;
     Ok(Guard { traces })
 }
 

@@ -77,13 +77,15 @@ pub(super) fn options(cache: &Cache) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_max_background_jobs(2);
     // Bounds how much log is replayed at a start.
-    options.set_max_total_wal_size(64 << 20);
-    options.set_write_buffer_size(16 << 20);
+    options.set_max_total_wal_size(128 << 20);
+    options.set_write_buffer_size(64 << 20);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(4 << 20);
     options.set_log_level(LogLevel::Warn);
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
+    // Every new request id is looked up and not found: that must not cost a read of a table.
+    table.set_bloom_filter(10.0, false);
     options.set_block_based_table_factory(&table);
     options
 }
