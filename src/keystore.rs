@@ -41,6 +41,10 @@ pub enum KeystoreError {
     /// A key file does not hold a key.
     #[error("the key file `{}` does not hold 64 hexadecimal digits; restore it from a copy", .0.display())]
     Malformed(PathBuf),
+    /// The log's key, or its origin, is not the one that signed the log so far.
+    #[error("the log's key or `log_origin` is not the one in `{}`, under which its heads were signed so far; restore it",
+        .0.display())]
+    OtherLogKey(PathBuf),
     /// Others can read a key.
     #[error("the key file `{}` can be read by others; if nobody did, `chmod 600` it", .0.display())]
     Exposed(PathBuf),
@@ -69,6 +73,9 @@ pub fn open(data_dir: &Path, tenant: &TenantId, origin: &str, fresh: bool) -> Re
     let log =
         NoteSigner::from_seed(origin, &*read(&dir.join(LOG_KEY))?).map_err(|e| KeystoreError::Make(e.to_string()))?;
     let public = dir.join(LOG_PUBLIC);
+    if !fresh && public.exists() && log_verifier(data_dir, tenant)? != *log.verifier() {
+        return Err(KeystoreError::OtherLogKey(public));
+    }
     write_atomically(&public, format!("{}\n", log.verifier()).as_bytes(), 0o644).map_err(at(&public))?;
     let signing = SigningKey::from_seed(KeyId(1), read(&dir.join(TOKEN_KEY))?);
     Ok(TenantKeys {

@@ -100,8 +100,8 @@ pub fn init(config: &TelemetryConfig) -> Result<Guard, TelemetryError> {
         }
     };
     // The hint keeps the maximum level that of the filter: without it every span of h2 and tokio would be made, and dropped.
-    let filter = parse_filter(&config.log_filter)?
-        .and(filter_fn(may_be_written).with_max_level_hint(LevelFilter::TRACE));
+    let filter =
+        parse_filter(&config.log_filter)?.and(filter_fn(may_be_written).with_max_level_hint(LevelFilter::TRACE));
     let traces = config.otlp_endpoint.as_deref().map(tracer).transpose()?;
     let spans = traces.as_ref().map(|provider| {
         tracing_opentelemetry::layer().with_tracer(provider.tracer("countersign")).with_filter(LevelFilter::INFO)

@@ -190,7 +190,8 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::LimitReached
         | ErrorReason::DeadlinePassed
         | ErrorReason::Internal
-        | ErrorReason::NotInLog => None,
+        | ErrorReason::NotInLog
+        | ErrorReason::Draining => None,
     }
 }
 

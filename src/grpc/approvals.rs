@@ -146,9 +146,14 @@ impl ApprovalService for Approvals {
     ) -> Result<Response<Self::WatchApprovalsStream>, Status> {
         let (metadata, _, WatchApprovalsRequest { approval_id, resume_token }) = request.into_parts();
         let (verified, permits) = self.0.watch("WatchApprovals", &metadata)?;
-        let only = optional_id("approval_id", &approval_id)?;
-        let resume: Option<ResumeToken> =
-            if resume_token.is_empty() { None } else { Some(resume_token.parse().map_err(Failure::Engine)?) };
+        let asked = || {
+            let only = optional_id("approval_id", &approval_id)?;
+            Ok((only, optional_id::<ResumeToken>("resume_token", &resume_token)?))
+        };
+        let (only, resume) = match asked() {
+            Ok(asked) => asked,
+            Err(failure) => return Err(Failure::recorded(failure, &verified.engine, &verified.call).await.into()),
+        };
         let left = verified.call.credential.expires_at.since(self.0.wall());
         let seen = verified.engine.watch_approvals(verified.call, only, resume).map(move |seen| {
             let _held_as_long_as_the_stream_lives = &permits;
@@ -156,9 +161,13 @@ impl ApprovalService for Approvals {
             Ok(WatchApprovalsResponse { approval: Some(approval(&seen.view)), resume_token: seen.resume.to_string() })
         });
         // A stream outlives its credential by nothing: whoever lost access must not go on reading.
+        let draining = self.0.clone().draining();
         let expired = futures::stream::once(async move {
-            tokio::time::sleep(left).await;
-            Err(Failure::Engine(Error::CredentialExpired).into())
+            let end = tokio::select! {
+                () = tokio::time::sleep(left) => Failure::Engine(Error::CredentialExpired),
+                () = draining => Failure::Draining,
+            };
+            Err(end.into())
         });
         let mut over = false;
         let merged = futures::stream::select(seen, expired).take_while(move |item: &Result<_, Status>| {

@@ -10,14 +10,14 @@ use countersign_core::{Clock, Digest, TenantId, Timestamp};
 use countersign_engine::{Call, Credential, Engine, Error, RequestId};
 use countersign_store::RocksKernel;
 use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
 use super::errors::{Failure, reason_name};
 use crate::config::Limits;
-use crate::http::metrics as names;
+use crate::http::{Readiness, metrics as names};
 use crate::identity::{Authenticator, bearer};
 use crate::telemetry;
 
@@ -39,6 +39,7 @@ struct Shared {
     watches: Arc<Semaphore>,
     callers: Mutex<HashMap<String, Slots>>,
     clock: SystemClock,
+    readiness: watch::Receiver<Readiness>,
 }
 
 /// One caller's slots for requests and for watch streams.
@@ -58,11 +59,16 @@ pub struct Verified {
 impl Backend {
     /// What the services share.
     #[must_use]
-    pub fn new(tenants: Tenants, authenticator: Arc<Authenticator>, limits: Limits) -> Self {
+    pub fn new(
+        tenants: Tenants,
+        authenticator: Arc<Authenticator>,
+        limits: Limits,
+        readiness: watch::Receiver<Readiness>,
+    ) -> Self {
         let requests = Arc::new(Semaphore::new(limits.requests_in_flight as usize));
         let watches = Arc::new(Semaphore::new(limits.watches as usize));
         let (callers, clock) = (Mutex::default(), SystemClock::default());
-        Self(Arc::new(Shared { tenants, authenticator, limits, requests, watches, callers, clock }))
+        Self(Arc::new(Shared { tenants, authenticator, limits, requests, watches, callers, clock, readiness }))
     }
 
     /// Who verifies credentials.
@@ -75,6 +81,13 @@ impl Backend {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// Waits until the server is on its way out.
+    pub async fn draining(self) {
+        let mut readiness = self.0.readiness.clone();
+        // A sender that is gone is a server that is.
+        let _gone = readiness.wait_for(|state| *state == Readiness::Draining).await;
     }
 
     /// The wall clock that credentials are held against.

@@ -250,7 +250,7 @@ fn asking_rule(rule: &countersign_engine::NeededRule) -> proto::AskingRule {
 
 /// An approval request, for the wire.
 pub fn approval(view: &ApprovalView) -> proto::Approval {
-    let ApprovalView { approval, action, state, tally, may_answer, answerers } = view;
+    let ApprovalView { approval, action, state, tally, session_over_at: _, may_answer, answerers } = view;
     let approval = &approval.value;
     let (state, state_detail) = approval_state(state);
     proto::Approval {

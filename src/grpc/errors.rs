@@ -31,6 +31,9 @@ pub enum Failure {
     /// The credential is not good.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// The server is on its way out.
+    #[error("the server is shutting down and ends its streams; connect again, and resume")]
+    Draining,
     /// The call's deadline passed.
     #[error("the deadline of the call passed before the answer was durable; retry with the same request id")]
     Deadline,
@@ -48,7 +51,7 @@ impl Failure {
             Self::Message { field, reason } => {
                 Self::Engine(engine.refuse(call, None, Error::InvalidField { field, reason }).await)
             }
-            Self::Engine(_) | Self::Credential(_) | Self::Deadline => self,
+            Self::Engine(_) | Self::Credential(_) | Self::Draining | Self::Deadline => self,
         }
     }
 
@@ -59,6 +62,7 @@ impl Failure {
             Self::Engine(error) => classify(error),
             Self::Message { .. } => (Code::InvalidArgument, ErrorReason::InvalidField),
             Self::Credential(_) => (Code::Unauthenticated, ErrorReason::CredentialInvalid),
+            Self::Draining => (Code::Unavailable, ErrorReason::Draining),
             Self::Deadline => (Code::DeadlineExceeded, ErrorReason::DeadlinePassed),
         }
     }
@@ -157,7 +161,7 @@ impl From<Failure> for Status {
             Failure::Engine(Error::Contention | Error::LimitReached(_)) => {
                 details.set_retry_info(Some(std::time::Duration::from_millis(100)));
             }
-            Failure::Engine(_) | Failure::Credential(_) | Failure::Deadline => {}
+            Failure::Engine(_) | Failure::Credential(_) | Failure::Draining | Failure::Deadline => {}
         }
         Self::with_error_details(code, failure.told(), details)
     }

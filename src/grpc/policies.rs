@@ -47,10 +47,7 @@ impl PolicyService for Policies {
                 .await
                 .map_err(|e| Error::Internal(e.to_string()))?
                 .map_err(|e| Error::BundleUnreadable(e.to_string()));
-            let published = match source {
-                Ok(source) => verified.engine.publish(&verified.call, source).await,
-                Err(error) => Err(error),
-            };
+            let published = verified.engine.publish(&verified.call, source).await;
             let Replayable { answer, replayed } = published.inspect_err(|error| {
                 let tenant = verified.engine.tenant().to_string();
                 metrics::counter!(names::BUNDLE_REFUSED_TOTAL, "tenant" => tenant).increment(1);

@@ -156,7 +156,7 @@ impl Server {
         let (stop_grpc, stopped_grpc) = oneshot::channel::<()>();
         let (stop_http, stopped_http) = oneshot::channel::<()>();
 
-        let backend = Backend::new(tenants, authenticator, config.limits.clone());
+        let backend = Backend::new(tenants, authenticator, config.limits.clone(), ready.clone());
         let router = router(&config, backend, health_service)?;
         let incoming = listen::incoming(grpc_listener, config.limits.connections as usize);
         let grpc = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async {

@@ -45,8 +45,8 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::NothingToAsk`] if nobody's answer could make it allowed, or nobody's is needed.
     pub async fn ask(&self, call: &Call, ask: &Ask) -> Result<Replayable<(ApprovalId, bool)>, Error> {
-        require_request_id(call)?;
-        check_text("justification", &ask.justification, 1, MAX_JUSTIFICATION)?;
+        self.require(call, require_request_id(call)).await?;
+        self.require(call, check_text("justification", &ask.justification, 1, MAX_JUSTIFICATION)).await?;
         self.settle(call, Some(&ask.session.to_string()), |scene| async move { self.ask_once(&scene, ask).await }).await
     }
 

@@ -67,7 +67,12 @@ impl Caller {
 
     /// The person, if the caller is one who acts directly. Whoever acts for somebody, or through somebody, is not.
     pub fn as_person(&self) -> Option<&EntityRef> {
-        (self.entity.kind() == "Person" && self.operator.is_none() && self.chain.is_empty()).then_some(&self.entity)
+        (self.entity.kind() == "Person" && self.acts_directly()).then_some(&self.entity)
+    }
+
+    /// Whether nobody is acted for, and nobody acted before.
+    pub const fn acts_directly(&self) -> bool {
+        self.operator.is_none() && self.chain.is_empty()
     }
 
     /// What request ids are scoped to: the account, and for whom and through whom it acts. The same agent for another

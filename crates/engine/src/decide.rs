@@ -117,7 +117,8 @@ impl<K: Kernel> Engine<K> {
     /// [`Error`]; a DENY is none.
     pub async fn decide(&self, call: &Call, ask: &Decide) -> Result<Replayable<Decision>, Error> {
         if (ask.mint || ask.approval.is_some()) && call.request.is_none() {
-            return Err(Error::field("request_id", "required with `mint` or `approval_id`; send a new UUID"));
+            let missing = Error::field("request_id", "required with `mint` or `approval_id`; send a new UUID");
+            return Err(self.refuse(call, None, missing).await);
         }
         self.settle(call, Some(&ask.session.to_string()), |scene| async move { self.decide_once(&scene, ask).await })
             .await

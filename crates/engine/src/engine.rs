@@ -240,7 +240,12 @@ impl<K: Kernel> Engine<K> {
                 Ok(scene) => attempt(scene).await,
                 Err(error) => Err(error),
             };
-            if !matches!(result, Err(Error::Contention)) {
+            let again = match &result {
+                Err(Error::Contention) => true,
+                Err(error) if error.is_refusal() => self.answered_meanwhile(call).await,
+                _ => false,
+            };
+            if !again {
                 break;
             }
             tokio::task::yield_now().await;
@@ -248,6 +253,21 @@ impl<K: Kernel> Engine<K> {
         match result {
             Err(error) if error.is_refusal() => Err(self.refuse(call, about, error).await),
             other => other,
+        }
+    }
+
+    /// Whether an attempt under the same request id was answered since this one looked: what refused this one may have been
+    /// that one's success, and its answer is this one's too.
+    async fn answered_meanwhile(&self, call: &Call) -> bool {
+        let Ok(scene) = self.scene(call) else { return false };
+        matches!(self.replay::<serde_json::Value>(&scene).await, Ok(Some(_)))
+    }
+
+    /// What must hold before anything is read; a call that is refused here is recorded like any other.
+    pub(crate) async fn require(&self, call: &Call, checked: Result<(), Error>) -> Result<(), Error> {
+        match checked {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.refuse(call, None, error).await),
         }
     }
 
@@ -309,6 +329,9 @@ impl<K: Kernel> Engine<K> {
 
     pub(crate) fn may_administer(&self, scene: &Scene, action: AdminAction<'_>) -> Answer {
         let Scene { caller, active, now, .. } = scene;
+        if governs(action) && !caller.acts_directly() {
+            return Answer::default();
+        }
         active.bundle.administer(&AdminQuery { caller: &caller.entity, action, now: *now })
     }
 
@@ -447,14 +470,25 @@ impl<K: Kernel> Engine<K> {
         event: Event<'_>,
         answer: &T,
     ) -> Result<Committed, Error> {
-        let mut commit = commit.record(self.record(scene, event));
-        if let Some(RequestId { id, body }) = &scene.call.request {
-            let answer = serde_json::to_value(answer).map_err(|e| Error::Internal(e.to_string()))?;
-            let row = RequestRow { body: *body, answer, expires_at: scene.now.plus(REQUEST_TTL) };
-            let key = self.repo.request_key(&scene.caller.key(), scene.call.rpc, id);
-            commit = commit.create(key, encode(&row));
-        }
+        let commit = self.remembering(scene, commit.record(self.record(scene, event)), answer)?;
         Ok(self.repo.kernel().commit(commit).await?)
+    }
+
+    /// Keeps the answer to a call that changed nothing: asked again later, when it would change something, it does not.
+    pub(crate) async fn remember<T: Serialize>(&self, scene: &Scene, answer: &T) -> Result<(), Error> {
+        if scene.call.request.is_none() {
+            return Ok(());
+        }
+        let commit = self.remembering(scene, Commit::new(self.tenant().clone()), answer)?;
+        self.repo.kernel().commit(commit).await.map(drop).map_err(Error::from)
+    }
+
+    fn remembering<T: Serialize>(&self, scene: &Scene, commit: Commit, answer: &T) -> Result<Commit, Error> {
+        let Some(RequestId { id, body }) = &scene.call.request else { return Ok(commit) };
+        let answer = serde_json::to_value(answer).map_err(|e| Error::Internal(e.to_string()))?;
+        let row = RequestRow { body: *body, answer, expires_at: scene.now.plus(REQUEST_TTL) };
+        let key = self.repo.request_key(&scene.caller.key(), scene.call.rpc, id);
+        Ok(commit.create(key, encode(&row)))
     }
 
     /// A commit that takes effect only while the same bundle decides.
@@ -477,6 +511,23 @@ pub struct Scene {
     pub(crate) caller: Caller,
     pub(crate) active: Arc<Active>,
     pub(crate) now: Timestamp,
+}
+
+/// What changes the rules for everybody: only for whoever acts directly, never for somebody else.
+const fn governs(action: AdminAction<'_>) -> bool {
+    match action {
+        AdminAction::Publish { .. }
+        | AdminAction::ManageKeys { .. }
+        | AdminAction::ChangeEntities { .. }
+        | AdminAction::BreakGlass { .. } => true,
+        AdminAction::OpenSession { .. }
+        | AdminAction::ActFor { .. }
+        | AdminAction::Redeem { .. }
+        | AdminAction::Revoke { .. }
+        | AdminAction::EndSession { .. }
+        | AdminAction::ReadLog { .. }
+        | AdminAction::ReadApprovals { .. } => false,
+    }
 }
 
 /// The entity of an audience.

@@ -92,7 +92,7 @@ pub enum Error {
     #[error("the bundle was refused, and whatever is active stays:\n{0}")]
     BundleRefused(#[from] Refused),
     /// The bundle could not be read; the active one stays.
-    #[error("the bundle could not be read, and whatever is active stays: {0}")]
+    #[error("the bundle was refused, and whatever is active stays: it could not be read: {0}")]
     BundleUnreadable(String),
     /// The bundle is older than the active one.
     #[error("the bundle has revision {found}, older than the active {active}; raise `revision` in `bundle.toml`")]
@@ -132,6 +132,14 @@ impl Error {
     /// A field that does not fit.
     pub fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::InvalidField { field: field.into(), reason: reason.into() }
+    }
+
+    /// The error of a bundle's source once more, for each attempt that meets it.
+    pub(crate) fn repeated(error: &Self) -> Self {
+        if let Self::BundleUnreadable(reason) = error {
+            return Self::BundleUnreadable(reason.clone());
+        }
+        Self::Internal(error.to_string())
     }
 
     /// Whether somebody was refused something: such attempts are recorded (I8). Faults of the server are not refusals.

@@ -29,25 +29,17 @@ impl Keys {
         let mut rows: Vec<KeyRow> = repo.keys().await?.into_iter().map(|stored| stored.value).collect();
         if rows.is_empty() {
             let newest = signing.iter().map(|key| key.id().0).max();
+            // All or none: with some of them, a store would not be new and never come to have the others.
+            let mut commit = Commit::new(repo.tenant().clone());
             for key in &signing {
-                let state = if newest == Some(key.id().0) { "active" } else { "retired" };
-                let row = KeyRow {
-                    id: key.id().0,
-                    public: key.public().to_string(),
-                    state: state.to_owned(),
-                    created_at: now,
-                };
-                let event = Event::Key { key: row.id, public: &row.public, state };
-                let commit = Commit::new(repo.tenant().clone()).insert(&row).record(record(
-                    repo.tenant(),
-                    now,
-                    None,
-                    None,
-                    event,
-                ));
-                repo.kernel().commit(commit).await?;
+                let (id, public) = (key.id().0, key.public().to_string());
+                let state = if newest == Some(id) { "active" } else { "retired" };
+                let row = KeyRow { id, public, state: state.to_owned(), created_at: now };
+                let event = Event::Key { key: id, public: &row.public, state };
+                commit = commit.insert(&row).record(record(repo.tenant(), now, None, None, event));
                 rows.push(row);
             }
+            repo.kernel().commit(commit).await?;
         }
         let ring = KeyRing::new(rows.iter().map(read).collect::<Result<Vec<_>, _>>()?).map_err(internal)?;
         let signing: BTreeMap<u32, SigningKey> = signing.into_iter().map(|key| (key.id().0, key)).collect();

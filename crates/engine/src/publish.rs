@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use countersign_core::{Digest, Timestamp};
+use countersign_core::approval::Approval;
+use countersign_core::{ApprovalId, Digest, Timestamp};
 use countersign_policy::{AdminAction, Bundle, Finding, Source};
 use countersign_store::repository::{BundleRow, CommitExt, Stored, TenantRow, encode};
 use countersign_store::{Commit, CommitError, Kernel, Key};
@@ -16,6 +17,10 @@ use crate::record::{Event, record};
 
 /// How large a part of an archived bundle is, in bytes: below what a row takes.
 const CHUNK: usize = 60 * 1024;
+/// How many requests are read at once.
+const PAGE: usize = 256;
+/// How long a request can live: a day until it is answered, and a day after, by the longest `@ttl`; and an hour to be sure.
+const LONGEST_LIFE: std::time::Duration = std::time::Duration::from_secs(49 * 60 * 60);
 /// How many parts are written in one commit.
 const CHUNKS_PER_COMMIT: usize = 16;
 
@@ -60,12 +65,13 @@ impl<K: Kernel> Engine<K> {
         published
     }
 
-    /// Makes a bundle active, if the `publish` policies of the active one permit it.
+    /// Makes a bundle active, if the `publish` policies of the active one permit it. A source that could not be read is
+    /// told to those only who may publish.
     ///
     /// # Errors
     /// As [`Self::activate`], and [`Error::AdministrationDenied`].
-    pub async fn publish(&self, call: &Call, source: Source) -> Result<Replayable<Published>, Error> {
-        require_request_id(call)?;
+    pub async fn publish(&self, call: &Call, source: Result<Source, Error>) -> Result<Replayable<Published>, Error> {
+        self.require(call, require_request_id(call)).await?;
         let publishing = self.publishing.lock().await;
         let source = &source;
         let attempt = |scene: Scene| async move {
@@ -75,9 +81,11 @@ impl<K: Kernel> Engine<K> {
             }
             // Whether the caller may publish at all comes first: the findings tell what is in the bundle.
             let tenant = tenant_entity(self.tenant())?;
-            let digest = source.digest();
+            let TenantRow { bundle: active, bundle_revision, .. } = scene.active.row.value;
+            let digest = source.as_ref().map_or(active, Source::digest);
             let permitted = |revision| AdminAction::Publish { tenant: &tenant, digest, revision };
-            self.administer(scene, permitted(scene.active.row.value.bundle_revision), "publish")?;
+            self.administer(scene, permitted(bundle_revision), "publish")?;
+            let source = source.as_ref().map_err(Error::repeated)?;
             let bundle = Bundle::load(source.clone())?;
             self.administer(scene, permitted(bundle.revision()), "publish")?;
             self.activate_bundle(bundle, Some(scene)).await.map(Replayable::fresh)
@@ -95,6 +103,9 @@ impl<K: Kernel> Engine<K> {
         if let Some(before) = &before {
             if before.value.bundle == digest && self.active().is_ok() {
                 published.changed = false;
+                if let Some(scene) = scene {
+                    self.remember(scene, &published).await?;
+                }
                 return Ok(published);
             }
             if bundle.revision() < before.value.bundle_revision {
@@ -103,6 +114,7 @@ impl<K: Kernel> Engine<K> {
             }
         }
         self.archive(&bundle).await?;
+        self.keep_excluded(now).await?;
         let mint_epoch = before.as_ref().map_or(1, |before| before.value.mint_epoch);
         let value = TenantRow { bundle: digest, bundle_revision: bundle.revision(), activated_at: now, mint_epoch };
         let commit = Commit::new(self.tenant().clone());
@@ -125,6 +137,41 @@ impl<K: Kernel> Engine<K> {
         };
         self.set_active(Active { bundle, row: Stored { revision: committed.revision, value } });
         Ok(published)
+    }
+
+    /// Adds to every live request whom the outgoing bundle excludes, because nobody will know later: the excluded only grow
+    /// (I2). A request that is made meanwhile is made under that bundle, and knows them.
+    async fn keep_excluded(&self, now: Timestamp) -> Result<(), Error> {
+        let Ok(outgoing) = self.active() else { return Ok(()) };
+        let mut before = None;
+        loop {
+            let page = self.repo.newest::<Approval>(before.as_ref(), PAGE).await?;
+            for Stored { value, .. } in &page.values {
+                if now.since(value.created_at) > LONGEST_LIFE {
+                    return Ok(());
+                }
+                self.keep_excluded_of(value.id, &outgoing.bundle, now).await?;
+            }
+            before = page.next;
+            if before.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn keep_excluded_of(&self, id: ApprovalId, outgoing: &Bundle, now: Timestamp) -> Result<(), Error> {
+        loop {
+            let mut question = self.question(id).await?;
+            if question.state(now).is_terminal() || !question.exclude(outgoing)? {
+                return Ok(());
+            }
+            match self.repo.kernel().commit(Commit::new(self.tenant().clone()).update(&question.approval)).await {
+                Ok(_) => return Ok(()),
+                // Somebody voted meanwhile: once more, on what is there now.
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Keeps the bundle's files, so that whatever it decides can be decided again later.

@@ -3,7 +3,7 @@
 use countersign_core::approval::{Approval, ApprovalState, Tally};
 use countersign_core::capability::Capability;
 use countersign_core::session::Session;
-use countersign_core::{Action, ApprovalId, EntityRef, SessionId, TokenId};
+use countersign_core::{Action, ApprovalId, EntityRef, SessionId, Timestamp, TokenId};
 use countersign_store::repository::{Stored, Value};
 use countersign_store::{Kernel, Key};
 
@@ -27,6 +27,8 @@ pub struct ApprovalView {
     pub state: ApprovalState,
     /// How far each rule is, under the policies of now.
     pub tally: Vec<Tally>,
+    /// When its session ended, or will.
+    pub session_over_at: Timestamp,
     /// Whether the viewer could vote on it now.
     pub may_answer: bool,
     /// Who could answer now.
@@ -149,7 +151,8 @@ impl<K: Kernel> Engine<K> {
         let now = scene.now;
         let state = question.state(now);
         let may_answer = !state.is_terminal() && self.may_answer(scene, &question.approval.value, &question.action);
-        let Question { approval, action, .. } = question;
+        let Question { approval, action, session } = question;
+        let session_over_at = session.value.ended().map_or(session.value.deadline, |ended| ended.at);
         let bundle = &scene.active.bundle;
         let query = answer_query(&action, &approval.value.excluded, now);
         let tally = approval.value.tally(&approval.value.rules, &approval.value.excluded, |rule, person| {
@@ -164,7 +167,7 @@ impl<K: Kernel> Engine<K> {
             answerers.dedup();
             answerers.truncate(MAX_ANSWERERS);
         }
-        ApprovalView { approval, action, state, tally, may_answer, answerers }
+        ApprovalView { approval, action, state, tally, session_over_at, may_answer, answerers }
     }
 
     /// One request, for a caller that has just changed it and may have lost sight of it by that.

@@ -54,7 +54,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error`]: nothing was spent then, unless it is [`Error::OutcomeUnknown`].
     pub async fn redeem(&self, call: &Call, redeem: &Redeem) -> Result<Replayable<Receipt>, Error> {
-        require_request_id(call)?;
+        self.require(call, require_request_id(call)).await?;
         // A record names a token by its hash: what is refused may be a genuine one.
         let about = format!("token {}", Digest::of(redeem.token.as_bytes()));
         self.settle(call, Some(&about), |scene| async move { self.redeem_once(&scene, redeem).await }).await

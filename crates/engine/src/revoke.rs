@@ -37,7 +37,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::Capability`], [`Error::CapabilityNotFound`].
     pub async fn complete(&self, call: &Call, report: Complete) -> Result<Replayable<TokenId>, Error> {
-        require_request_id(call)?;
+        self.require(call, require_request_id(call)).await?;
         let id = report.capability;
         let attempt = |scene: Scene| async move {
             let scene = &scene;
@@ -61,8 +61,8 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::AdministrationDenied`], [`Error::Capability`], [`Error::CapabilityNotFound`].
     pub async fn revoke(&self, call: &Call, id: TokenId, reason: &str) -> Result<Replayable<TokenId>, Error> {
-        require_request_id(call)?;
-        check_text("reason", reason, 1, MAX_REASON)?;
+        self.require(call, require_request_id(call)).await?;
+        self.require(call, check_text("reason", reason, 1, MAX_REASON)).await?;
         let attempt = |scene: Scene| async move {
             let scene = &scene;
             if let Some(Done { capability }) = self.replay(scene).await? {

@@ -41,12 +41,13 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::AdministrationDenied`], [`Error::ActForDenied`], [`Error::InvalidField`].
     pub async fn open_session(&self, call: &Call, opening: &OpenSession) -> Result<Replayable<Stored<Session>>, Error> {
-        require_request_id(call)?;
-        check_text("purpose", &opening.purpose, 1, MAX_PURPOSE)?;
+        self.require(call, require_request_id(call)).await?;
+        self.require(call, check_text("purpose", &opening.purpose, 1, MAX_PURPOSE)).await?;
         let ttl = opening.ttl.unwrap_or(self.limits.session_ttl);
         let max = self.limits.max_session_ttl;
         if ttl < Duration::from_secs(1) || ttl > max {
-            return Err(Error::field("ttl", format!("expected 1 to {} seconds", max.as_secs())));
+            let range = Error::field("ttl", format!("expected 1 to {} seconds", max.as_secs()));
+            return Err(self.refuse(call, None, range).await);
         }
         self.settle(call, None, |scene| async move { self.open_once(&scene, opening, ttl).await }).await
     }
@@ -118,7 +119,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::SessionNotFound`], [`Error::AdministrationDenied`], [`Error::SessionOver`].
     pub async fn end_session(&self, call: &Call, id: SessionId) -> Result<Replayable<Stored<Session>>, Error> {
-        require_request_id(call)?;
+        self.require(call, require_request_id(call)).await?;
         let attempt = |scene: Scene| async move {
             let scene = &scene;
             if let Some(Done { session }) = self.replay(scene).await? {

@@ -3,8 +3,9 @@
 use countersign_core::approval::{Approval, ApprovalError, ApprovalState, Verdict, VoidCause, Vote};
 use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, Digest};
-use countersign_store::Kernel;
+use countersign_policy::Bundle;
 use countersign_store::repository::{CommitExt, Stored};
+use countersign_store::{Commit, Kernel};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{check_text, require_request_id};
@@ -44,8 +45,8 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::NotAPerson`] for agents, services and whoever acts for somebody; [`Error::Approval`].
     pub async fn vote(&self, call: &Call, ballot: &Ballot) -> Result<Replayable<ApprovalId>, Error> {
-        require_request_id(call)?;
-        check_text("comment", &ballot.comment, 0, MAX_COMMENT)?;
+        self.require(call, require_request_id(call)).await?;
+        self.require(call, check_text("comment", &ballot.comment, 0, MAX_COMMENT)).await?;
         self.settle(
             call,
             Some(&ballot.approval.to_string()),
@@ -60,15 +61,11 @@ impl<K: Kernel> Engine<K> {
         }
         let person =
             scene.caller.as_person().ok_or_else(|| Error::NotAPerson(scene.caller.entity.to_string()))?.clone();
-        let Question { mut approval, session, action } = self.question(ballot.approval).await?;
+        let mut question = self.question(ballot.approval).await?;
         let bundle = &scene.active.bundle;
-        let point = enforcement_point(&action.audience)?;
-        let parties = [&action.principal, &point, &approval.value.asked_by]
-            .into_iter()
-            .chain(&action.operator)
-            .chain(&action.chain);
         // Whoever owned the agent when the question was put stays excluded, and so does whoever owns it now (I2).
-        approval.value.excluded.extend(caller::excluded(bundle, parties));
+        question.exclude(bundle)?;
+        let Question { mut approval, session, action } = question;
         let excluded = approval.value.excluded.clone();
         let query = answer_query(&action, &excluded, scene.now);
         let eligible = |rule: &str, who: &_| bundle.may_answer(rule, who, &query).permitted;
@@ -115,7 +112,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::NotAPerson`], [`Error::Approval`].
     pub async fn withdraw(&self, call: &Call, id: ApprovalId) -> Result<Replayable<ApprovalId>, Error> {
-        require_request_id(call)?;
+        self.require(call, require_request_id(call)).await?;
         let attempt = |scene: Scene| async move {
             let scene = &scene;
             if let Some(Done { approval }) = self.replay(scene).await? {
@@ -123,11 +120,16 @@ impl<K: Kernel> Engine<K> {
             }
             let caller = &scene.caller;
             let person = caller.as_person().ok_or_else(|| Error::NotAPerson(caller.entity.to_string()))?;
-            let mut approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
+            let question = self.question(id).await?;
+            question.require_live(scene.now)?;
+            let Question { mut approval, session, action } = question;
+            if !self.visible(scene, &approval.value, &action) {
+                return Err(Error::ApprovalNotFound);
+            }
             approval.value.withdraw(person, scene.now)?;
             let state = approval.value.state(scene.now).word();
             let event = Event::VoteWithdrawn { approval: id, person, state };
-            let commit = countersign_store::Commit::new(self.tenant().clone()).update(&approval);
+            let commit = Commit::new(self.tenant().clone()).unchanged(&session).update(&approval);
             self.commit(scene, commit, event, &Done { approval: id }).await?;
             Ok(Replayable::fresh(id))
         };
@@ -139,18 +141,20 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::ApprovalNotFound`] for everybody else, [`Error::Approval`].
     pub async fn cancel(&self, call: &Call, id: ApprovalId) -> Result<Replayable<ApprovalId>, Error> {
-        require_request_id(call)?;
+        self.require(call, require_request_id(call)).await?;
         let attempt = |scene: Scene| async move {
             let scene = &scene;
             if let Some(Done { approval }) = self.replay(scene).await? {
                 return Ok(Replayable::replayed(approval));
             }
-            let Question { mut approval, action, .. } = self.question(id).await?;
-            if !is_party(scene, &approval.value, &action) {
+            let question = self.question(id).await?;
+            if !is_party(scene, &question.approval.value, &question.action) {
                 return Err(Error::ApprovalNotFound);
             }
+            question.require_live(scene.now)?;
+            let Question { mut approval, session, .. } = question;
             approval.value.cancel(scene.caller.entity.clone(), scene.now)?;
-            let commit = countersign_store::Commit::new(self.tenant().clone()).update(&approval);
+            let commit = Commit::new(self.tenant().clone()).unchanged(&session).update(&approval);
             self.commit(scene, commit, Event::ApprovalCancelled { approval: id }, &Done { approval: id }).await?;
             Ok(Replayable::fresh(id))
         };
@@ -202,6 +206,25 @@ pub struct Question {
 }
 
 impl Question {
+    /// Adds whom a bundle excludes; whether there was anybody to add.
+    pub(crate) fn exclude(&mut self, bundle: &Bundle) -> Result<bool, Error> {
+        let point = enforcement_point(&self.action.audience)?;
+        let parties = [&self.action.principal, &point, &self.approval.value.asked_by]
+            .into_iter()
+            .chain(&self.action.operator)
+            .chain(&self.action.chain);
+        let excluded = &mut self.approval.value.excluded;
+        let before = excluded.len();
+        excluded.extend(caller::excluded(bundle, parties));
+        Ok(excluded.len() > before)
+    }
+
+    /// That something can still happen to the request.
+    pub(crate) fn require_live(&self, now: countersign_core::Timestamp) -> Result<(), ApprovalError> {
+        let state = self.state(now);
+        if state.is_terminal() { Err(ApprovalError::State(state.word())) } else { Ok(()) }
+    }
+
     /// What the request is now: a live one whose session is over is void.
     pub(crate) fn state(&self, now: countersign_core::Timestamp) -> ApprovalState {
         let state = self.approval.value.state(now);

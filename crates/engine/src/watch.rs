@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::approval::{Approval, ApprovalState};
+use countersign_core::approval::{Approval, ApprovalState, VoidCause};
 use countersign_core::{ApprovalId, Timestamp};
 use countersign_store::repository::stored;
 use countersign_store::{Change, Kernel, Key, Kind, Prefix, Revision};
@@ -25,16 +25,26 @@ const BUFFER: usize = 64;
 /// The longest time after which a watch looks at its live requests again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Where a watch was: what was committed later, or was over later, has not been told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a watch was: what was committed later, or was over later, has not been told. Of the newest commit it says which
+/// requests were told, because one commit may change two.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResumeToken {
     revision: Revision,
     at: Timestamp,
+    told: Vec<ApprovalId>,
+}
+
+impl ResumeToken {
+    /// Whether a change was not told yet.
+    fn is_before(&self, revision: Revision, id: ApprovalId) -> bool {
+        revision > self.revision || (revision == self.revision && !self.told.contains(&id))
+    }
 }
 
 impl std::fmt::Display for ResumeToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.revision, self.at.millis())
+        write!(f, "{}.{}", self.revision, self.at.millis())?;
+        self.told.iter().try_for_each(|id| write!(f, ".{id}"))
     }
 }
 
@@ -43,10 +53,15 @@ impl FromStr for ResumeToken {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let parse = || {
-            let (revision, at) = text.split_once('.')?;
-            Some(Self { revision: Revision::new(revision.parse().ok()?), at: Timestamp::from_millis(at.parse().ok()?) })
+            let mut parts = text.split('.');
+            let revision = Revision::new(parts.next()?.parse().ok()?);
+            let at = Timestamp::from_millis(parts.next()?.parse().ok()?);
+            // A commit changes few requests; more is nothing that was written here.
+            let told = parts.take(8).map(|id| id.parse().ok()).collect::<Option<_>>()?;
+            Some(Self { revision, at, told })
         };
-        parse().ok_or_else(|| Error::field("resume_token", "not one of this service's; leave it out to start anew"))
+        let bad = || Error::field("resume_token", "not one of this service's; leave it out to start anew");
+        parse().filter(|token| token.to_string() == text).ok_or_else(bad)
     }
 }
 
@@ -70,7 +85,8 @@ impl<K: Kernel> Engine<K> {
     ) -> impl Stream<Item = Result<Seen, Error>> + Send + 'static {
         let (sender, receiver) = mpsc::channel(BUFFER);
         tokio::spawn(async move {
-            let mut watch = Watch { engine: self, call, only, resume, live: BTreeMap::new(), revision: Revision::ZERO };
+            let (live, revision, told) = (BTreeMap::new(), Revision::ZERO, Vec::new());
+            let mut watch = Watch { engine: self, call, only, resume, live, revision, told };
             if let Err(error) = watch.run(&sender).await {
                 // The reader may be gone; then nobody needs the error.
                 let _gone = sender.send(Err(error)).await;
@@ -87,7 +103,9 @@ struct Watch<K> {
     resume: Option<ResumeToken>,
     /// The live requests that were told of, and from when on each is over.
     live: BTreeMap<ApprovalId, Timestamp>,
+    /// The newest commit that was seen, and the requests of it that were told.
     revision: Revision,
+    told: Vec<ApprovalId>,
 }
 
 type Sender = mpsc::Sender<Result<Seen, Error>>;
@@ -123,15 +141,18 @@ impl<K: Kernel> Watch<K> {
 
     /// A request was committed, now or before the watch began.
     async fn changed(&mut self, change: Change, sender: &Sender) -> Result<(), Error> {
-        self.revision = self.revision.max(change.revision);
+        if change.revision > self.revision {
+            self.revision = change.revision;
+            self.told.clear();
+        }
         let Some(row) = change.row else { return Ok(()) };
         let id = stored::<Approval>(&change.key, &row)?.value.id;
         let Some(view) = self.look(id).await? else { return Ok(()) };
         let told_before = self.live.contains_key(&id);
         let live = !view.state.is_terminal();
-        let news = match self.resume {
+        let news = match &self.resume {
             _ if told_before => true,
-            Some(resume) => change.revision > resume.revision || (!live && over_since(&view, resume.at)),
+            Some(resume) => resume.is_before(change.revision, id) || (!live && over_since(&view, resume.at)),
             None => live || self.only.is_some(),
         };
         self.remember(&view);
@@ -169,12 +190,15 @@ impl<K: Kernel> Watch<K> {
         if view.state.is_terminal() {
             self.live.remove(&approval.id);
         } else {
-            self.live.insert(approval.id, approval.expires_at());
+            self.live.insert(approval.id, approval.expires_at().min(view.session_over_at));
         }
     }
 
-    async fn tell(&self, view: ApprovalView, sender: &Sender) -> Result<(), Error> {
-        let resume = ResumeToken { revision: self.revision, at: self.engine.now()? };
+    async fn tell(&mut self, view: ApprovalView, sender: &Sender) -> Result<(), Error> {
+        self.told.push(view.approval.value.id);
+        self.told.dedup();
+        let told = self.told.iter().rev().take(8).rev().copied().collect();
+        let resume = ResumeToken { revision: self.revision, at: self.engine.now()?, told };
         // The reader may be gone; the loop sees that.
         let _gone = sender.send(Ok(Seen { view, resume })).await;
         Ok(())
@@ -185,9 +209,10 @@ impl<K: Kernel> Watch<K> {
 fn over_since(view: &ApprovalView, at: Timestamp) -> bool {
     match view.state {
         ApprovalState::Expired => view.approval.value.expires_at() >= at,
-        ApprovalState::Void { .. } => true,
+        ApprovalState::Void { why: VoidCause::SessionOver } => view.session_over_at >= at,
         ApprovalState::Pending
         | ApprovalState::Approved
+        | ApprovalState::Void { .. }
         | ApprovalState::Denied { .. }
         | ApprovalState::Cancelled { .. }
         | ApprovalState::Redeemed { .. } => false,

@@ -132,6 +132,7 @@ fn check(path: &Path, mode: Mode, database: &Database) -> Result<(Revision, u64)
     };
     // Reading every row checks every checksum on the way.
     database.visit_rows(None, newer).map_err(unreadable)?;
+    database.read_whole_log().map_err(unreadable)?;
     for log in database.logs().map_err(unreadable)? {
         database.check_log(&log).map_err(unreadable)?;
     }

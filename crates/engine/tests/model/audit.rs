@@ -1,0 +1,334 @@
+//! What must hold of the log and the rows alone, whatever the model thinks: these checks know the invariants, and nothing
+//! of how a sequence came about. The races use them too, where there is no model.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use countersign_audit::{Hash, LogVerifier};
+use countersign_core::{Digest, EntityRef};
+use countersign_store::Kernel;
+use countersign_store::repository::Repository;
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use crate::backend::acme;
+use crate::driver::{Checked, ensure, named};
+use crate::reference::Model;
+use crate::service::Names;
+use crate::world::{Deed, Rule, Stance, Variant};
+
+/// The log as an auditor has it: every record, and the tree over them.
+#[derive(Debug, Default)]
+pub struct Log {
+    pub records: Vec<Json>,
+    /// How many were compared with the model.
+    pub compared: usize,
+    verifier: LogVerifier,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Found {
+    pub kind: String,
+    #[serde(default, deserialize_with = "entity_of_caller")]
+    pub caller: Option<EntityRef>,
+    pub at: i64,
+}
+
+fn entity_of_caller<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<EntityRef>, D::Error> {
+    #[derive(Deserialize)]
+    struct Caller {
+        entity: EntityRef,
+    }
+    Ok(Option::<Caller>::deserialize(deserializer)?.map(|caller| caller.entity))
+}
+
+impl Log {
+    /// Reads what was appended.
+    pub async fn follow<K: Kernel>(&mut self, kernel: &K) -> Checked<()> {
+        let size = kernel.log_size(&acme()).await.map_err(|e| e.to_string())?;
+        while self.verifier.size() < size {
+            let page = kernel.log_entries(&acme(), self.verifier.size(), 512).await.map_err(|e| e.to_string())?;
+            ensure!(!page.is_empty(), "the log has {size} records, and shows {}", self.verifier.size());
+            for (index, bytes) in page {
+                self.verifier.push_at(index, &bytes).map_err(|e| e.to_string())?;
+                self.records.push(serde_json::from_slice(&bytes).map_err(|e| format!("record {index}: {e}"))?);
+            }
+        }
+        ensure!(size == self.verifier.size(), "the log has {size} records, and had {}", self.verifier.size());
+        Ok(())
+    }
+
+    pub fn root(&self) -> Hash {
+        self.verifier.frontier().root()
+    }
+
+    pub fn recorded(&self, index: usize) -> Checked<Found> {
+        Found::deserialize(&self.records[index]).map_err(|e| format!("record {index}: {e}"))
+    }
+
+    /// Checks everything that the records alone must show. `ordered`: calls came one after the other, so times do not go
+    /// back (I13).
+    pub fn audit(&self, ordered: bool) -> Checked<()> {
+        let mut seen = Seen::default();
+        let mut last = i64::MIN;
+        for (index, record) in self.records.iter().enumerate() {
+            let at = record["at"].as_i64().unwrap_or(i64::MIN);
+            ensure!(!ordered || at >= last, "record {index} is older than the one before (I13)");
+            last = at;
+            seen.record(record).map_err(|why| format!("record {index}: {why}: {record}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// A question, as the records tell of it.
+#[derive(Debug, Default)]
+struct Asked {
+    digest: String,
+    excluded: BTreeSet<String>,
+    /// Who approves, and for which rules they were eligible.
+    votes: BTreeMap<String, BTreeSet<String>>,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Minted {
+    digest: String,
+    approval: Option<String>,
+    redeemed: bool,
+    over: bool,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    bundle: Option<String>,
+    ended: BTreeSet<String>,
+    asked: BTreeMap<String, Asked>,
+    minted: BTreeMap<String, Minted>,
+}
+
+fn text<'a>(json: &'a Json, field: &str) -> Checked<&'a str> {
+    json[field].as_str().ok_or_else(|| format!("there is no `{field}`"))
+}
+
+fn texts(json: &Json) -> BTreeSet<String> {
+    json.as_array()
+        .into_iter()
+        .flatten()
+        .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
+        .collect()
+}
+
+impl Seen {
+    fn record(&mut self, record: &Json) -> Checked<()> {
+        match text(record, "kind")? {
+            "bundle_activated" => self.bundle = Some(text(record, "bundle")?.to_owned()),
+            "session_ended" => {
+                ensure!(self.ended.insert(text(record, "session")?.to_owned()), "a session ended twice (I5)");
+            }
+            "decision" => self.decision(record)?,
+            "approval_requested" => {
+                shows_its_digest(record)?;
+                if let Some(replaced) = record["replaces"].as_str() {
+                    self.asked.get_mut(replaced).ok_or("replaces what was not asked")?.ended = true;
+                }
+                let asked = self.asked.entry(text(record, "approval")?.to_owned()).or_default();
+                asked.digest = text(record, "digest")?.to_owned();
+                asked.excluded.extend(texts(&record["excluded"]));
+            }
+            "vote" => self.vote(record)?,
+            "vote_withdrawn" => {
+                let asked = self.asked.get_mut(text(record, "approval")?).ok_or("a vote on what was not asked")?;
+                ensure!(!asked.ended, "a vote taken back after the end (I5)");
+                asked.votes.remove(&record["person"].to_string());
+                asked.ended = text(record, "state")? == "void";
+            }
+            "approval_cancelled" | "approval_void" => {
+                let asked = self.asked.get_mut(text(record, "approval")?).ok_or("ends what was not asked")?;
+                ensure!(!asked.ended, "cancelled or void after the end (I5)");
+                asked.ended = true;
+            }
+            "redeem" => self.redeem(record)?,
+            "complete" | "revoke" => {
+                let minted = self.minted.get_mut(text(record, "capability")?).ok_or("not minted")?;
+                ensure!(!minted.over, "a capability is over twice (I5)");
+                let complete = text(record, "kind")? == "complete";
+                ensure!(minted.redeemed == complete, "completed unredeemed, or revoked when redeemed (I5)");
+                minted.over = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn decides_now(&self, record: &Json) -> Checked<Variant> {
+        let bundle = text(record, "bundle")?;
+        ensure!(self.bundle.as_deref() == Some(bundle), "decided by a bundle that is not active (I10)");
+        named(bundle).ok_or_else(|| "an unknown bundle".to_owned())
+    }
+
+    fn decision(&mut self, record: &Json) -> Checked<()> {
+        shows_its_digest(record)?;
+        if text(record, "verdict")? != "ALLOW" {
+            return Ok(());
+        }
+        let variant = self.decides_now(record)?;
+        let action: Json = serde_json::from_str(text(record, "action")?).map_err(|e| e.to_string())?;
+        ensure!(!self.ended.contains(text(&action, "session")?), "allowed in a session that is over (I6)");
+        let digest = text(record, "digest")?.to_owned();
+        let approval = record["approval"].as_str().map(str::to_owned);
+        let asks = asks(variant, &action)?;
+        if let Some(minted) = record["minted"].as_object() {
+            ensure!(minted["digest"] == digest.as_str(), "minted for another digest (I3)");
+            let id = minted["id"].as_str().unwrap_or_default().to_owned();
+            if !asks.is_empty() {
+                self.enough(approval.as_deref(), &digest, &asks, variant)?;
+            }
+            let minted = Minted { digest, approval, ..Minted::default() };
+            ensure!(self.minted.insert(id, minted).is_none(), "one token id was minted twice (I1)");
+        } else {
+            if !asks.is_empty() {
+                self.enough(approval.as_deref(), &digest, &asks, variant)?;
+            }
+            self.spend(approval.as_deref())?;
+        }
+        Ok(())
+    }
+
+    fn vote(&mut self, record: &Json) -> Checked<()> {
+        let asked = self.asked.get_mut(text(record, "approval")?).ok_or("a vote on what was not asked")?;
+        ensure!(!asked.ended, "a vote after the end (I5)");
+        ensure!(asked.digest == text(record, "digest")?, "a vote on another digest (I3)");
+        let person = record["person"].to_string();
+        ensure!(!asked.excluded.contains(&person), "an excluded person voted (I2)");
+        if text(record, "verdict")? == "approve" {
+            asked.votes.insert(person, texts(&record["rules"]));
+        } else {
+            asked.votes.remove(&person);
+            asked.ended = true;
+        }
+        Ok(())
+    }
+
+    fn redeem(&mut self, record: &Json) -> Checked<()> {
+        shows_its_digest(record)?;
+        let variant = self.decides_now(record)?;
+        let minted = self.minted.get_mut(text(record, "capability")?).ok_or("redeemed what was never minted")?;
+        ensure!(!minted.redeemed, "redeemed twice (I1)");
+        ensure!(!minted.over, "redeemed after it was over (I6)");
+        ensure!(!self.ended.contains(text(record, "session")?), "redeemed after its session (I6)");
+        let digest = text(record, "digest")?.to_owned();
+        ensure!(minted.digest == digest, "redeemed for another digest (I3)");
+        minted.redeemed = true;
+        let approval = minted.approval.clone();
+        ensure!(approval.as_deref() == record["approval"].as_str(), "redeemed with another approval");
+        let action: Json = serde_json::from_str(text(record, "action")?).map_err(|e| e.to_string())?;
+        let asks = asks(variant, &action)?;
+        if !asks.is_empty() {
+            self.enough(approval.as_deref(), &digest, &asks, variant)?;
+            for rule in asks {
+                let told = record["tally"].as_array().into_iter().flatten().find(|tally| tally["rule"] == rule.id());
+                let told = told.ok_or_else(|| format!("the tally of {} is missing", rule.id()))?;
+                let (persons, quorum) = (texts(&told["persons"]), variant.quorum(rule).unwrap());
+                ensure!(persons.len() >= usize::try_from(quorum).unwrap(), "{} was not met (I2)", rule.id());
+            }
+        }
+        self.spend(approval.as_deref())
+    }
+
+    /// An approval is good for one thing (I1), and for nothing once it is over (I5).
+    fn spend(&mut self, approval: Option<&str>) -> Checked<()> {
+        let Some(approval) = approval else { return Ok(()) };
+        let asked = self.asked.get_mut(approval).ok_or("spent what was not asked")?;
+        ensure!(!asked.ended, "an approval was spent after its end, or twice (I1)");
+        asked.ended = true;
+        Ok(())
+    }
+
+    /// Whether enough distinct, eligible persons stand behind an approval, none of them excluded when asked (I2).
+    fn enough(&self, approval: Option<&str>, digest: &str, asks: &[Rule], variant: Variant) -> Checked<()> {
+        let approval = approval.ok_or("allowed without the approval that it needs (I2)")?;
+        let asked = self.asked.get(approval).ok_or("an approval that nobody asked for")?;
+        ensure!(!asked.ended, "allowed by an approval that is over (I5)");
+        ensure!(asked.digest == digest, "approved for another digest (I3)");
+        for rule in asks {
+            let counts = |(person, rules): &(&String, &BTreeSet<String>)| {
+                let entity: Option<EntityRef> = serde_json::from_str(person).ok();
+                let found = crate::world::PERSONS.into_iter().find(|party| Some(party.entity()) == entity);
+                rules.contains(rule.id())
+                    && !asked.excluded.contains(*person)
+                    && found.is_some_and(|party| variant.answers(*rule, party))
+            };
+            let persons = asked.votes.iter().filter(counts).count();
+            let quorum = usize::try_from(variant.quorum(*rule).unwrap()).unwrap();
+            ensure!(persons >= quorum, "{persons} of {quorum} for {} (I2)", rule.id());
+        }
+        Ok(())
+    }
+}
+
+/// What was shown is what its digest is of (I3).
+fn shows_its_digest(record: &Json) -> Checked<()> {
+    let digest = Digest::of(text(record, "action")?.as_bytes()).to_string();
+    ensure!(digest == text(record, "digest")?, "the digest is not that of the action (I3)");
+    Ok(())
+}
+
+/// The rules that ask about an action under a bundle; an action that may never happen is wrong here.
+fn asks(variant: Variant, action: &Json) -> Checked<Vec<Rule>> {
+    let deed = match text(action, "operation")? {
+        "read" => Deed::Read,
+        "write" => Deed::Write,
+        "wipe" => Deed::Wipe,
+        other => return Err(format!("`{other}` was allowed")),
+    };
+    match variant.stance(deed) {
+        Stance::Free => Ok(Vec::new()),
+        Stance::Asks(rules) => Ok(rules),
+        Stance::Never => Err("what is forbidden for good was allowed (I2)".to_owned()),
+    }
+}
+
+/// Compares every row with the model, and returns what state each is in and whether that is the end of it.
+pub async fn rows<K: Kernel>(
+    repo: &Repository<K>,
+    names: &Names,
+    model: &Model,
+) -> Checked<BTreeMap<String, (String, bool)>> {
+    let now = countersign_core::Timestamp::from_millis(model.now);
+    let lost = |what: &str, number: usize| format!("{what} {number} was acknowledged and is gone (I8)");
+    let mut found = BTreeMap::new();
+    for (number, (session, id)) in model.sessions.iter().zip(&names.sessions).enumerate() {
+        let row =
+            repo.session(id.unwrap()).await.map_err(|e| e.to_string())?.ok_or_else(|| lost("session", number))?.value;
+        let open = row.require_open(now).is_ok();
+        ensure!(open == model.session_open(number), "session {number} is open: {open}");
+        ensure!(row.principal == session.principal.entity(), "session {number} is of {}", row.principal);
+        ensure!(row.operator == session.operator.map(|o| o.entity()), "session {number} is for {:?}", row.operator);
+        ensure!(row.ended().is_some() == session.ended, "session {number}: ended is {:?}", row.ended());
+        found.insert(row.id.to_string(), (format!("{:?}", row.state(now)), !open));
+    }
+    for (number, (question, asked)) in model.questions.iter().zip(&names.questions).enumerate() {
+        let id = asked.unwrap().id;
+        let row = repo.approval(id).await.map_err(|e| e.to_string())?.ok_or_else(|| lost("question", number))?.value;
+        let state = row.state(now);
+        ensure!(state.word() == question.state(model.now), "question {number} is {}, not {question:?}", state.word());
+        ensure!(row.expires_at().millis() == question.expires, "question {number} expires at {:?}", row.expires_at());
+        ensure!(Some(row.view) == asked.map(|a| a.view), "question {number} shows something else");
+        let votes: Vec<_> = row.votes().iter().map(|vote| vote.person.clone()).collect();
+        let expected: Vec<_> = question.votes.iter().map(|vote| vote.person.entity()).collect();
+        ensure!(votes == expected, "question {number} has the votes of {votes:?}, not {expected:?}");
+        let excluded: BTreeSet<_> = question.excluded.iter().map(|party| party.entity()).collect();
+        ensure!(row.excluded == excluded, "question {number} excludes {:?}, not {excluded:?}", row.excluded);
+        found.insert(row.id.to_string(), (state.word().to_owned(), state.is_terminal()));
+    }
+    for (number, (capability, minted)) in model.capabilities.iter().zip(&names.capabilities).enumerate() {
+        let id = minted.as_ref().unwrap().id;
+        let row =
+            repo.capability(id).await.map_err(|e| e.to_string())?.ok_or_else(|| lost("capability", number))?.value;
+        let state = row.state(now).word();
+        ensure!(state == capability.state(model.now), "capability {number} is {state}, not {capability:?}");
+        ensure!(row.grant.expires_at.millis() == capability.expires, "capability {number} expires otherwise");
+        found.insert(id.to_string(), (state.to_owned(), state != "minted"));
+    }
+    Ok(found)
+}

@@ -1,0 +1,290 @@
+//! The second half of the model: votes, and what becomes of a capability.
+
+use super::{
+    Action, Altered, Answer, COMPLETION_MILLIS, Model, Party, Question, Refusable, Ruling, Use, Variant, Vote, Who,
+    Written, admin, refused,
+};
+use crate::request::Shown;
+use crate::world::Deed;
+
+impl Model {
+    /// Who is excluded from answering now: it only grows.
+    pub(super) fn voting_excluded(&self, question: &Question) -> std::collections::BTreeSet<Party> {
+        let session = &self.sessions[question.action.session];
+        let parties = [session.principal, question.action.at, question.asked_by].into_iter().chain(session.operator);
+        let mut excluded = self.variant.excluded(parties);
+        excluded.extend(question.excluded.iter().copied());
+        excluded
+    }
+
+    /// Whether a person's yes would count. Not used by any answer: operations look for promising voters with it.
+    pub fn could_vote(&self, number: usize, person: Party) -> bool {
+        let question = &self.questions[number];
+        let who = Who { party: person, operator: None };
+        !self.voting_excluded(question).contains(&person)
+            && self.may_answer(who, question)
+            && !question.votes.iter().any(|vote| vote.person == person)
+    }
+
+    fn is_party(&self, who: Who, question: &Question) -> bool {
+        let session = &self.sessions[question.action.session];
+        who.party == question.asked_by || who.party == session.principal || Some(who.party) == session.operator
+    }
+
+    fn may_answer(&self, who: Who, question: &Question) -> bool {
+        let as_person = who.party.is_person() && who.operator.is_none();
+        as_person
+            && !question.excluded.contains(&who.party)
+            && question.rules.iter().any(|(rule, _)| self.variant.answers(*rule, who.party))
+    }
+
+    fn visible(&self, who: Who, question: &Question) -> bool {
+        let voted = who.operator.is_none() && question.votes.iter().any(|vote| vote.person == who.party);
+        self.is_party(who, question) || voted || self.may_answer(who, question) || admin::administer(who.party)
+    }
+
+    pub(super) fn vote(&mut self, who: Who, number: usize, approve: bool, shown: Shown) -> Refusable<Answer> {
+        if !who.party.is_person() || who.operator.is_some() {
+            return refused("NotAPerson");
+        }
+        let mut question = self.questions[number].clone();
+        question.excluded = self.voting_excluded(&question);
+        if !self.visible(who, &question) && !question.excluded.contains(&who.party) {
+            return refused("Approval not eligible");
+        }
+        if !self.session_open(question.action.session) {
+            return refused("Approval void: its session is over");
+        }
+        match (question.state(self.now), approve) {
+            ("pending", _) | ("approved", false) => {}
+            ("approved", true) if question.has_voted(who.party, true) => return refused("Approval already voted"),
+            (state, _) => return Err(format!("Approval {state}")),
+        }
+        match shown {
+            Shown::Right => {}
+            Shown::OtherDigest => return refused("Approval stale digest"),
+            Shown::OtherView => return refused("Approval stale view"),
+        }
+        if question.excluded.contains(&who.party) {
+            return refused("Approval excluded");
+        }
+        let answers = |rule| self.variant.answers(rule, who.party);
+        let rules = question.rules.iter().map(|(rule, _)| *rule).filter(|rule| answers(*rule)).collect();
+        let rules: std::collections::BTreeSet<_> = rules;
+        if rules.is_empty() {
+            return refused("Approval not eligible");
+        }
+        if question.has_voted(who.party, approve) {
+            return refused("Approval already voted");
+        }
+        let approved = question.written == Written::Approved;
+        question.votes.retain(|vote| vote.person != who.party);
+        question.votes.push(Vote { person: who.party, approve, rules });
+        if !approve {
+            question.written = if approved { Written::Void } else { Written::Denied };
+        } else if question.rules.iter().all(|(rule, quorum)| {
+            question.count(self.variant, *rule, &question.excluded) >= usize::try_from(*quorum).unwrap()
+        }) {
+            question.written = Written::Approved;
+            question.expires = self.now + question.ttl;
+        }
+        self.questions[number] = question;
+        self.record("vote", Some(who.party));
+        Ok(Answer::Question(number))
+    }
+
+    pub(super) fn withdraw(&mut self, who: Who, number: usize) -> Refusable<Answer> {
+        if !who.party.is_person() || who.operator.is_some() {
+            return refused("NotAPerson");
+        }
+        self.require_live(number)?;
+        if !self.visible(who, &self.questions[number]) {
+            return refused("ApprovalNotFound");
+        }
+        let question = &mut self.questions[number];
+        if !question.votes.iter().any(|vote| vote.person == who.party) {
+            return refused("Approval no vote");
+        }
+        question.votes.retain(|vote| vote.person != who.party);
+        if question.written == Written::Approved {
+            question.written = Written::Void;
+        }
+        self.record("vote_withdrawn", Some(who.party));
+        Ok(Answer::Question(number))
+    }
+
+    pub(super) fn cancel(&mut self, who: Who, number: usize) -> Refusable<Answer> {
+        let question = &self.questions[number];
+        if !self.is_party(who, question) {
+            return refused("ApprovalNotFound");
+        }
+        self.require_live(number)?;
+        match self.state(number) {
+            "pending" => self.questions[number].written = Written::Cancelled,
+            state => return Err(format!("Approval {state}")),
+        }
+        self.record("approval_cancelled", Some(who.party));
+        Ok(Answer::Question(number))
+    }
+
+    pub(super) fn redeem(&mut self, who: Who, number: usize, altered: Altered) -> Refusable<Answer> {
+        let capability = self.capabilities[number].clone();
+        let presented = altered.present(capability.action);
+        if altered == Altered::Token {
+            return refused("Token bad");
+        }
+        if self.now >= capability.expires {
+            return refused("Token expired");
+        }
+        if !admin::redeem(who.party, presented.at) {
+            return refused("AdministrationDenied redeem");
+        }
+        self.require_open(capability.action.session)?;
+        if presented.at != capability.action.at {
+            return refused("Token audience");
+        }
+        if presented != capability.action {
+            return refused("Token digest");
+        }
+        match capability.used {
+            Use::Minted => {}
+            Use::Redeemed { .. } | Use::Completed { .. } => return refused("Capability already redeemed"),
+            Use::Revoked => return refused("Capability revoked"),
+        }
+        let mut excluded = self.excluded(who, presented);
+        if let Some(question) = capability.approval {
+            let question = &self.questions[question];
+            match question.state(self.now) {
+                "approved" => excluded.extend(question.excluded.iter().copied()),
+                "redeemed" => return refused("Capability already redeemed"),
+                state => return Err(format!("ApprovalGone {state}")),
+            }
+        }
+        match self.judge(presented, capability.approval, &excluded)? {
+            Ruling::Allow => {}
+            Ruling::Needs(_) | Ruling::Deny => return refused("PolicyDenied"),
+        }
+        if let Some(question) = capability.approval {
+            self.questions[question].written = Written::Redeemed;
+        }
+        let complete_by = self.now + COMPLETION_MILLIS;
+        self.capabilities[number].used = Use::Redeemed { by: who.party, complete_by };
+        self.record("redeem", Some(who.party));
+        Ok(Answer::Redeemed(number))
+    }
+
+    pub(super) fn complete(&mut self, who: Who, number: usize, succeeded: bool) -> Refusable<Answer> {
+        match self.capabilities[number].used {
+            Use::Redeemed { by, .. } if by != who.party => return refused("Capability not the redeemer"),
+            Use::Redeemed { .. } => {}
+            Use::Completed { .. } => return refused("Capability already completed"),
+            Use::Minted => return refused("Capability not redeemed"),
+            Use::Revoked => return refused("Capability revoked"),
+        }
+        self.capabilities[number].used = Use::Completed { by: who.party, succeeded };
+        self.record("complete", Some(who.party));
+        Ok(Answer::Capability(number))
+    }
+
+    pub(super) fn revoke(&mut self, who: Who, number: usize) -> Refusable<Answer> {
+        let capability = &self.capabilities[number];
+        let session = &self.sessions[capability.action.session];
+        let own = who.party == session.principal || Some(who.party) == session.operator;
+        if !own && !admin::stop(who.party) {
+            return refused("AdministrationDenied revoke");
+        }
+        match capability.state(self.now) {
+            "minted" => {}
+            "expired" => return refused("Capability expired"),
+            "revoked" => return refused("Capability revoked"),
+            _ => return refused("Capability already redeemed"),
+        }
+        self.capabilities[number].used = Use::Revoked;
+        self.record("revoke", Some(who.party));
+        Ok(Answer::Capability(number))
+    }
+
+    pub(super) fn end(&mut self, who: Who, number: usize) -> Refusable<Answer> {
+        let session = &self.sessions[number];
+        let own = [Some(session.principal), session.operator, Some(session.opened_by)].contains(&Some(who.party));
+        if !own && !admin::stop(who.party) {
+            return refused("AdministrationDenied endSession");
+        }
+        self.require_open(number)?;
+        self.sessions[number].ended = true;
+        self.record("session_ended", Some(who.party));
+        Ok(Answer::Session(number))
+    }
+
+    pub(super) fn publish(&mut self, who: Who, variant: Variant, preparing: &mut u64) -> Refusable<Answer> {
+        if !admin::administer(who.party) {
+            return refused("AdministrationDenied publish");
+        }
+        if variant == Variant::Broken {
+            return refused("BundleRefused");
+        }
+        if variant == self.variant {
+            return Ok(Answer::Published { changed: false });
+        }
+        if variant == Variant::Older {
+            return refused("BundleOlder");
+        }
+        *preparing = self.prepare_publish(variant, u64::MAX);
+        self.variant = variant;
+        self.record("bundle_activated", Some(who.party));
+        Ok(Answer::Published { changed: true })
+    }
+
+    pub(super) fn view(&self, who: Who, number: usize) -> Refusable<Answer> {
+        let question = &self.questions[number];
+        if !self.visible(who, question) {
+            return refused("ApprovalNotFound");
+        }
+        Ok(Answer::Seen(self.state(number)))
+    }
+
+    /// What a question is: a live one whose session is over is void.
+    fn state(&self, number: usize) -> &'static str {
+        let question = &self.questions[number];
+        let over = question.live(self.now) && !self.session_open(question.action.session);
+        if over { "void" } else { question.state(self.now) }
+    }
+
+    fn require_live(&self, number: usize) -> Refusable<()> {
+        match self.state(number) {
+            "pending" | "approved" => Ok(()),
+            over => Err(format!("Approval {over}")),
+        }
+    }
+
+    pub(super) fn look(&self, who: Who, number: usize) -> Refusable<Answer> {
+        let capability = &self.capabilities[number];
+        let session = &self.sessions[capability.action.session];
+        let redeemer = match capability.used {
+            Use::Redeemed { by, .. } | Use::Completed { by, .. } => Some(by),
+            Use::Minted | Use::Revoked => None,
+        };
+        let parties = [Some(session.principal), session.operator, redeemer];
+        if parties.contains(&Some(who.party)) || admin::administer(who.party) {
+            Ok(Answer::Seen(capability.state(self.now)))
+        } else {
+            refused("CapabilityNotFound")
+        }
+    }
+}
+
+impl Altered {
+    /// The action that is presented instead of the one decided.
+    pub fn present(self, action: Action) -> Action {
+        match self {
+            Self::Nothing | Self::Token => action,
+            Self::Deed => Action { deed: if action.deed == Deed::Write { Deed::Wipe } else { Deed::Write }, ..action },
+            Self::Doc => Action { doc: 1 - action.doc, ..action },
+            Self::Input => Action { n: action.n + 2, ..action },
+            Self::Audience => {
+                let at = if action.at == Party::Door { Party::Gate } else { Party::Door };
+                Action { at, ..action }
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Capabilities through the public API: spent once, for exactly what was decided, and by nothing that looks like one.
+
+mod ending;
+mod exact;
+mod forged;
+mod once;
+mod tokens;

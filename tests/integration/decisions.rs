@@ -1,0 +1,8 @@
+//! What is decided, on what, and what is refused without being decided.
+
+mod answers;
+mod bundles;
+mod deadlines;
+mod input;
+mod repeats;
+mod secrets;

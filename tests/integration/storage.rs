@@ -1,0 +1,5 @@
+//! What was acknowledged is there, whatever became of the process.
+
+mod crash;
+mod drain;
+mod keys;
