@@ -367,14 +367,24 @@ mod tests {
             }),
             ..DecideResponse::default()
         };
-        assert_eq!(
-            decision(&answer).to_string(),
-            "{\"bundle_digest\":\"\",\"capability\":null,\"decided_at\":null,\"decision_id\":\"dec_1\",\"digest\":\"\",\
-             \"log_index\":null,\"needed_approval\":{\"persons\":[{\"id\":\"dana\",\"type\":\"Person\"}],\"rules\":[{\
-             \"quorum\":2,\"reason\":null,\"rule_id\":\"export-needs-two\",\"ttl_seconds\":900}],\"would_expire_at\":null},\
-             \"reasons\":[{\"policy_id\":\"export-needs-two\",\"text\":\"leaves the boundary\"}],\"replayed\":false,\
-             \"revisions\":null,\"verdict\":\"NEEDS_APPROVAL\"}"
-        );
+        let expected = json!({
+            "verdict": "NEEDS_APPROVAL",
+            "decision_id": "dec_1",
+            "digest": "",
+            "reasons": [{"policy_id": "export-needs-two", "text": "leaves the boundary"}],
+            "needed_approval": {
+                "rules": [{"rule_id": "export-needs-two", "quorum": 2, "reason": null, "ttl_seconds": 900}],
+                "persons": [{"type": "Person", "id": "dana"}],
+                "would_expire_at": null,
+            },
+            "capability": null,
+            "bundle_digest": "",
+            "revisions": null,
+            "decided_at": null,
+            "replayed": false,
+            "log_index": null,
+        });
+        assert_eq!(decision(&answer), expected);
     }
 
     #[test]

@@ -98,10 +98,10 @@ impl Config {
 /// The kernel on disk.
 ///
 /// What is refused at the start, with nothing changed: a directory that another process holds, that has another stamp
-/// or a newer format; a damaged record of the write-ahead log that is not a torn tail; any row whose checksum does not
-/// hold (all rows are read); a log whose right edge is incomplete or whose last record is not the one that was hashed;
-/// less than what the file `HEAD` says was acknowledged. Not noticed at the start: damage to older records and nodes of
-/// a log (noticed when they are read, or by checking the log); a loss of the very last second of commits, if the
+/// or a newer format; a damaged record of the write-ahead log that is not a torn tail; any row, record or node whose
+/// checksum does not hold (all are read); a log whose right edge is incomplete or whose last record is not the one that
+/// was hashed; less than what the file `HEAD` says was acknowledged. Not noticed at the start: records or nodes that were
+/// replaced with good checksums (noticed by checking the log); a loss of the very last second of commits, if the
 /// machine lost power in that second and its disk then lost synced data; and a whole directory that was replaced by an
 /// older copy of itself, which only a head kept elsewhere shows.
 #[derive(Debug)]
