@@ -45,7 +45,9 @@ async fn what_was_decided_was_answered_and_the_exit_code_is_zero() {
                 Ok(answer) => assert!(told.insert(answer.decision_id)),
                 Err(error) => {
                     let code = error.refusal().unwrap().code();
-                    assert!(matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled), "{error}");
+                    // The client's transport calls a connection that closed under a new stream an internal error of its own.
+                    let closed = code == Code::Internal && error.to_string().contains("h2 protocol error");
+                    assert!(closed || matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled), "{error}");
                     turned_away += 1;
                 }
             }
