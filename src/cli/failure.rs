@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use countersign::client::{ClientError, FieldViolation};
-use countersign::proto::ErrorReason;
+use countersign::proto::{ErrorReason, code_name};
 use countersign_core::visible::Visible;
 use serde_json::{Value, json};
 
@@ -133,7 +133,7 @@ impl From<ClientError> for Failure {
         match &error {
             ClientError::Refused(refusal) => Self {
                 reason: match refusal.reason_name() {
-                    "" => grpc_name(refusal.code()).to_owned(),
+                    "" => code_name(refusal.code()).to_owned(),
                     name => name.to_owned(),
                 },
                 fields: refusal.violations().to_vec(),
@@ -192,29 +192,6 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::Internal
         | ErrorReason::NotInLog
         | ErrorReason::Draining => None,
-    }
-}
-
-/// The gRPC name of a code, for statuses that give no reason of their own.
-const fn grpc_name(code: tonic::Code) -> &'static str {
-    match code {
-        tonic::Code::Ok => "OK",
-        tonic::Code::Cancelled => "CANCELLED",
-        tonic::Code::Unknown => "UNKNOWN",
-        tonic::Code::InvalidArgument => "INVALID_ARGUMENT",
-        tonic::Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        tonic::Code::NotFound => "NOT_FOUND",
-        tonic::Code::AlreadyExists => "ALREADY_EXISTS",
-        tonic::Code::PermissionDenied => "PERMISSION_DENIED",
-        tonic::Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        tonic::Code::FailedPrecondition => "FAILED_PRECONDITION",
-        tonic::Code::Aborted => "ABORTED",
-        tonic::Code::OutOfRange => "OUT_OF_RANGE",
-        tonic::Code::Unimplemented => "UNIMPLEMENTED",
-        tonic::Code::Internal => "INTERNAL",
-        tonic::Code::Unavailable => "UNAVAILABLE",
-        tonic::Code::DataLoss => "DATA_LOSS",
-        tonic::Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

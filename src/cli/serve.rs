@@ -26,7 +26,8 @@ pub struct ServeArgs {
     /// The policy bundle of a development server
     #[arg(long, value_name = "DIR", requires = "dev", default_value = EXAMPLE_BUNDLE)]
     bundle: PathBuf,
-    /// The time at which a development server's clock starts, to rehearse rules that depend on the time
+    /// The time at which a development server's clock starts, to rehearse rules that depend on the time. It is the clock that
+    /// decides about actions; credentials are still held against the real one
     #[arg(long, value_name = "RFC3339", requires = "dev")]
     clock: Option<String>,
     #[command(flatten)]

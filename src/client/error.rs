@@ -87,7 +87,7 @@ impl Refusal {
         let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
         let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
         Self {
-            code: status.code(),
+            code: super::retry::code(status),
             message: status.message().to_owned(),
             reason: reason.strip_prefix(REASON_PREFIX).map(str::to_owned).unwrap_or(reason),
             violations: violations

@@ -1,6 +1,6 @@
 //! When a call is attempted again.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -9,14 +9,30 @@ use uuid::Uuid;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Whether the same call may be sent again, under the same request id. A connection that broke under a call is told by
-/// this side, as `UNKNOWN` with a cause; a server that answers `UNKNOWN` sends no cause along.
-pub(super) fn may_retry(status: &Status) -> bool {
+/// The code of a status. A status with a cause is not the server's: this side's transport made it, and calls a connection
+/// that closed under a call by several names, `INTERNAL` even for one that was closed in good order before the server looked
+/// at the call. For gRPC (`statuscodes.md`) a connection that broke is `UNAVAILABLE`, and time that ran out is
+/// `DEADLINE_EXCEEDED`.
+pub(super) fn code(status: &Status) -> Code {
+    let Some(cause) = status.source() else { return status.code() };
     match status.code() {
+        _ if ran_out_of_time(cause) => Code::DeadlineExceeded,
+        Code::Internal | Code::Unknown | Code::Cancelled => Code::Unavailable,
+        code => code,
+    }
+}
+
+fn ran_out_of_time(cause: &(dyn Error + 'static)) -> bool {
+    cause.is::<tonic::TimeoutExpired>() || cause.source().is_some_and(ran_out_of_time)
+}
+
+/// Whether the same call may be sent again, under the same request id.
+pub(super) fn may_retry(status: &Status) -> bool {
+    match code(status) {
         Code::Unavailable | Code::Aborted => true,
-        Code::Unknown => status.source().is_some_and(|cause| cause.is::<tonic::transport::Error>()),
         Code::Ok
         | Code::Cancelled
+        | Code::Unknown
         | Code::InvalidArgument
         | Code::DeadlineExceeded
         | Code::NotFound
@@ -56,6 +72,8 @@ mod tests {
             (Status::unavailable(""), true),
             (Status::aborted(""), true),
             (Status::unknown("the server's own"), false),
+            (Status::internal("the server's own"), false),
+            (Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe))), true),
             (Status::deadline_exceeded(""), false),
             (Status::permission_denied(""), false),
         ] {

@@ -19,6 +19,7 @@ use super::errors::{Failure, reason_name};
 use crate::config::Limits;
 use crate::http::{Readiness, metrics as names};
 use crate::identity::{Authenticator, bearer};
+use crate::proto::code_name;
 use crate::telemetry;
 
 /// The engine that serves: on RocksDB.
@@ -109,20 +110,25 @@ impl Backend {
     {
         let started = Instant::now();
         let (metadata, _, message) = request.into_parts();
-        let span = tracing::info_span!("rpc", rpc, caller = tracing::field::Empty, request_id = tracing::field::Empty);
+        let credential = self.authenticate(&metadata);
+        // A message is looked at when it is known to be somebody's.
+        let request = if credential.is_ok() { request_id_of(request_id(&message), &message) } else { Ok(None) };
+        // All at once: a field that is added later has the whole line written anew.
+        let span = tracing::info_span!(
+            "rpc",
+            rpc,
+            caller = credential.as_ref().ok().map(|credential| tracing::field::display(credential.hash)),
+            request_id = request.as_ref().ok().and_then(Option::as_ref).map(|request| request.id.as_str()),
+        );
         telemetry::set_parent_from_metadata(&metadata, &span);
         let work = async {
-            let credential = self.authenticate(&metadata)?;
-            tracing::Span::current().record("caller", tracing::field::display(credential.hash));
+            let credential = credential?;
             let _permits = self.admit(&credential)?;
             let mut verified = self.verified(rpc, credential)?;
             let (engine, call) = (Arc::clone(&verified.engine), verified.call.clone());
             let deadline = deadline(&metadata).unwrap_or(Duration::MAX).min(self.0.limits.request_timeout());
             let answer = async {
-                verified.call.request = request_id_of(request_id(&message), &message)?;
-                if let Some(request) = &verified.call.request {
-                    tracing::Span::current().record("request_id", request.id.as_str());
-                }
+                verified.call.request = request?;
                 run(verified, message).await
             };
             match tokio::time::timeout(deadline, answer).await.unwrap_or(Err(Failure::Deadline)) {
@@ -244,28 +250,5 @@ fn deadline(metadata: &MetadataMap) -> Option<Duration> {
         "u" => Some(Duration::from_micros(amount)),
         "n" => Some(Duration::from_nanos(amount)),
         _other => None,
-    }
-}
-
-/// A code as the gRPC documentation spells it.
-const fn code_name(code: tonic::Code) -> &'static str {
-    match code {
-        tonic::Code::Ok => "OK",
-        tonic::Code::Cancelled => "CANCELLED",
-        tonic::Code::Unknown => "UNKNOWN",
-        tonic::Code::InvalidArgument => "INVALID_ARGUMENT",
-        tonic::Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        tonic::Code::NotFound => "NOT_FOUND",
-        tonic::Code::AlreadyExists => "ALREADY_EXISTS",
-        tonic::Code::PermissionDenied => "PERMISSION_DENIED",
-        tonic::Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        tonic::Code::FailedPrecondition => "FAILED_PRECONDITION",
-        tonic::Code::Aborted => "ABORTED",
-        tonic::Code::OutOfRange => "OUT_OF_RANGE",
-        tonic::Code::Unimplemented => "UNIMPLEMENTED",
-        tonic::Code::Internal => "INTERNAL",
-        tonic::Code::Unavailable => "UNAVAILABLE",
-        tonic::Code::DataLoss => "DATA_LOSS",
-        tonic::Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }

@@ -101,15 +101,8 @@ impl Action {
         check_record(&self.input, "input", 0)?;
         check_record(&self.environment, "environment", 0)?;
 
-        #[derive(Serialize)]
-        struct Versioned<'a> {
-            version: u32,
-            #[serde(flatten)]
-            action: &'a Action,
-        }
         // Cannot fail: the types hold JSON values only.
-        let text = serde_json_canonicalizer::to_string(&Versioned { version: CANONICAL_VERSION, action: self })
-            .unwrap_or_default();
+        let text = serde_json_canonicalizer::to_string(&Form::of(self)).unwrap_or_default();
         if text.is_empty() || text.len() > MAX_CANONICAL_BYTES {
             return Err(ActionError::TooLarge(text.len()));
         }
@@ -132,6 +125,43 @@ impl Action {
             if let Some(value) = self.input.get_mut(name) {
                 *value = Value::Commitment(commitment(key, &scope, name, value));
             }
+        }
+    }
+}
+
+/// What the canonical form is written from. Spelt out and not flattened: flattening keeps a copy of everything on the way.
+#[derive(Serialize)]
+struct Form<'a> {
+    version: u32,
+    tenant: &'a TenantId,
+    audience: &'a str,
+    session: SessionId,
+    principal: &'a EntityRef,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operator: Option<&'a EntityRef>,
+    chain: &'a [EntityRef],
+    operation: &'a str,
+    resource: &'a EntityRef,
+    input: &'a Record,
+    environment: &'a Record,
+}
+
+impl<'a> Form<'a> {
+    const fn of(action: &'a Action) -> Self {
+        let Action { tenant, audience, session, principal, operator, chain, operation, resource, input, environment } =
+            action;
+        Self {
+            version: CANONICAL_VERSION,
+            tenant,
+            audience: audience.as_str(),
+            session: *session,
+            principal,
+            operator: operator.as_ref(),
+            chain: chain.as_slice(),
+            operation: operation.as_str(),
+            resource,
+            input,
+            environment,
         }
     }
 }

@@ -355,6 +355,12 @@ impl Approval {
         self.expires_at
     }
 
+    /// From when on it is something else than at `now`, though nobody does anything.
+    #[must_use]
+    pub fn lapses_at(&self, now: Timestamp) -> Option<Timestamp> {
+        (!self.state(now).is_terminal()).then_some(self.expires_at)
+    }
+
     /// The votes that stand, in the order in which they were cast.
     #[must_use]
     pub fn votes(&self) -> &[Vote] {

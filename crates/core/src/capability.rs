@@ -155,6 +155,17 @@ impl Capability {
         }
     }
 
+    /// From when on it is something else than at `now`, though nobody does anything.
+    #[must_use]
+    pub fn lapses_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let lapses = match &self.written {
+            Written::Minted => Some(self.grant.expires_at),
+            Written::Redeemed { complete_by, .. } => Some(*complete_by),
+            Written::Completed { .. } | Written::Revoked { .. } => None,
+        };
+        lapses.filter(|lapses| !now.reached(*lapses))
+    }
+
     /// Who redeemed it and by when the outcome is due, while it is not reported.
     #[must_use]
     pub const fn running(&self) -> Option<(&EntityRef, Timestamp)> {

@@ -115,6 +115,12 @@ impl Session {
         }
     }
 
+    /// From when on it is something else than at `now`, though nobody does anything.
+    #[must_use]
+    pub fn lapses_at(&self, now: Timestamp) -> Option<Timestamp> {
+        (self.state(now) == SessionState::Open).then_some(self.deadline)
+    }
+
     /// How it ended, if somebody ended it.
     #[must_use]
     pub const fn ended(&self) -> Option<&Ended> {

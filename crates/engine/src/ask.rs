@@ -1,6 +1,6 @@
 //! Ask: the question about one action is put to people.
 
-use countersign_core::approval::{Approval, Asking, VoidCause};
+use countersign_core::approval::{Approval, ApprovalState, Asking, VoidCause};
 use countersign_core::{ApprovalId, SessionId};
 use countersign_policy::AskingRule;
 use countersign_store::Kernel;
@@ -78,12 +78,15 @@ impl<K: Kernel> Engine<K> {
         let earlier = self.asked_before(&canonical).await?;
         let live = earlier.as_ref().and_then(|(_, approval)| approval.as_ref());
         let live = live.filter(|approval| !approval.value.state(scene.now).is_terminal());
-        if let Some(same) = live.filter(|approval| asks_the_same(&approval.value, &rules)) {
-            let answer = Asked { approval: same.value.id, shared: true };
-            // The excluded only grow: whoever asks again is part of the question too.
-            let mut joined = same.clone();
+        let lapses = [session.value.lapses_at(scene.now), live.and_then(|live| live.value.lapses_at(scene.now))];
+        // The excluded only grow: whoever asks again is part of the question too.
+        let joined = live.filter(|approval| asks_the_same(&approval.value, &rules)).cloned().map(|mut joined| {
             joined.value.excluded.extend(excluded.iter().cloned());
-            let commit = self.guarded(scene).unchanged(&session).update(&joined);
+            joined
+        });
+        if let Some(joined) = joined.filter(|joined| still_good(&joined.value, facts)) {
+            let answer = Asked { approval: joined.value.id, shared: true };
+            let commit = self.guarded(scene, lapses).unchanged(&session).update(&joined);
             let event = self.requested(&joined.value, None);
             self.commit(scene, commit, event, &answer).await?;
             return Ok(Replayable::fresh((answer.approval, true)));
@@ -99,12 +102,12 @@ impl<K: Kernel> Engine<K> {
             purpose: session.value.purpose.clone(),
             rules: rules.iter().map(asked).collect(),
             bundle: bundle.digest(),
-            excluded,
+            excluded: excluded.clone(),
             ttl: shortest_ttl(&rules),
         };
         let approval = Approval::ask(ApprovalId::generate(), asking, scene.now);
         let key = self.repo.asked_key(approval.digest);
-        let mut commit = self.guarded(scene).unchanged(&session).insert(&approval);
+        let mut commit = self.guarded(scene, lapses).unchanged(&session).insert(&approval);
         commit = match &earlier {
             Some((pointer, _)) => commit.replace(key, pointer.revision, encode(&approval.id)),
             None => commit.create(key, encode(&approval.id)),
@@ -151,6 +154,14 @@ impl<K: Kernel> Engine<K> {
 /// Whether a request still asks what the policies ask now.
 fn asks_the_same(approval: &Approval, rules: &[AskingRule]) -> bool {
     approval.rules == rules.iter().map(asked).collect::<Vec<_>>()
+}
+
+/// Whether a request can still lead somewhere. One that was approved takes no more votes; if those that it has do not count
+/// any more, it is a dead end until it expires, and has to be put anew.
+fn still_good(approval: &Approval, facts: Facts<'_>) -> bool {
+    approval.state(facts.now) != ApprovalState::Approved
+        || judge(Facts { approval: Some(approval), excluded: &approval.excluded, ..facts })
+            .is_ok_and(|judgement| matches!(judgement.ruling, Ruling::Allow(_unused)))
 }
 
 /// Every call that changes something carries a request id, so that a lost reply can be asked for again.

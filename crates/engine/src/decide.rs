@@ -12,11 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene};
 use crate::error::Error;
-use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, judge};
+use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
 use crate::record::Event;
-
-/// At most this many persons are named in a preview.
-const PREVIEW: usize = 100;
 
 /// One action to decide.
 #[derive(Debug, Clone)]
@@ -173,13 +170,7 @@ impl<K: Kernel> Engine<K> {
             }
             Ruling::NeedsApproval(rules) => {
                 let query = answer_query(&action, &excluded, scene.now);
-                let mut persons: Vec<EntityRef> = rules
-                    .iter()
-                    .flat_map(|rule| scene.active.bundle.answerers(&rule.id, &query, PREVIEW).persons)
-                    .collect();
-                persons.sort();
-                persons.dedup();
-                persons.truncate(PREVIEW);
+                let persons = answerers(&scene.active.bundle, rules.iter().map(|rule| rule.id.as_str()), &query);
                 decision.verdict = Verdict::NeedsApproval {
                     would_expire_at: scene.now.plus(shortest_ttl(&rules)),
                     rules: rules.iter().map(needed).collect(),
@@ -241,7 +232,7 @@ impl<K: Kernel> Engine<K> {
     ) -> Result<Decision, Error> {
         let Permit { .. } = permit;
         decision.verdict = Verdict::Allow { capability: None };
-        let mut commit = self.guarded(scene).unchanged(outcome.session);
+        let mut commit = self.guarded(scene, outcome.lapses(scene, approval)).unchanged(outcome.session);
         if let Some(approval) = approval {
             let mut spent = approval.clone();
             spent.value.redeem(Spender::Decision(decision.id), scene.now)?;
@@ -286,7 +277,8 @@ impl<K: Kernel> Engine<K> {
         let token = keys.issue(&grant, self.tenant(), self.development)?;
         decision.verdict = Verdict::Allow { capability: Some((grant.id, expires_at)) };
         let capability = Capability::mint(grant, decision.id, decision.bundle);
-        let mut commit = self.guarded(scene).unchanged(outcome.session).insert(&capability);
+        let lapses = outcome.lapses(scene, approval);
+        let mut commit = self.guarded(scene, lapses).unchanged(outcome.session).insert(&capability);
         if let Some(approval) = approval {
             commit = commit.unchanged(approval);
         }
@@ -316,6 +308,10 @@ struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
+    fn lapses(&self, scene: &Scene, approval: Option<&Stored<Approval>>) -> [Option<Timestamp>; 2] {
+        [self.session.value.lapses_at(scene.now), approval.and_then(|approval| approval.value.lapses_at(scene.now))]
+    }
+
     fn event<'a>(&'a self, decision: &'a Decision, errors: &'a [String], minted: Option<&'a Grant>) -> Event<'a> {
         Event::Decision {
             decision: decision.id,

@@ -10,7 +10,7 @@ use countersign_core::session::Session;
 use countersign_core::{Action, Canonical, Clock, Digest, EntityRef, Record, SessionId, TenantId, Timestamp};
 use countersign_policy::{AdminAction, AdminQuery, Answer, Bundle};
 use countersign_store::repository::{CommitExt, Repository, RequestRow, Stored, TenantRow, encode};
-use countersign_store::{Commit, Committed, Kernel};
+use countersign_store::{Commit, Committed, Kernel, Now};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -27,6 +27,8 @@ use crate::time::Time;
 const MAX_ATTEMPTS: usize = 64;
 /// How long an answer is kept under its request id.
 const REQUEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long what was decided may wait to be committed; after that it is decided again, by the time that it is then.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// What bounds the use cases.
 #[derive(Debug, Clone)]
@@ -83,7 +85,7 @@ pub struct Engine<K> {
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
     active: ArcSwapOption<Active>,
     commitment: Zeroizing<[u8; 32]>,
-    time: Time,
+    time: Arc<Time>,
 }
 
 /// The bundle that decides, with the row that says so.
@@ -179,7 +181,7 @@ impl<K: Kernel> Engine<K> {
     pub async fn open(kernel: Arc<K>, clock: Box<dyn Clock>, parts: Parts) -> Result<Self, Error> {
         let Parts { tenant, limits, signing, commitment, log, development } = parts;
         let repo = Repository::new(kernel, tenant);
-        let time = Time::start(clock, crate::log::newest_time(&repo).await?)?;
+        let time = Arc::new(Time::start(clock, crate::log::newest_time(&repo).await?)?);
         let keys = Keys::load(&repo, signing, time.now()?).await?;
         let engine = Self {
             repo,
@@ -471,6 +473,7 @@ impl<K: Kernel> Engine<K> {
         answer: &T,
     ) -> Result<Committed, Error> {
         let commit = self.remembering(scene, commit.record(self.record(scene, event)), answer)?;
+        let commit = commit.before(scene.now.plus(LONGEST_WAIT), &self.clock());
         Ok(self.repo.kernel().commit(commit).await?)
     }
 
@@ -491,9 +494,23 @@ impl<K: Kernel> Engine<K> {
         Ok(commit.create(key, encode(&row)))
     }
 
-    /// A commit that takes effect only while the same bundle decides.
-    pub(crate) fn guarded(&self, scene: &Scene) -> Commit {
-        Commit::new(self.tenant().clone()).unchanged(&scene.active.row)
+    /// A commit that takes effect only while the same bundle decides, and while what it rests on lasts.
+    pub(crate) fn guarded<const N: usize>(&self, scene: &Scene, lapses: [Option<Timestamp>; N]) -> Commit {
+        self.lasting(lapses).unchanged(&scene.active.row)
+    }
+
+    /// A commit that takes effect only while what it rests on lasts, however long it waits for its turn: meanwhile others
+    /// may have been told that it is over (I13).
+    pub(crate) fn lasting<const N: usize>(&self, lapses: [Option<Timestamp>; N]) -> Commit {
+        let clock = self.clock();
+        let commit = Commit::new(self.tenant().clone());
+        lapses.into_iter().flatten().fold(commit, |commit, lapses| commit.before(lapses, &clock))
+    }
+
+    /// The clock, for the writer of the store.
+    fn clock(&self) -> Now {
+        let time = Arc::clone(&self.time);
+        Arc::new(move || time.now().ok())
     }
 }
 

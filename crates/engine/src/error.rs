@@ -208,7 +208,7 @@ impl From<QueryError> for Error {
 impl From<CommitError> for Error {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Conflict { .. } => Self::Contention,
+            CommitError::Conflict { .. } | CommitError::TooLate => Self::Contention,
             CommitError::Unavailable(reason) => Self::Store(reason),
             CommitError::Unknown { reason } => Self::OutcomeUnknown(reason),
             CommitError::Unguarded { .. }

@@ -139,6 +139,21 @@ pub fn answer_query<'a>(action: &'a Action, excluded: &'a BTreeSet<EntityRef>, n
     }
 }
 
+/// At most this many persons are named.
+const MAX_ANSWERERS: usize = 100;
+
+/// Who could answer any of these rules, sorted.
+#[must_use]
+pub fn answerers<'a>(
+    bundle: &Bundle,
+    rules: impl IntoIterator<Item = &'a str>,
+    query: &AnswerQuery<'_>,
+) -> Vec<EntityRef> {
+    let persons = rules.into_iter().flat_map(|rule| bundle.answerers(rule, query, MAX_ANSWERERS).persons);
+    let distinct: BTreeSet<EntityRef> = persons.collect();
+    distinct.into_iter().take(MAX_ANSWERERS).collect()
+}
+
 /// A rule as a request shows it.
 #[must_use]
 pub fn asked(rule: &AskingRule) -> Asked {

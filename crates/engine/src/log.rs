@@ -24,6 +24,10 @@ pub struct SignedHead {
     pub verifier: NoteVerifier,
 }
 
+/// Among how many of the last records the newest is looked for: a call that waited for its turn writes an older time than
+/// one before it.
+const NEWEST: u64 = 256;
+
 /// A page of records with their indices, and where the next one begins.
 pub type Records = (Vec<(u64, Bytes)>, Option<u64>);
 
@@ -147,9 +151,15 @@ pub(crate) async fn newest_time<K: Kernel>(repo: &Repository<K>) -> Result<Optio
         at: Timestamp,
     }
     let size = repo.kernel().log_size(repo.tenant()).await?;
-    let Some(last) = size.checked_sub(1) else { return Ok(None) };
-    let entries = repo.kernel().log_entries(repo.tenant(), last, 1).await?;
-    let Some((_, bytes)) = entries.first() else { return Ok(None) };
-    let At { at } = serde_json::from_slice(bytes).map_err(|e| Error::Internal(format!("record {last}: {e}")))?;
-    Ok(Some(at))
+    let mut next = size.saturating_sub(NEWEST);
+    let mut newest = None;
+    while next < size {
+        for (index, bytes) in repo.kernel().log_entries(repo.tenant(), next, usize::MAX).await? {
+            let At { at } =
+                serde_json::from_slice(&bytes).map_err(|e| Error::Internal(format!("record {index}: {e}")))?;
+            newest = newest.max(Some(at));
+            next = index.saturating_add(1);
+        }
+    }
+    Ok(newest)
 }

@@ -162,10 +162,19 @@ impl<K: Kernel> Engine<K> {
     async fn keep_excluded_of(&self, id: ApprovalId, outgoing: &Bundle, now: Timestamp) -> Result<(), Error> {
         loop {
             let mut question = self.question(id).await?;
-            if question.state(now).is_terminal() || !question.exclude(outgoing)? {
+            let newly = question.exclude(outgoing)?;
+            if question.state(now).is_terminal() || newly.is_empty() {
                 return Ok(());
             }
-            match self.repo.kernel().commit(Commit::new(self.tenant().clone()).update(&question.approval)).await {
+            let event = Event::ApprovalExcluded { approval: id, excluded: newly, bundle: outgoing.digest() };
+            let commit = Commit::new(self.tenant().clone()).update(&question.approval).record(record(
+                self.tenant(),
+                now,
+                None,
+                None,
+                event,
+            ));
+            match self.repo.kernel().commit(commit).await {
                 Ok(_) => return Ok(()),
                 // Somebody voted meanwhile: once more, on what is there now.
                 Err(CommitError::Conflict { .. }) => {}

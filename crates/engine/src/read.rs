@@ -9,12 +9,9 @@ use countersign_store::{Kernel, Key};
 
 use crate::engine::{Call, Engine, Scene};
 use crate::error::Error;
-use crate::judge::answer_query;
+use crate::judge::{answer_query, answerers};
 use crate::session::is_party;
 use crate::vote::Question;
-
-/// At most this many persons are named.
-const MAX_ANSWERERS: usize = 100;
 
 /// An approval request as somebody is shown it.
 #[derive(Debug, Clone)]
@@ -158,15 +155,11 @@ impl<K: Kernel> Engine<K> {
         let tally = approval.value.tally(&approval.value.rules, &approval.value.excluded, |rule, person| {
             bundle.may_answer(rule, person, &query).permitted
         });
-        let mut answerers: Vec<EntityRef> = Vec::new();
-        if with_answerers && !state.is_terminal() {
-            for rule in &approval.value.rules {
-                answerers.extend(bundle.answerers(&rule.id, &query, MAX_ANSWERERS).persons);
-            }
-            answerers.sort();
-            answerers.dedup();
-            answerers.truncate(MAX_ANSWERERS);
-        }
+        let answerers = if with_answerers && !state.is_terminal() {
+            answerers(bundle, approval.value.rules.iter().map(|rule| rule.id.as_str()), &query)
+        } else {
+            Vec::new()
+        };
         ApprovalView { approval, action, state, tally, session_over_at, may_answer, answerers }
     }
 

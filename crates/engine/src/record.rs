@@ -1,6 +1,8 @@
 //! What the log holds: one JSON document for each thing that happened (docs/records.md). Tokens and credentials never stand
 //! in it, only their hashes and ids.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use countersign_core::approval::{AskingRule, Tally, Verdict as VoteVerdict, VoidCause};
 use countersign_core::capability::{Grant, Outcome};
@@ -96,6 +98,15 @@ pub enum Event<'a> {
         /// An earlier request about the same digest that this one replaces.
         #[serde(skip_serializing_if = "Option::is_none")]
         replaces: Option<ApprovalId>,
+    },
+    /// More persons can never answer a request, because a bundle says so that is about to be replaced, or has since come.
+    ApprovalExcluded {
+        /// The request.
+        approval: ApprovalId,
+        /// Who came to be excluded.
+        excluded: BTreeSet<EntityRef>,
+        /// The bundle that excludes them.
+        bundle: Digest,
     },
     /// A vote was cast.
     Vote {

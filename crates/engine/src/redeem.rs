@@ -106,8 +106,13 @@ impl<K: Kernel> Engine<K> {
 
         let Permit { .. } = permit;
         let complete_by = now.plus(self.limits.completion_ttl);
+        let lapses = [
+            capability.value.lapses_at(now),
+            session.value.lapses_at(now),
+            approval.as_ref().and_then(|approval| approval.value.lapses_at(now)),
+        ];
         capability.value.redeem(scene.caller.entity.clone(), now, complete_by)?;
-        let mut commit = self.guarded(scene).unchanged(&session).update(&capability);
+        let mut commit = self.guarded(scene, lapses).unchanged(&session).update(&capability);
         if let Some(approval) = &approval {
             let mut spent = approval.clone();
             spent.value.redeem(Spender::Capability(capability.value.grant.id), now)?;

@@ -3,8 +3,8 @@
 use countersign_core::capability::{Capability, CapabilityState, Outcome};
 use countersign_core::{Digest, TokenId};
 use countersign_policy::AdminAction;
+use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored};
-use countersign_store::{Commit, Kernel};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{check_text, require_request_id};
@@ -46,10 +46,11 @@ impl<K: Kernel> Engine<K> {
             }
             let mut capability = self.repo.capability(id).await?.ok_or(Error::CapabilityNotFound)?;
             let late = capability.value.state(scene.now) == CapabilityState::OutcomeUnknown;
+            let lapses = capability.value.lapses_at(scene.now);
             capability.value.complete(&scene.caller.entity, report.outcome, report.result, scene.now)?;
             let Complete { outcome, result, .. } = report;
             let event = Event::Complete { capability: id, outcome, result, late };
-            let commit = Commit::new(self.tenant().clone()).update(&capability);
+            let commit = self.lasting([lapses]).update(&capability);
             self.commit(scene, commit, event, &Done { capability: id }).await?;
             Ok(Replayable::fresh(id))
         };
@@ -75,8 +76,9 @@ impl<K: Kernel> Engine<K> {
             if *caller != grant.principal && Some(caller) != grant.operator.as_ref() {
                 self.administer(scene, AdminAction::Revoke { principal: &grant.principal }, "revoke")?;
             }
+            let lapses = capability.value.lapses_at(scene.now);
             capability.value.revoke(scene.caller.entity.clone(), reason.to_owned(), scene.now)?;
-            let commit = Commit::new(self.tenant().clone()).update(&capability);
+            let commit = self.lasting([lapses]).update(&capability);
             let event = Event::Revoke { capability: id, reason };
             self.commit(scene, commit, event, &Done { capability: id }).await?;
             Ok(Replayable::fresh(id))

@@ -5,8 +5,8 @@ use std::time::Duration;
 use countersign_core::session::{Opening, Session};
 use countersign_core::{EntityRef, SessionId};
 use countersign_policy::AdminAction;
+use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored};
-use countersign_store::{Commit, Kernel};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{check_text, require_request_id};
@@ -91,7 +91,7 @@ impl<K: Kernel> Engine<K> {
             determining: &permitted.policies,
             bundle: scene.active.bundle.digest(),
         };
-        let commit = self.guarded(scene).insert(&session);
+        let commit = self.guarded(scene, []).insert(&session);
         let committed = self.commit(scene, commit, event, &Done { session: session.id }).await?;
         Ok(Replayable::fresh(Stored { revision: committed.revision, value: session }))
     }
@@ -131,8 +131,9 @@ impl<K: Kernel> Engine<K> {
                 let end = AdminAction::EndSession { principal: &session.value.principal };
                 self.administer(scene, end, "endSession")?;
             }
+            let lapses = session.value.lapses_at(scene.now);
             session.value.end(scene.caller.entity.clone(), scene.now)?;
-            let commit = Commit::new(self.tenant().clone()).update(&session);
+            let commit = self.lasting([lapses]).update(&session);
             let event = Event::SessionEnded { session: id };
             let committed = self.commit(scene, commit, event, &Done { session: id }).await?;
             // Nobody may be watching.

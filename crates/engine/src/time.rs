@@ -7,11 +7,18 @@ use countersign_core::{Clock, Timestamp};
 
 use crate::error::Error;
 
-/// How far the wall clock may move away from the monotonic one between two readings before it is called a jump.
+/// How far the wall clock may be from where it should be before that is called a jump.
 pub const TOLERANCE: Duration = Duration::from_secs(2);
+
+/// How much faster or slower than the monotonic clock the wall clock may run for ever, as one part in so many. Time
+/// synchronization that does not step slews both alike (`adjtimex(2)`), so what is left is far less.
+const SLEW: u128 = 1_000;
 
 /// A wall clock that never goes back and refuses to jump (I13): once it jumped, every reading is an error until a restart,
 /// because what was decided by a wrong time cannot be told from what was not.
+///
+/// A jump is measured from the start on and not between two readings, or a clock that is set back a little before each
+/// reading would stand still for ever, and every deadline with it.
 pub struct Time {
     clock: Box<dyn Clock>,
     state: Mutex<State>,
@@ -19,7 +26,10 @@ pub struct Time {
 
 struct State {
     last: Timestamp,
-    monotonic: Duration,
+    /// The wall time at which the monotonic clock showed nothing, as it is believed.
+    origin: Timestamp,
+    /// Up to when `origin` was allowed to follow the wall clock.
+    followed: Duration,
     jumped: Option<i64>,
 }
 
@@ -29,12 +39,13 @@ impl Time {
     /// # Errors
     /// [`Error::ClockJumped`] if the clock is behind `floor` by more than [`TOLERANCE`].
     pub fn start(clock: Box<dyn Clock>, floor: Option<Timestamp>) -> Result<Self, Error> {
-        let wall = clock.wall();
+        let (wall, followed) = (clock.wall(), clock.monotonic());
         let floor = floor.unwrap_or(wall);
         if wall.plus(TOLERANCE) < floor {
             return Err(Error::ClockJumped(seconds(wall.millis().saturating_sub(floor.millis()))));
         }
-        let state = State { last: wall.max(floor), monotonic: clock.monotonic(), jumped: None };
+        let origin = moved(wall, millis(followed).saturating_neg());
+        let state = State { last: wall.max(floor), origin, followed, jumped: None };
         Ok(Self { clock, state: Mutex::new(state) })
     }
 
@@ -48,16 +59,27 @@ impl Time {
             return Err(Error::ClockJumped(by));
         }
         let (wall, monotonic) = (self.clock.wall(), self.clock.monotonic());
-        let expected = state.last.plus(monotonic.saturating_sub(state.monotonic));
-        let by = wall.millis().saturating_sub(expected.millis());
-        if by.unsigned_abs() > u64::try_from(TOLERANCE.as_millis()).unwrap_or(0) {
+        let by = wall.millis().saturating_sub(state.origin.plus(monotonic).millis());
+        if by.unsigned_abs() > TOLERANCE.as_millis().try_into().unwrap_or(0) {
             state.jumped = Some(seconds(by));
             return Err(Error::ClockJumped(seconds(by)));
         }
+        let slew = i64::try_from(monotonic.saturating_sub(state.followed).as_millis() / SLEW).unwrap_or(i64::MAX);
+        if slew > 0 {
+            state.origin = moved(state.origin, by.clamp(slew.saturating_neg(), slew));
+            state.followed = monotonic;
+        }
         state.last = state.last.max(wall);
-        state.monotonic = monotonic;
         Ok(state.last)
     }
+}
+
+fn moved(time: Timestamp, by: i64) -> Timestamp {
+    Timestamp::from_millis(time.millis().saturating_add(by))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 const fn seconds(millis: i64) -> i64 {
@@ -102,6 +124,33 @@ mod tests {
         let time = Time::start(Box::new(clock.clone()), None).unwrap();
         clock.jump_to(at(999_500));
         assert_eq!(time.now().unwrap(), at(1_000_000));
+    }
+
+    #[test]
+    fn small_steps_that_add_up_are_a_jump() {
+        for step in [-100, 100] {
+            let clock = Arc::new(ManualClock::new(at(1_000_000_000)));
+            let time = Time::start(Box::new(clock.clone()), None).unwrap();
+            let steps = (1..=60).find(|number| {
+                clock.advance(Duration::from_secs(1));
+                clock.jump_to(at(1_000_000_000 + number * (1_000 + step)));
+                time.now().is_err()
+            });
+            assert_eq!(steps, Some(21), "two seconds in steps of a tenth");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_runs_a_little_fast_or_slow_is_followed() {
+        for parts_per_million in [-900, 900] {
+            let clock = Arc::new(ManualClock::new(at(1_000_000_000)));
+            let time = Time::start(Box::new(clock.clone()), None).unwrap();
+            for minute in 1..=30 * 24 * 60 {
+                clock.advance(Duration::from_secs(60));
+                clock.jump_to(at(1_000_000_000 + minute * 60_000 + minute * 60 * parts_per_million / 1_000));
+                time.now().unwrap();
+            }
+        }
     }
 
     #[test]

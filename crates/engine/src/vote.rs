@@ -1,11 +1,13 @@
 //! Votes: cast, taken back; and the question taken back.
 
+use std::collections::BTreeSet;
+
 use countersign_core::approval::{Approval, ApprovalError, ApprovalState, Verdict, VoidCause, Vote};
 use countersign_core::session::Session;
-use countersign_core::{Action, ApprovalId, Digest};
+use countersign_core::{Action, ApprovalId, Digest, EntityRef, Timestamp};
 use countersign_policy::Bundle;
+use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored};
-use countersign_store::{Commit, Kernel};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{check_text, require_request_id};
@@ -64,7 +66,8 @@ impl<K: Kernel> Engine<K> {
         let mut question = self.question(ballot.approval).await?;
         let bundle = &scene.active.bundle;
         // Whoever owned the agent when the question was put stays excluded, and so does whoever owns it now (I2).
-        question.exclude(bundle)?;
+        let newly = question.exclude(bundle)?;
+        let lapses = question.lapses_at(scene.now);
         let Question { mut approval, session, action } = question;
         let excluded = approval.value.excluded.clone();
         let query = answer_query(&action, &excluded, scene.now);
@@ -80,7 +83,7 @@ impl<K: Kernel> Engine<K> {
                 person: person.clone(),
                 account: scene.caller.account.clone(),
                 verdict: ballot.verdict,
-                rules: std::collections::BTreeSet::new(),
+                rules: BTreeSet::new(),
                 digest: ballot.digest,
                 view: ballot.view,
                 comment: ballot.comment.clone(),
@@ -102,7 +105,12 @@ impl<K: Kernel> Engine<K> {
             state: approval.value.state(scene.now).word(),
             bundle: bundle.digest(),
         };
-        let commit = self.guarded(scene).unchanged(&session).update(&approval);
+        let mut commit = self.guarded(scene, lapses).unchanged(&session).update(&approval);
+        if !newly.is_empty() {
+            let event =
+                Event::ApprovalExcluded { approval: approval.value.id, excluded: newly, bundle: bundle.digest() };
+            commit = commit.record(self.record(scene, event));
+        }
         self.commit(scene, commit, event, &Done { approval: ballot.approval }).await?;
         Ok(Replayable::fresh(ballot.approval))
     }
@@ -122,6 +130,7 @@ impl<K: Kernel> Engine<K> {
             let person = caller.as_person().ok_or_else(|| Error::NotAPerson(caller.entity.to_string()))?;
             let question = self.question(id).await?;
             question.require_live(scene.now)?;
+            let lapses = question.lapses_at(scene.now);
             let Question { mut approval, session, action } = question;
             if !self.visible(scene, &approval.value, &action) {
                 return Err(Error::ApprovalNotFound);
@@ -129,7 +138,7 @@ impl<K: Kernel> Engine<K> {
             approval.value.withdraw(person, scene.now)?;
             let state = approval.value.state(scene.now).word();
             let event = Event::VoteWithdrawn { approval: id, person, state };
-            let commit = Commit::new(self.tenant().clone()).unchanged(&session).update(&approval);
+            let commit = self.lasting(lapses).unchanged(&session).update(&approval);
             self.commit(scene, commit, event, &Done { approval: id }).await?;
             Ok(Replayable::fresh(id))
         };
@@ -152,9 +161,10 @@ impl<K: Kernel> Engine<K> {
                 return Err(Error::ApprovalNotFound);
             }
             question.require_live(scene.now)?;
+            let lapses = question.lapses_at(scene.now);
             let Question { mut approval, session, .. } = question;
             approval.value.cancel(scene.caller.entity.clone(), scene.now)?;
-            let commit = Commit::new(self.tenant().clone()).unchanged(&session).update(&approval);
+            let commit = self.lasting(lapses).unchanged(&session).update(&approval);
             self.commit(scene, commit, Event::ApprovalCancelled { approval: id }, &Done { approval: id }).await?;
             Ok(Replayable::fresh(id))
         };
@@ -206,27 +216,32 @@ pub struct Question {
 }
 
 impl Question {
-    /// Adds whom a bundle excludes; whether there was anybody to add.
-    pub(crate) fn exclude(&mut self, bundle: &Bundle) -> Result<bool, Error> {
+    /// Adds whom a bundle excludes, and returns those who were not excluded before.
+    pub(crate) fn exclude(&mut self, bundle: &Bundle) -> Result<BTreeSet<EntityRef>, Error> {
         let point = enforcement_point(&self.action.audience)?;
         let parties = [&self.action.principal, &point, &self.approval.value.asked_by]
             .into_iter()
             .chain(&self.action.operator)
             .chain(&self.action.chain);
         let excluded = &mut self.approval.value.excluded;
-        let before = excluded.len();
-        excluded.extend(caller::excluded(bundle, parties));
-        Ok(excluded.len() > before)
+        let newly = &caller::excluded(bundle, parties) - excluded;
+        excluded.extend(newly.iter().cloned());
+        Ok(newly)
+    }
+
+    /// When it, or its session, is over, though nobody does anything.
+    pub(crate) fn lapses_at(&self, now: Timestamp) -> [Option<Timestamp>; 2] {
+        [self.approval.value.lapses_at(now), self.session.value.lapses_at(now)]
     }
 
     /// That something can still happen to the request.
-    pub(crate) fn require_live(&self, now: countersign_core::Timestamp) -> Result<(), ApprovalError> {
+    pub(crate) fn require_live(&self, now: Timestamp) -> Result<(), ApprovalError> {
         let state = self.state(now);
         if state.is_terminal() { Err(ApprovalError::State(state.word())) } else { Ok(()) }
     }
 
     /// What the request is now: a live one whose session is over is void.
-    pub(crate) fn state(&self, now: countersign_core::Timestamp) -> ApprovalState {
+    pub(crate) fn state(&self, now: Timestamp) -> ApprovalState {
         let state = self.approval.value.state(now);
         if !state.is_terminal() && self.session.value.require_open(now).is_err() {
             return ApprovalState::Void { why: VoidCause::SessionOver };

@@ -41,6 +41,7 @@ macro_rules! contract {
             a_guard_that_does_not_hold_changes_nothing,
             a_guard_on_a_row_that_is_only_read_counts,
             a_row_that_was_deleted_and_made_again_is_another_one,
+            a_commit_that_comes_too_late_changes_nothing,
             commits_of_one_call_have_outcomes_of_their_own,
             what_exceeds_a_limit_is_refused_before_anything_happens,
             a_commit_stays_within_its_tenant,

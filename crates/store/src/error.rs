@@ -61,6 +61,9 @@ pub enum CommitError {
         /// The foreign key.
         key: Key,
     },
+    /// The moment before which it had to take effect has passed. Nothing was committed.
+    #[error("the commit came too late: read again, decide again")]
+    TooLate,
     /// There is neither a write nor a record.
     #[error("the commit changes nothing: give it a write or a record")]
     Empty,

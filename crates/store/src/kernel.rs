@@ -19,7 +19,7 @@ use futures::Stream;
 use crate::error::{CommitError, StoreError};
 use crate::layout::{Key, Prefix};
 
-pub use commit::{Commit, Guard, Write};
+pub use commit::{Commit, Guard, Now, Until, Write};
 pub(crate) use page::{PageBuilder, bounds};
 
 /// How many guards a commit may have, and how many writes and records together. Set by what etcd takes in one

@@ -167,6 +167,7 @@ impl State {
 
     fn apply(&mut self, commit: Commit, changes: &mut Vec<Change>) -> Result<Committed, CommitError> {
         commit.validate()?;
+        commit.in_time()?;
         let broken =
             commit.guards.iter().find(|guard| !guard.holds(self.rows.get(guard.key()).map(|row| row.revision)));
         if let Some(guard) = broken {

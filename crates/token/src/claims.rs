@@ -130,13 +130,17 @@ impl Claims {
         for fact in self.facts()? {
             block = block.fact(fact).map_err(|_| MintError::Build)?;
         }
-        for check in Checked::ALL {
-            block = block.check(self.datalog_check(check)).map_err(|_| MintError::Build)?;
+        for check in self.checks() {
+            block = block.check(check).map_err(|_| MintError::Build)?;
         }
         Ok(block)
     }
 
-    fn facts(&self) -> Result<Vec<Fact>, MintError> {
+    pub(crate) fn checks(&self) -> [Check; Checked::ALL.len()] {
+        Checked::ALL.map(|check| self.datalog_check(check))
+    }
+
+    pub(crate) fn facts(&self) -> Result<Vec<Fact>, MintError> {
         let entity = |name, entity: &EntityRef| fact(name, &[string(entity.kind()), string(entity.id())]);
         let mut facts = vec![
             fact("countersign", &[int(VERSION)]),
@@ -178,7 +182,7 @@ impl Claims {
     }
 
     /// Reads the facts of an authority block; `None` unless each claim stands there once, in its place and of its type.
-    /// The caller must compare the whole block with [`Self::datalog`]: checks are not read here.
+    /// The caller must compare the whole block with what would be minted: checks are not read here.
     pub(crate) fn read(block: &[u8]) -> Option<Self> {
         let facts = Facts::read(block)?;
         let facts = &mut facts.iter().peekable();

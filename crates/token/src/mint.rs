@@ -1,20 +1,24 @@
 //! Minting, and the text form of a token.
 
 use std::fmt;
-use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use biscuit_auth::builder::Convert as _;
 use biscuit_auth::datalog::SymbolTable;
+use biscuit_auth::format::convert::{token_check_to_proto_check, token_fact_to_proto_fact};
+use biscuit_auth::format::schema;
 use biscuit_auth::{Algorithm, KeyPair, PrivateKey};
 use countersign_core::{Digest, TokenId};
 use hkdf::Hkdf;
+use prost_of_biscuit::Message as _;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::claims::Claims;
 use crate::error::MintError;
 use crate::key::SigningKey;
+use crate::wire::BLOCK_VERSION;
 
 /// What every token begins with, so that secret scanners find one that leaked: `csn_[A-Za-z0-9_-]{300,}`. The rest is
 /// the Biscuit in base64url without padding (RFC 4648 §5). Remove the prefix to read it with another Biscuit library.
@@ -89,12 +93,24 @@ fn key_pair(seed: &[u8; 32]) -> Result<KeyPair, MintError> {
     Ok(KeyPair::from(&private))
 }
 
-/// The bytes of the authority block that [`mint`] writes for these claims.
+/// The bytes of the authority block that [`mint`] writes for these claims, from the same parts of the library but without
+/// the signature that its builder makes on the way.
 pub(crate) fn authority_block(claims: &Claims) -> Result<Vec<u8>, MintError> {
-    // The library encodes a block only as it signs one. This key is public knowledge and the signature is dropped.
-    static NO_KEY: LazyLock<Result<KeyPair, MintError>> = LazyLock::new(|| key_pair(&[0; 32]));
-    let no_key = NO_KEY.as_ref().map_err(Clone::clone)?;
-    let token =
-        claims.datalog()?.build_with_key_pair(no_key, SymbolTable::new(), no_key).map_err(|_| MintError::Build)?;
-    Ok(token.container().to_proto().authority.block)
+    claims.check()?;
+    let mut symbols = SymbolTable::new();
+    let facts = claims.facts()?;
+    let facts = facts.iter().map(|fact| token_fact_to_proto_fact(&fact.convert(&mut symbols))).collect();
+    let checks = claims.checks();
+    let checks = checks.iter().map(|check| token_check_to_proto_check(&check.convert(&mut symbols))).collect();
+    let block = schema::Block {
+        symbols: symbols.strings(),
+        context: None,
+        version: Some(BLOCK_VERSION),
+        facts,
+        rules: Vec::new(),
+        checks,
+        scope: Vec::new(),
+        public_keys: Vec::new(),
+    };
+    Ok(block.encode_to_vec())
 }

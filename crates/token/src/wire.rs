@@ -20,7 +20,7 @@ use biscuit_auth::datalog::SymbolTable;
 use crate::error::TokenError;
 
 /// The block version (Datalog 3.0) that every Biscuit library since 2022 reads.
-pub(crate) const BLOCK_VERSION: u64 = 3;
+pub(crate) const BLOCK_VERSION: u32 = 3;
 
 const VARINT_1: u8 = 0x08;
 const VARINT_2: u8 = 0x10;
@@ -163,7 +163,7 @@ impl<'a> Facts<'a> {
         while block.next_is(BYTES_1) {
             symbols.push(String::from_utf8(block.field(BYTES_1)?.to_vec()).ok()?);
         }
-        if block.tag(VARINT_3).and_then(|()| block.varint()) != Some(BLOCK_VERSION) {
+        if block.tag(VARINT_3).and_then(|()| block.varint()) != Some(BLOCK_VERSION.into()) {
             return None;
         }
         let mut facts = Vec::new();

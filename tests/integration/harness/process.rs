@@ -33,9 +33,17 @@ pub fn executable() -> Command {
 }
 
 impl Process {
-    /// Starts it.
-    pub fn spawn(args: &[String]) -> Self {
-        let mut child = executable().args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    /// Starts it. With `largest_file`, writing a file beyond so many bytes fails, as on a disk that is full.
+    pub fn spawn(args: &[String], largest_file: Option<u64>) -> Self {
+        let mut command = executable();
+        if let Some(bytes) = largest_file {
+            let program = command.get_program().to_owned();
+            // The limit is counted in blocks of 512 bytes. The signal that goes with it must not end the process first.
+            let limited = format!("trap '' XFSZ && ulimit -f {} && exec \"$@\"", bytes / 512);
+            command = Command::new("/bin/sh");
+            command.env_clear().stdin(Stdio::null()).args(["-c", &limited, "sh"]).arg(program);
+        }
+        let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (tell, read) = watch::channel(0);

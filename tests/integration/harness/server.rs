@@ -38,11 +38,20 @@ pub struct Options {
     pub clock: Option<Timestamp>,
     /// Further arguments of `serve`.
     pub args: Vec<String>,
+    /// How large a file may grow, in bytes; as large as it likes unless said otherwise.
+    pub largest_file: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { bundle: Bundle::example(), mode: Mode::Development, data_dir: None, clock: None, args: Vec::new() }
+        Self {
+            bundle: Bundle::example(),
+            mode: Mode::Development,
+            data_dir: None,
+            clock: None,
+            args: Vec::new(),
+            largest_file: None,
+        }
     }
 }
 
@@ -108,7 +117,7 @@ impl Server {
             }
         }
         args.extend(options.args.iter().cloned());
-        let mut process = Process::spawn(&args);
+        let mut process = Process::spawn(&args, options.largest_file);
         let line = process.line(|line| field(line, "message").as_deref() == Some("serving")).await?;
         let endpoint = field(&line, "endpoint").unwrap();
         let http = field(&line, "http").unwrap();
@@ -221,6 +230,11 @@ impl Server {
     /// Waits for a line of its log.
     pub async fn log_line(&mut self, fits: impl Fn(&str) -> bool) -> String {
         self.process.line(fits).await.unwrap_or_else(|exited| panic!("ended instead: {exited:?}"))
+    }
+
+    /// Lets files grow as large as they like from the next start on.
+    pub fn make_room(&mut self) {
+        self.options.largest_file = None;
     }
 
     /// SIGKILL.

@@ -135,6 +135,11 @@ impl Seen {
                 asked.digest = text(record, "digest")?.to_owned();
                 asked.excluded.extend(texts(&record["excluded"]));
             }
+            "approval_excluded" => {
+                let asked = self.asked.get_mut(text(record, "approval")?).ok_or("excludes from what was not asked")?;
+                ensure!(!asked.ended, "excluded after the end (I5)");
+                asked.excluded.extend(texts(&record["excluded"]));
+            }
             "vote" => self.vote(record)?,
             "vote_withdrawn" => {
                 let asked = self.asked.get_mut(text(record, "approval")?).ok_or("a vote on what was not asked")?;

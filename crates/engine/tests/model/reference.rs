@@ -245,6 +245,7 @@ impl Model {
             let excluded = self.voting_excluded(question);
             if commits < limit && live && excluded.len() > question.excluded.len() {
                 self.questions[number].excluded = excluded;
+                self.record("approval_excluded", None);
                 commits += 1;
             }
         }
@@ -461,9 +462,13 @@ impl Model {
         if let Some(number) = self.asked.get(&action).copied()
             && self.questions[number].live(self.now)
         {
+            let joined = &self.questions[number].excluded | &excluded;
+            let asks_the_same = self.questions[number].rules == rules;
+            let good = self.questions[number].written != Written::Approved
+                || matches!(self.judge(action, Some(number), &joined)?, Ruling::Allow);
             let earlier = &mut self.questions[number];
-            if earlier.rules == rules {
-                earlier.excluded.extend(excluded);
+            if asks_the_same && good {
+                earlier.excluded = joined;
                 self.record("approval_requested", Some(who.party));
                 return Ok(Answer::Asked { question: number, shared: true });
             }

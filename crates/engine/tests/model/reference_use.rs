@@ -88,6 +88,9 @@ impl Model {
             question.written = Written::Approved;
             question.expires = self.now + question.ttl;
         }
+        if question.excluded.len() > self.questions[number].excluded.len() {
+            self.record("approval_excluded", Some(who.party));
+        }
         self.questions[number] = question;
         self.record("vote", Some(who.party));
         Ok(Answer::Question(number))

@@ -1,10 +1,15 @@
 //! Guards, atomicity, order.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::time::ManualClock;
+use countersign_core::{Clock as _, Timestamp};
 use futures::future::join_all;
 
 use super::*;
 use crate::kernel::{MAX_OPERATIONS, MAX_PAGE_BYTES, MAX_RECORD_BYTES, MAX_VALUE_BYTES};
-use crate::{CommitError, Guard, Kind, Prefix, Row, Write};
+use crate::{CommitError, Guard, Kind, Now, Prefix, Row, Write};
 
 pub(crate) async fn a_row_is_read_back_with_the_revision_of_its_commit<B: Backend>() {
     let store = B::new();
@@ -73,6 +78,26 @@ pub(crate) async fn a_row_that_was_deleted_and_made_again_is_another_one<B: Back
     let again = done(kernel, create(1, "same")).await.revision;
     assert!(again > first);
     assert_eq!(kernel.commit(replace(1, first, "late")).await, Err(CommitError::Conflict { key: key(1) }));
+}
+
+pub(crate) async fn a_commit_that_comes_too_late_changes_nothing<B: Backend>() {
+    let store = B::new();
+    let kernel = store.kernel();
+    let at = Timestamp::from_millis;
+    let clock = Arc::new(ManualClock::new(at(1_000)));
+    let now: Now = Arc::new({
+        let clock = Arc::clone(&clock);
+        move || Some(clock.wall())
+    });
+    done(kernel, create(1, "in time").before(at(1_001), &now)).await;
+    // The earlier of two moments counts, and at the moment itself it is too late.
+    let late = create(2, "late").record("late").before(at(9_000), &now).before(at(2_000), &now).before(at(8_000), &now);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(kernel.commit(late).await, Err(CommitError::TooLate));
+    let unbelieved: Now = Arc::new(|| None);
+    assert_eq!(kernel.commit(create(2, "when").before(at(9_000), &unbelieved)).await, Err(CommitError::TooLate));
+    assert_eq!(value(kernel, 2).await, None);
+    assert_eq!(kernel.log_size(&acme()).await.unwrap(), 0);
 }
 
 pub(crate) async fn commits_of_one_call_have_outcomes_of_their_own<B: Backend>() {

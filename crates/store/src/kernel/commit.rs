@@ -1,7 +1,10 @@
 //! What a commit holds, and what must be so for it whatever is stored.
 
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use countersign_core::TenantId;
+use countersign_core::{TenantId, Timestamp};
 
 use super::{MAX_KEY_BYTES, MAX_OPERATIONS, MAX_RECORD_BYTES, MAX_VALUE_BYTES, Revision};
 use crate::error::CommitError;
@@ -54,11 +57,33 @@ impl Write {
     }
 }
 
+/// Tells the time that decides; `None` when no time is to be believed.
+pub type Now = Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>;
+
+/// The moment before which a commit must take its place in the order, and whose time counts.
+#[derive(Clone)]
+pub struct Until {
+    moment: Timestamp,
+    now: Now,
+}
+
+impl Until {
+    fn passed(&self) -> bool {
+        (self.now)().is_none_or(|now| now.reached(self.moment))
+    }
+}
+
+impl fmt::Debug for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.moment, f)
+    }
+}
+
 /// Rows and the records that tell of them, for one tenant: all of it takes effect, or nothing (I8).
 ///
 /// Every written row has a guard; a row may be guarded without being written. Guard only what was read for the
 /// decision, or unrelated commits conflict. A commit of records alone is allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Commit {
     /// What must hold.
     pub guards: Vec<Guard>,
@@ -68,13 +93,15 @@ pub struct Commit {
     pub records: Vec<Bytes>,
     /// Whose log it is; all keys are this tenant's.
     pub log: TenantId,
+    /// Before when it must take effect, or not at all. A commit may wait long for its turn.
+    pub until: Option<Until>,
 }
 
 impl Commit {
     /// A commit for this tenant that does nothing yet.
     #[must_use]
     pub const fn new(log: TenantId) -> Self {
-        Self { guards: Vec::new(), writes: Vec::new(), records: Vec::new(), log }
+        Self { guards: Vec::new(), writes: Vec::new(), records: Vec::new(), log, until: None }
     }
 
     /// Requires that a row which is only read is still the one that was read.
@@ -82,6 +109,20 @@ impl Commit {
     pub fn guard(mut self, guard: Guard) -> Self {
         self.guards.push(guard);
         self
+    }
+
+    /// Requires that the commit takes its place in the order before `moment`, and before every moment named earlier.
+    /// What was read to be valid for a time is not changed after that time, when others may have read that it is over.
+    #[must_use]
+    pub fn before(mut self, moment: Timestamp, now: &Now) -> Self {
+        let moment = self.until.map_or(moment, |until| until.moment.min(moment));
+        self.until = Some(Until { moment, now: Arc::clone(now) });
+        self
+    }
+
+    /// What must hold besides the guards, at the commit's place in the order.
+    pub(crate) fn in_time(&self) -> Result<(), CommitError> {
+        if self.until.as_ref().is_some_and(Until::passed) { Err(CommitError::TooLate) } else { Ok(()) }
     }
 
     /// Creates a row that must not be there.
@@ -118,7 +159,8 @@ impl Commit {
     /// Checks everything that does not depend on what is stored.
     ///
     /// # Errors
-    /// Every [`CommitError`] but [`CommitError::Conflict`], [`CommitError::Unavailable`] and [`CommitError::Unknown`].
+    /// Every [`CommitError`] but [`CommitError::Conflict`], [`CommitError::TooLate`], [`CommitError::Unavailable`] and
+    /// [`CommitError::Unknown`].
     pub fn validate(&self) -> Result<(), CommitError> {
         let operations = self.writes.len().saturating_add(self.records.len());
         if operations == 0 {

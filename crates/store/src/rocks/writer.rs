@@ -168,6 +168,7 @@ impl Writer {
     fn stage(&mut self, staged: &mut Staged, commit: Commit) -> Outcome {
         let shared = Arc::clone(&self.shared);
         let database = &shared.database;
+        commit.in_time()?;
         for guard in &commit.guards {
             if !guard.holds(current(staged, database, guard)?) {
                 return Err(CommitError::Conflict { key: guard.key().clone() });
