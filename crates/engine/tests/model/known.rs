@@ -7,7 +7,7 @@ use std::time::Duration;
 use countersign_core::time::ManualClock;
 use countersign_core::{Clock, Timestamp};
 use countersign_engine::{Engine, Verdict};
-use countersign_store::MemoryKernel;
+use countersign_store::{Commit, Kernel as _, MemoryKernel};
 use countersign_store::fail::{FailPoint, Fault};
 use countersign_token::{KeyId, SigningKey};
 use zeroize::Zeroizing;
@@ -87,6 +87,23 @@ async fn a_clock_that_stands_still_stops_the_service() {
     let redeem = Request::Redeem { capability: 0, altered: Altered::Nothing };
     let why = hand.refused(Caller::Is(Party::Keeper), redeem).await;
     assert!(["ClockJumped", "Token expired"].contains(&why.as_str()), "{why}");
+}
+
+#[tokio::test]
+async fn a_clock_behind_any_late_record_refuses_to_start() {
+    let kernel = Arc::new(MemoryKernel::new(FailPoint::default()));
+    let open = |millis| {
+        let clock = ManualClock::new(Timestamp::from_millis(START + millis));
+        Engine::open(Arc::clone(&kernel), Box::new(clock), parts())
+    };
+    open(0).await.unwrap();
+    // Two calls at once: the one that was decided earlier had to wait for its turn.
+    for at in [START + 60_000, START + 55_000] {
+        let record = serde_json::json!({ "at": at }).to_string();
+        kernel.commit(Commit::new(crate::backend::acme()).record(record)).await.unwrap();
+    }
+    assert!(matches!(open(56_000).await, Err(countersign_engine::Error::ClockJumped(-4))));
+    assert!(open(60_000).await.is_ok());
 }
 
 /// A clock that says how often it was read.
