@@ -15,11 +15,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// `DEADLINE_EXCEEDED`.
 pub(super) fn code(status: &Status) -> Code {
     let Some(cause) = status.source() else { return status.code() };
-    match status.code() {
-        _ if ran_out_of_time(cause) => Code::DeadlineExceeded,
-        Code::Internal | Code::Unknown | Code::Cancelled => Code::Unavailable,
-        code => code,
+    if ran_out_of_time(cause) {
+        return Code::DeadlineExceeded;
     }
+    let broke = matches!(status.code(), Code::Internal | Code::Unknown | Code::Cancelled);
+    if broke { Code::Unavailable } else { status.code() }
 }
 
 fn ran_out_of_time(cause: &(dyn Error + 'static)) -> bool {
