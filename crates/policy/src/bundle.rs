@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use cedar_policy::{ActionConstraint, Authorizer, EntityUid, PolicySet, Schema};
+use cedar_policy::{ActionConstraint, Authorizer, EntityUid, Policy, Schema};
 use countersign_core::{Digest, EntityRef};
 use serde_json::Value as Json;
 
@@ -12,6 +13,7 @@ use crate::answerable::{Answerable, answerable};
 use crate::compose::{Composed, compose};
 use crate::entities::Directory;
 use crate::finding::{Finding, Refused, Severity};
+use crate::index::Index;
 use crate::lint;
 use crate::manifest::{Manifest, check_files};
 use crate::policies::{self, Authored, Kind};
@@ -69,14 +71,14 @@ pub(crate) struct Operation {
     pub input: Fields,
     pub environment: Fields,
     pub sensitive: Vec<String>,
-    /// The policies whose scope can match the action, and no others: what they are is known from the schema alone.
-    pub policies: PolicySet,
+    /// The policies whose scope can match the action.
+    pub policies: Index,
 }
 
 /// A reserved action, and the policies whose scope can match it.
 pub(crate) struct Reserved {
     pub uid: EntityUid,
-    pub policies: PolicySet,
+    pub policies: Index,
 }
 
 impl Bundle {
@@ -271,21 +273,31 @@ impl Parts {
     }
 }
 
-/// The policies of a set whose scope can match an action.
-fn slice(
-    kind: Kind,
-    action: &EntityUid,
-    authored: &BTreeMap<String, Authored>,
-    directory: &Directory,
-) -> Result<PolicySet, Finding> {
-    let in_scope = |a: &&Authored| match a.policy.action_constraint() {
-        ActionConstraint::Any => true,
-        ActionConstraint::Eq(named) => named == *action,
-        ActionConstraint::In(named) => {
-            named.iter().any(|n| n == action || directory.entities.is_ancestor_of(n, action))
-        }
-    };
-    policies::set(authored.values().filter(|a| a.kind == kind).filter(in_scope))
+/// The policies of one set.
+struct Shelf<'a> {
+    folder: &'static str,
+    policies: Arc<[Policy]>,
+    directory: &'a Directory,
+}
+
+impl<'a> Shelf<'a> {
+    fn new(kind: Kind, authored: &BTreeMap<String, Authored>, directory: &'a Directory) -> Self {
+        let policies = authored.values().filter(|authored| authored.kind == kind);
+        Self { folder: kind.folder(), policies: policies.map(|authored| authored.policy.clone()).collect(), directory }
+    }
+
+    /// Those whose scope can match an action. Which they are is known from the schema alone.
+    fn about(&self, action: &EntityUid) -> Result<Index, Finding> {
+        let in_scope = |policy: &Policy| match policy.action_constraint() {
+            ActionConstraint::Any => true,
+            ActionConstraint::Eq(named) => named == *action,
+            ActionConstraint::In(named) => {
+                named.iter().any(|n| n == action || self.directory.entities.is_ancestor_of(n, action))
+            }
+        };
+        let places = (0..).zip(self.policies.iter()).filter(|(_, policy)| in_scope(policy)).map(|(place, _)| place);
+        Index::new(&self.policies, places.collect()).map_err(|reason| Finding::error(self.folder, reason))
+    }
 }
 
 fn uid_of<'a>(schema: &'a Schema, action: &str) -> Option<&'a EntityUid> {
@@ -299,6 +311,7 @@ fn operations(
     findings: &mut Vec<Finding>,
 ) -> BTreeMap<String, Operation> {
     let mut all = BTreeMap::new();
+    let work = Shelf::new(Kind::Work, authored, directory);
     for (name, sensitive) in &composed.operations {
         let applies = ["", "actions", name, "appliesTo"].into_iter().try_fold(&composed.json, |at, key| at.get(key));
         let (Some(applies), Some(uid)) = (applies, uid_of(&composed.full, name)) else {
@@ -312,7 +325,7 @@ fn operations(
         let types = |types: Option<Vec<String>>| types.unwrap_or_default();
         let principals = composed.full.principals_for_action(uid).map(|types| types.map(ToString::to_string).collect());
         let resources = composed.full.resources_for_action(uid).map(|types| types.map(ToString::to_string).collect());
-        match (field("input"), field("environment"), slice(Kind::Work, uid, authored, directory)) {
+        match (field("input"), field("environment"), work.about(uid)) {
             (Ok(input), Ok(environment), Ok(policies)) => {
                 let operation = Operation {
                     uid: uid.clone(),
@@ -341,10 +354,12 @@ fn reserved(
     findings: &mut Vec<Finding>,
 ) -> BTreeMap<String, Reserved> {
     let mut all = BTreeMap::new();
+    let approve = Shelf::new(Kind::Approve, authored, directory);
+    let admin = Shelf::new(Kind::Admin, authored, directory);
     for name in &composed.reserved {
-        let kind = if name == crate::compose::APPROVE { Kind::Approve } else { Kind::Admin };
+        let shelf = if name == crate::compose::APPROVE { &approve } else { &admin };
         let Some(uid) = uid_of(&composed.full, name) else { continue };
-        match slice(kind, uid, authored, directory) {
+        match shelf.about(uid) {
             Ok(policies) => drop(all.insert(name.clone(), Reserved { uid: uid.clone(), policies })),
             Err(finding) => findings.push(finding),
         }

@@ -14,6 +14,7 @@ mod compose;
 mod decide;
 mod entities;
 mod finding;
+mod index;
 mod lint;
 mod manifest;
 mod moment;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use cedar_policy::{Context, Decision, EntityUid, PolicySet, Request, RestrictedExpression};
+use cedar_policy::{Context, Decision, EntityUid, Request, RestrictedExpression};
 use countersign_core::visible::Visible;
 use countersign_core::{EntityRef, Timestamp};
 use serde_json::{Value as Json, json};
 
 use crate::bundle::{Bundle, Operation};
 use crate::decide::{ApprovalFacts, Query, QueryError};
+use crate::index::Index;
 use crate::moment::Moment;
 use crate::shape::Misfit;
 
@@ -142,12 +143,15 @@ pub(crate) fn evaluate(
     bundle: &Bundle,
     (principal, action, resource): (EntityUid, EntityUid, EntityUid),
     context: Pairs,
-    policies: &PolicySet,
+    policies: &Index,
 ) -> Result<Pass, QueryError> {
     let context = Context::from_pairs(context).map_err(|error| invalid("context", error))?;
+    let entities = &bundle.directory.entities;
+    let above = |entity: &EntityUid| entities.ancestors(entity).into_iter().flatten().collect();
+    let policies = policies.candidates(&principal, &resource, above);
     let request = Request::new(principal, action, resource, context, Some(&bundle.schema))
         .map_err(|error| invalid("request", error))?;
-    let response = bundle.authorizer.is_authorized(&request, policies, &bundle.directory.entities);
+    let response = bundle.authorizer.is_authorized(&request, &policies, entities);
     let mut pass = Pass {
         allowed: response.decision() == Decision::Allow,
         determining: response.diagnostics().reason().map(ToString::to_string).collect(),
@@ -318,7 +322,9 @@ mod tests {
                 Request::new(principal, action, resource, context(), schema).unwrap()
             };
             let ready = request(None);
-            let policies = &prepared.operation.policies;
+            let above = |entity: &EntityUid| bundle.directory.entities.ancestors(entity).into_iter().flatten().collect();
+            let find = || prepared.operation.policies.candidates(&prepared.principal, &prepared.resource, above);
+            let policies = &find();
             println!("{operation}: {} policies in scope", policies.num_of_policies());
             time("decide", || drop(bundle.decide(&query).unwrap()));
             time("  prepare", || drop(Prepared::new(&bundle, &query).unwrap()));
@@ -326,6 +332,7 @@ mod tests {
             time("  context and request, checked against the schema", || drop(request(Some(&bundle.schema))));
             let entities = &bundle.directory.entities;
             time("  is_authorized alone", || drop(bundle.authorizer.is_authorized(&ready, policies, entities)));
+            time("  find the policies", || drop(find()));
             time("  record", || drop(prepared.record()));
         }
     }
