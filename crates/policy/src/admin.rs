@@ -1,12 +1,12 @@
 //! The service's own API, authorized by the same bundle.
 
-use cedar_policy::RestrictedExpression;
+use cedar_policy::{EntityUid, RestrictedExpression};
 use countersign_core::{Digest, EntityRef, Timestamp};
 
 use crate::answer::Answer;
-use crate::bundle::Bundle;
 use crate::decide::QueryError;
 use crate::request::{Pairs, Pass, clock, evaluate, operator_of};
+use crate::view::View;
 
 /// May `caller` do this to the service?
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ pub enum AdminAction<'a> {
     },
 }
 
-impl Bundle {
+impl View<'_> {
     /// Whether the caller may use the service's own API like this. Any error makes it a no.
     #[must_use]
     pub fn administer(&self, query: &AdminQuery<'_>) -> Answer {
@@ -110,15 +110,19 @@ impl Bundle {
             field: field.to_owned(),
             reason: format!("`{entity}` has no known type"),
         };
-        let action = self
+        let bundle = self.bundle;
+        let action = bundle
             .reserved
             .get(name)
             .ok_or_else(|| QueryError::UnknownOperation { operation: name.to_owned(), closest: Vec::new() })?;
-        let caller = self.directory.uid(query.caller).ok_or_else(|| missing("caller", query.caller))?;
-        let resource = self.directory.uid(resource).ok_or_else(|| missing("resource", resource))?;
-        context.extend(operator_of(self, operator)?);
+        let caller = bundle.directory.uid(query.caller).ok_or_else(|| missing("caller", query.caller))?;
+        let resource = bundle.directory.uid(resource).ok_or_else(|| missing("resource", resource))?;
+        context.extend(operator_of(bundle, operator)?);
         context.push(("now".to_owned(), clock(query.now)?));
-        evaluate(self, (caller, action.uid.clone(), resource), context, &action.policies)
+        let operator = operator.and_then(|operator| bundle.directory.uid(operator));
+        let roots: Vec<&EntityUid> = [&caller, &resource].into_iter().chain(&operator).collect();
+        let slice = self.slice(&roots, &action.uid)?;
+        evaluate(*self, &slice, (caller, action.uid.clone(), resource), context, &action.policies)
     }
 }
 

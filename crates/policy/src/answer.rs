@@ -6,10 +6,14 @@ use cedar_policy::{EntityUid, RestrictedExpression};
 use countersign_core::visible::Visible;
 use countersign_core::{EntityRef, Timestamp};
 
-use crate::bundle::{Bundle, Reserved};
+use crate::bundle::Reserved;
 use crate::compose::APPROVE;
 use crate::decide::QueryError;
 use crate::request::{Pairs, Pass, circumstances, evaluate};
+use crate::view::View;
+
+/// The most members of one group that are looked at to name who could answer.
+const MOST_MEMBERS: usize = 10_000;
 
 /// What a person is asked to answer for.
 #[derive(Debug, Clone)]
@@ -50,7 +54,7 @@ pub struct Answerers {
     pub truncated: bool,
 }
 
-impl Bundle {
+impl<'v> View<'v> {
     /// Whether a person may answer for a rule. Whoever is excluded may not: Cedar's kernel says so, and so does this.
     #[must_use]
     pub fn may_answer(&self, rule: &str, person: &EntityRef, query: &AnswerQuery<'_>) -> Answer {
@@ -64,22 +68,29 @@ impl Bundle {
     /// the rule, and each judged by those policies.
     #[must_use]
     pub fn answerers(&self, rule: &str, query: &AnswerQuery<'_>, limit: usize) -> Answerers {
-        let (Some(candidates), Ok(answering)) = (self.answerable.get(rule), self.answering(rule, query)) else {
+        let (Some(candidates), Ok(answering)) = (self.bundle.answerable.get(rule), self.answering(rule, query)) else {
             return Answerers::default();
         };
         let groups = candidates.groups.iter().cloned().collect();
-        let mut eligible = candidates.persons.iter().filter(|person| answering.judge(person).permitted);
-        let persons = eligible.by_ref().take(limit).cloned().collect();
+        let members = candidates.groups.iter().flat_map(|group| self.members(group, MOST_MEMBERS));
+        let known = candidates.persons.iter().filter(|person| self.contains(person)).cloned();
+        let everybody: BTreeSet<EntityRef> = members.chain(known).collect();
+        let mut eligible = everybody.into_iter().filter(|person| answering.judge(person).permitted);
+        let persons = eligible.by_ref().take(limit).collect();
         Answerers { groups, persons, truncated: eligible.next().is_some() }
     }
 
-    fn answering<'a>(&'a self, rule: &str, query: &'a AnswerQuery<'a>) -> Result<Answering<'a>, QueryError> {
+    fn answering<'a>(&self, rule: &str, query: &'a AnswerQuery<'a>) -> Result<Answering<'a>, QueryError>
+    where
+        'v: 'a,
+    {
+        let bundle = self.bundle;
         let invalid = |field: &str, reason: String| QueryError::Invalid { field: field.to_owned(), reason };
-        if self.asking(rule).is_none() {
+        if bundle.asking(rule).is_none() {
             return Err(invalid("rule", format!("`{}` is no rule that people can lift", Visible::cut(rule, 64))));
         }
-        let action = self.reserved.get(APPROVE).ok_or_else(|| invalid("action", "is missing".into()))?;
-        let resource = self.directory.uid(query.resource);
+        let action = bundle.reserved.get(APPROVE).ok_or_else(|| invalid("action", "is missing".into()))?;
+        let resource = bundle.directory.uid(query.resource);
         let resource =
             resource.ok_or_else(|| invalid("resource", format!("`{}` has no known type", query.resource)))?;
         let text = |text: String| RestrictedExpression::new_string(text);
@@ -88,14 +99,14 @@ impl Bundle {
             ("operation".to_owned(), text(query.operation.to_owned())),
             ("requester".to_owned(), text(query.requester.to_string())),
         ];
-        context.extend(circumstances(self, query.operator, query.excluded, query.now)?);
-        Ok(Answering { bundle: self, query, action, resource, context })
+        context.extend(circumstances(bundle, query.operator, query.excluded, query.now)?);
+        Ok(Answering { view: *self, query, action, resource, context })
     }
 }
 
 /// A question about answering that lacks only the person.
 struct Answering<'a> {
-    bundle: &'a Bundle,
+    view: View<'a>,
     query: &'a AnswerQuery<'a>,
     action: &'a Reserved,
     resource: EntityUid,
@@ -107,11 +118,17 @@ impl Answering<'_> {
         if self.query.excluded.contains(person) {
             return Answer { policies: vec!["kernel-answered-by-an-excluded-person".into()], ..Answer::default() };
         }
-        let Some(uid) = self.bundle.directory.uid(person) else {
+        let directory = &self.view.bundle.directory;
+        let Some(uid) = directory.uid(person) else {
             return Answer::failed(format!("`{person}` has no known type"));
         };
-        let uids = (uid, self.action.uid.clone(), self.resource.clone());
-        Answer::of(evaluate(self.bundle, uids, self.context.clone(), &self.action.policies))
+        let operator = self.query.operator.and_then(|operator| directory.uid(operator));
+        let roots: Vec<&EntityUid> = [&uid, &self.resource].into_iter().chain(&operator).collect();
+        let pass = self.view.slice(&roots, &self.action.uid).and_then(|slice| {
+            let uids = (uid.clone(), self.action.uid.clone(), self.resource.clone());
+            evaluate(self.view, &slice, uids, self.context.clone(), &self.action.policies)
+        });
+        Answer::of(pass)
     }
 }
 
@@ -138,7 +155,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::Source;
+    use crate::{Bundle, Source};
 
     /// The lock in Rust stands before Cedar's; this is Cedar's alone.
     #[test]
@@ -157,9 +174,11 @@ mod tests {
                 excluded: &excluded,
                 now: Timestamp::from_millis(0),
             };
-            let asked = bundle.answering("publishing-needs-an-editor", &query).unwrap();
+            let asked = bundle.alone().answering("publishing-needs-an-editor", &query).unwrap();
             let uids = (bundle.directory.uid(&erin).unwrap(), asked.action.uid.clone(), asked.resource.clone());
-            let answer = Answer::of(evaluate(&bundle, uids, asked.context.clone(), &asked.action.policies));
+            let view = bundle.alone();
+            let slice = view.slice(&[&uids.0, &uids.2], &uids.1).unwrap();
+            let answer = Answer::of(evaluate(view, &slice, uids, asked.context.clone(), &asked.action.policies));
             assert_eq!(answer.permitted, permitted, "{answer:?}");
         }
     }

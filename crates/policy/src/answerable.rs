@@ -15,7 +15,16 @@ use crate::policies::{Authored, Kind};
 #[derive(Debug, Default)]
 pub(crate) struct Answerable {
     pub groups: BTreeSet<EntityRef>,
+    /// Persons whom the policies name, apart from groups.
     pub persons: BTreeSet<EntityRef>,
+}
+
+impl Answerable {
+    /// The bundle's own persons among them.
+    fn own(&self, directory: &Directory) -> usize {
+        let members = self.groups.iter().flat_map(|group| directory.members(group));
+        members.chain(&self.persons).collect::<BTreeSet<_>>().len()
+    }
 }
 
 /// Whether two policies can be about one resource, as far as their scopes tell.
@@ -65,11 +74,13 @@ pub(crate) fn answerable(
             findings.push(policy.finding(format!("`{}` lets anybody answer", policy.id)).hint(hint));
             continue;
         };
+        // Who is in the store is known when somebody asks.
+        let in_store = directory.stores("Person") || directory.stores("Group");
         let persons: BTreeSet<EntityRef> = match scope.kind() {
             "Group" => directory.members(&scope).cloned().collect(),
             _person => Some(scope.clone()).filter(|person| directory.contains(person)).into_iter().collect(),
         };
-        if persons.is_empty() {
+        if persons.is_empty() && !in_store {
             let hint = "add somebody to it in `entities.json`, or correct the name";
             findings.push(policy.finding(format!("`{scope}` of `{}` is nobody", policy.id)).hint(hint).warning());
         }
@@ -80,12 +91,16 @@ pub(crate) fn answerable(
         for (_, answerable) in answered {
             if scope.kind() == "Group" {
                 answerable.groups.insert(scope.clone());
+            } else {
+                answerable.persons.insert(scope.clone());
             }
-            answerable.persons.extend(persons.iter().cloned());
         }
     }
     for (id, rule) in rules {
-        let persons = all.get(id).map_or(0, |answerable| answerable.persons.len());
+        if directory.stores("Person") && all.get(id).is_some_and(|answerable| !answerable.groups.is_empty()) {
+            continue;
+        }
+        let persons = all.get(id).map_or(0, |answerable| answerable.own(directory));
         if u32::try_from(persons).unwrap_or(u32::MAX) < rule.quorum
             && let Some(policy) = authored.get(id)
         {

@@ -19,6 +19,8 @@ use crate::manifest::{Manifest, check_files};
 use crate::policies::{self, Authored, Kind};
 use crate::shape::Fields;
 use crate::source::{ENTITIES, SCHEMA, Source};
+use crate::stored::Entities;
+use crate::view::View;
 
 /// A rule that asks for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub struct Bundle {
     pub(crate) directory: Directory,
     pub(crate) operations: BTreeMap<String, Operation>,
     pub(crate) reserved: BTreeMap<String, Reserved>,
+    /// Stands for the store where there is none.
+    nothing: Entities,
 }
 
 /// An author's action, and everything that deciding about it needs.
@@ -99,7 +103,9 @@ impl Bundle {
             }
             None => None, // already a finding
         };
-        let parts = composed.and_then(|composed| Parts::build(&source, composed, &mut authored, &mut findings));
+        let parts = composed.zip(manifest.as_ref()).and_then(|(composed, manifest)| {
+            Parts::build(&source, manifest, composed, &mut authored, &mut findings)
+        });
         match (manifest, parts) {
             (Some(manifest), Some(parts)) if findings.iter().all(|f| f.severity == Severity::Warning) => {
                 Ok(Self::assemble(source, manifest, parts, &authored, findings))
@@ -134,6 +140,7 @@ impl Bundle {
             directory: parts.directory,
             operations: parts.operations,
             reserved: parts.reserved,
+            nothing: Entities::default(),
             source,
         }
     }
@@ -202,22 +209,21 @@ impl Bundle {
         self.texts.get(id)
     }
 
-    /// The person behind an account, written `issuer#subject`.
+    /// The bundle as it is without a store: entities of the types that lie there do not exist.
     #[must_use]
-    pub fn person_of(&self, account: &str) -> Option<&EntityRef> {
-        self.directory.person_of(account)
+    pub const fn alone(&self) -> View<'_> {
+        self.with(&self.nothing, None)
     }
 
-    /// The person answerable for an agent, a service or an enforcement point.
-    #[must_use]
-    pub fn owner_of(&self, entity: &EntityRef) -> Option<&EntityRef> {
-        self.directory.owner_of(entity)
+    /// How many entities a policy may go through, one after the other.
+    pub(crate) const fn level(&self) -> u32 {
+        self.manifest.level
     }
 
-    /// Whether the bundle has this entity.
+    /// The types whose entities lie in the store.
     #[must_use]
-    pub fn contains(&self, entity: &EntityRef) -> bool {
-        self.directory.contains(entity)
+    pub fn stored_types(&self) -> &[String] {
+        &self.manifest.stored
     }
 }
 
@@ -243,6 +249,7 @@ impl Parts {
     /// Adds the kernel to `authored`, checks everything and builds what answers are given from.
     fn build(
         source: &Source,
+        manifest: &Manifest,
         composed: Composed,
         authored: &mut BTreeMap<String, Authored>,
         findings: &mut Vec<Finding>,
@@ -250,14 +257,14 @@ impl Parts {
         let linted =
             authored.values().filter_map(|a| lint::policy(a, &composed, findings).map(|rule| (a.id.clone(), rule)));
         let rules: BTreeMap<String, AskingRule> = linted.collect();
-        let directory = source.text(ENTITIES).and_then(|text| Directory::read(text, &composed.full, findings));
+        let directory = source.text(ENTITIES).and_then(|text| Directory::read(text, &composed.full, &manifest.stored, findings));
         let kernel = policies::kernel(findings);
         authored.extend(kernel.into_iter().map(|a| (a.id.clone(), a)));
         for (kind, schema) in
             [(Kind::Work, &composed.work), (Kind::Approve, &composed.approve), (Kind::Admin, &composed.admin)]
         {
             match policies::set(authored.values().filter(|a| a.kind == kind)) {
-                Ok(set) => lint::validate(&set, schema, authored, source.files(), findings),
+                Ok(set) => lint::validate(&set, schema, manifest.level, authored, source.files(), findings),
                 Err(finding) => findings.push(finding),
             }
         }

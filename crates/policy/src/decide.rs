@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
 
-use crate::bundle::{AskingRule, Bundle};
+use crate::bundle::AskingRule;
 use crate::entities::STAND_IN;
 use crate::request::{Pass, Prepared};
+use crate::view::View;
 
 /// One question: may this principal do exactly this, now?
 #[derive(Debug, Clone)]
@@ -162,13 +163,13 @@ fn listed(words: &[String]) -> String {
     words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" or ")
 }
 
-impl Bundle {
+impl View<'_> {
     /// Decides. Asks nobody: [`Verdict::NeedsApproval`] is a preview of what would be needed.
     ///
     /// # Errors
     /// [`QueryError`] if the question does not fit the schema. That is no verdict, and allows nothing.
     pub fn decide(&self, query: &Query<'_>) -> Result<Evaluation, QueryError> {
-        let request = Prepared::new(self, query)?;
+        let request = Prepared::new(*self, query)?;
 
         let first = request.pass(query.approval)?;
         if !first.errors.is_empty() {
@@ -199,7 +200,7 @@ impl Bundle {
 
     /// The rules behind a denial, if people can lift every one of them.
     fn liftable(&self, denial: &Pass) -> Option<Vec<AskingRule>> {
-        denial.determining.iter().map(|id| self.asking(id).cloned()).collect()
+        denial.determining.iter().map(|id| self.bundle.asking(id).cloned()).collect()
     }
 }
 

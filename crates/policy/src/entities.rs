@@ -1,13 +1,14 @@
 //! The static entities of a bundle, and what is looked up in them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use cedar_policy::{Entities, EntityId, EntityTypeName, EntityUid, EvalResult, Schema};
+use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, EvalResult, Schema};
 use countersign_core::EntityRef;
 
 use crate::finding::Finding;
 use crate::lint::at_text;
-use crate::source::ENTITIES;
+use crate::source::{ENTITIES, MANIFEST};
+use crate::stored::Held;
 
 /// Stands for the people who have not approved yet when the effect of their approval is previewed. No bundle may contain
 /// it, so it is never excluded and never answers.
@@ -22,11 +23,21 @@ pub(crate) struct Directory {
     accounts: HashMap<String, EntityRef>,
     owners: HashMap<EntityRef, EntityRef>,
     members: BTreeMap<EntityRef, BTreeSet<EntityRef>>,
+    groups: BTreeMap<EntityRef, BTreeSet<EntityRef>>,
+    /// The types whose entities lie in the store.
+    stored: HashSet<EntityTypeName>,
+    /// The entities one by one, if some lie in the store: then each question gets its own few.
+    held: HashMap<EntityUid, Held>,
 }
 
 impl Directory {
     /// Reads and indexes entities; whatever is wrong with them is a finding.
-    pub(crate) fn read(text: &str, schema: &Schema, findings: &mut Vec<Finding>) -> Option<Self> {
+    pub(crate) fn read(
+        text: &str,
+        schema: &Schema,
+        stored: &[String],
+        findings: &mut Vec<Finding>,
+    ) -> Option<Self> {
         let entities = match Entities::from_json_str(text, Some(schema)) {
             Ok(entities) => entities,
             Err(error) => {
@@ -38,8 +49,23 @@ impl Directory {
         for action in schema.actions().filter(|action| entities.get(action).is_none()) {
             findings.push(Finding::error(ENTITIES, format!("the action {action} is missing among the entities")));
         }
-        let types = schema.entity_types().map(|name| (name.to_string(), name.clone())).collect();
+        let types: HashMap<String, EntityTypeName> =
+            schema.entity_types().map(|name| (name.to_string(), name.clone())).collect();
+        let mut of_store = HashSet::new();
+        for name in stored {
+            match types.get(name) {
+                Some(kind) => drop(of_store.insert(kind.clone())),
+                None => {
+                    let hint = "list types that the schema declares, or that come with every bundle";
+                    let message = format!("`{}` in `stored` is no entity type", name.escape_debug());
+                    findings.push(Finding::error(MANIFEST, message).hint(hint));
+                }
+            }
+        }
         let mut directory = Self {
+            stored: of_store,
+            held: HashMap::new(),
+            groups: BTreeMap::new(),
             entities: Entities::empty(),
             types,
             accounts: HashMap::new(),
@@ -51,9 +77,21 @@ impl Directory {
             if uid.type_name().basename() == "Action" {
                 continue;
             }
+            if directory.is_stored(uid.type_name()) {
+                let message = format!("`{uid}` is of a type that the store holds");
+                let hint = "store it with `countersign entity upsert`, or take its type out of `stored` in `bundle.toml`";
+                findings.push(Finding::error(ENTITIES, message).at(at_text(text, uid.id().unescaped())).hint(hint));
+            }
             match to_ref(&uid) {
                 Ok(at) => directory.index(text, &entities, &at, &uid, findings),
                 Err(reason) => findings.push(Finding::error(ENTITIES, reason).at(at_text(text, uid.id().unescaped()))),
+            }
+        }
+        if directory.stores_any() {
+            for entity in entities.iter() {
+                let uid = entity.uid();
+                let above = entities.ancestors(&uid).into_iter().flatten().cloned().collect();
+                directory.held.insert(uid, Held::new(entity.clone(), above, 0));
             }
         }
         directory.entities = entities;
@@ -67,6 +105,16 @@ impl Directory {
             && let Ok(owner) = to_ref(&owner)
         {
             self.owners.insert(at.clone(), owner);
+        }
+        if matches!(at.kind(), "Person" | "Group") {
+            let index = if at.kind() == "Person" { &mut self.members } else { &mut self.groups };
+            for ancestor in entities.ancestors(uid).into_iter().flatten() {
+                if let Ok(group) = to_ref(ancestor)
+                    && group.kind() == "Group"
+                {
+                    index.entry(group).or_default().insert(at.clone());
+                }
+            }
         }
         if at.kind() != "Person" {
             return;
@@ -93,13 +141,37 @@ impl Directory {
                 }
             }
         }
-        for ancestor in entities.ancestors(uid).into_iter().flatten() {
-            if let Ok(group) = to_ref(ancestor)
-                && group.kind() == "Group"
-            {
-                self.members.entry(group).or_default().insert(at.clone());
-            }
-        }
+    }
+
+    /// Whether entities of a type lie in the store.
+    pub(crate) fn is_stored(&self, kind: &EntityTypeName) -> bool {
+        self.stored.contains(kind)
+    }
+
+    /// As [`Self::is_stored`], by the type's name.
+    pub(crate) fn stores(&self, kind: &str) -> bool {
+        self.types.get(kind).is_some_and(|kind| self.stored.contains(kind))
+    }
+
+    /// Whether any entities lie in the store.
+    pub(crate) fn stores_any(&self) -> bool {
+        !self.stored.is_empty()
+    }
+
+    /// One of the bundle's own entities, where some lie in the store.
+    pub(crate) fn held(&self, uid: &EntityUid) -> Option<&Held> {
+        self.held.get(uid)
+    }
+
+    /// An action's entity, and those of the actions that it is in: without them `action in` would match nothing.
+    pub(crate) fn actions(&self, action: &EntityUid) -> impl Iterator<Item = Entity> {
+        let above = self.entities.ancestors(action).into_iter().flatten();
+        std::iter::once(action).chain(above).filter_map(|uid| self.entities.get(uid).cloned())
+    }
+
+    /// The bundle's own groups in a group, directly or through other groups.
+    pub(crate) fn groups_below(&self, group: &EntityRef) -> impl Iterator<Item = &EntityRef> {
+        self.groups.get(group).into_iter().flatten()
     }
 
     /// The entity as Cedar names it; nothing if the schema has no such type.
@@ -131,13 +203,19 @@ pub(crate) fn to_ref(uid: &EntityUid) -> Result<EntityRef, String> {
     EntityRef::new(uid.type_name().to_string(), uid.id().unescaped()).map_err(|error| error.to_string())
 }
 
-fn unreadable(text: &str, error: &cedar_policy::entities_errors::EntitiesError) -> Finding {
+/// What Cedar says of entities, with the causes.
+pub(crate) fn in_words(error: &cedar_policy::entities_errors::EntitiesError) -> String {
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         message = format!("{message}: {cause}");
         source = cause.source();
     }
+    message
+}
+
+fn unreadable(text: &str, error: &cedar_policy::entities_errors::EntitiesError) -> Finding {
+    let message = in_words(error);
     // Cedar names the entity and not its place.
     let id = message.split_once("::\"").and_then(|(_, rest)| rest.split_once('"')).map(|(id, _)| format!("\"{id}\""));
     let at = id.map_or((1, 1), |id| at_text(text, &id));

@@ -1,8 +1,9 @@
 //! Cedar, and nothing else: what a bundle of policies is, whether it is fit to decide, and what it decides.
 //!
 //! A bundle is read from a directory ([`Source`]), composed with the reserved schema, linted, validated and indexed once
-//! ([`Bundle::load`]); from then on it is immutable and answers questions without I/O: [`Bundle::decide`] for work,
-//! [`Bundle::may_answer`] for approvals, [`Bundle::administer`] for the service's own API. No clock, no store, no network
+//! ([`Bundle::load`]); from then on it is immutable. Together with the stored entities ([`Bundle::with`]) it answers
+//! questions without I/O: [`View::decide`] for work, [`View::may_answer`] for approvals, [`View::administer`] for the
+//! service's own API. No clock, no store, no network
 //! and no token may be named here.
 
 mod admin;
@@ -23,6 +24,8 @@ mod request;
 pub mod scenario;
 mod shape;
 mod source;
+mod stored;
+mod view;
 
 pub use admin::{AdminAction, AdminQuery};
 pub use answer::{Answer, AnswerQuery, Answerers};
@@ -30,3 +33,5 @@ pub use bundle::{AskingRule, Bundle, PolicySource};
 pub use decide::{ApprovalFacts, DenyCause, Evaluation, Query, QueryError, SessionFacts, Verdict};
 pub use finding::{Finding, Refused, Severity};
 pub use source::{Source, SourceError};
+pub use stored::{CheckedEntity, Entities, EntityData, EntityMisfit};
+pub use view::{Reads, View};

@@ -136,11 +136,12 @@ fn duration(text: &str) -> Option<Duration> {
 pub(crate) fn validate(
     set: &PolicySet,
     schema: &Schema,
+    level: u32,
     policies: &BTreeMap<String, Authored>,
     texts: &BTreeMap<String, String>,
     findings: &mut Vec<Finding>,
 ) {
-    let result = Validator::new(schema.clone()).validate(set, ValidationMode::Strict);
+    let result = Validator::new(schema.clone()).validate_with_level(set, ValidationMode::Strict, level);
     let mut seen = BTreeSet::new();
     let mut tell = |id: &str, error: &dyn miette::Diagnostic, warning: bool| {
         let Some(authored) = policies.get(id) else {

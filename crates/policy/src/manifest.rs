@@ -19,7 +19,22 @@ pub(crate) struct Manifest {
     /// Pins all other files, so that a bundle that is still being written is told from a whole one.
     #[serde(default)]
     content_digest: Option<Digest>,
+    /// The types of the entities that lie in the store, and not in `entities.json`.
+    #[serde(default)]
+    pub stored: Vec<String>,
+    /// How many entities a policy may go through, one after the other: `principal.owner.team` takes two steps from the
+    /// principal, and a third to look whether the team is in a group. It bounds what a decision has to read.
+    #[serde(default = "usual_level")]
+    pub level: u32,
 }
+
+/// Steps that policies may go unless the manifest says otherwise.
+const fn usual_level() -> u32 {
+    3
+}
+
+/// The most steps.
+const MAX_LEVEL: u32 = 8;
 
 impl Manifest {
     /// Reads it; whatever is wrong with it is a finding.
@@ -51,6 +66,9 @@ impl Manifest {
         // Cedar's numbers are signed, and `publish` is decided by the revision.
         if i64::try_from(manifest.revision).is_err() {
             refuse("revision", format!("the revision {} is too large", manifest.revision), "count up from 1");
+        }
+        if !(1..=MAX_LEVEL).contains(&manifest.level) {
+            refuse("level", format!("the level {} is out of range", manifest.level), "write 1 to 8; 3 is usual");
         }
         let content = source.content_digest();
         if manifest.content_digest.is_some_and(|pinned| pinned != content) {

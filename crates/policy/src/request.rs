@@ -12,6 +12,7 @@ use crate::decide::{ApprovalFacts, Query, QueryError};
 use crate::index::Index;
 use crate::moment::Moment;
 use crate::shape::Misfit;
+use crate::view::{Slice, View};
 
 /// The longest evaluation error that is passed on, in characters.
 const MAX_ERROR: usize = 512;
@@ -21,7 +22,8 @@ pub(crate) type Pairs = Vec<(String, RestrictedExpression)>;
 
 /// A query that fits the schema, with all of its context but the approval.
 pub(crate) struct Prepared<'a> {
-    bundle: &'a Bundle,
+    view: View<'a>,
+    slice: Slice<'a>,
     query: &'a Query<'a>,
     operation: &'a Operation,
     principal: EntityUid,
@@ -47,7 +49,8 @@ pub(crate) struct Failure {
 }
 
 impl<'a> Prepared<'a> {
-    pub(crate) fn new(bundle: &'a Bundle, query: &'a Query<'a>) -> Result<Self, QueryError> {
+    pub(crate) fn new(view: View<'a>, query: &'a Query<'a>) -> Result<Self, QueryError> {
+        let bundle = view.bundle;
         let operation = bundle.operations.get(query.operation).ok_or_else(|| unknown(bundle, query.operation))?;
         let kind = |entity: &EntityRef, kinds: &[String]| {
             bundle.directory.uid(entity).filter(|_| kinds.iter().any(|kind| kind == entity.kind()))
@@ -75,7 +78,14 @@ impl<'a> Prepared<'a> {
             ("digest".to_owned(), RestrictedExpression::new_string(query.digest.to_string())),
         ];
         context.extend(circumstances(bundle, query.operator, query.excluded, query.now)?);
-        Ok(Self { bundle, query, operation, principal, resource, context })
+        // Whatever a policy can go on from: the request's own entities, and those that the context names.
+        let mut named = Vec::new();
+        operation.input.named_in(query.input, &mut named);
+        operation.environment.named_in(query.environment, &mut named);
+        named.extend(query.operator.and_then(|operator| bundle.directory.uid(operator)));
+        let roots: Vec<&EntityUid> = [&principal, &resource].into_iter().chain(&named).collect();
+        let slice = view.slice(&roots, &operation.uid)?;
+        Ok(Self { view, slice, query, operation, principal, resource, context })
     }
 
     /// Evaluates it with these approvals.
@@ -84,14 +94,14 @@ impl<'a> Prepared<'a> {
         if let Some(facts) = approval {
             let record = vec![
                 ("rules".to_owned(), strings(&facts.rules)),
-                ("persons".to_owned(), persons(self.bundle, &facts.persons, "approval.persons")?),
+                ("persons".to_owned(), persons(self.view.bundle, &facts.persons, "approval.persons")?),
                 ("digest".to_owned(), RestrictedExpression::new_string(facts.digest.to_string())),
                 ("expires".to_owned(), moment(facts.expires, "approval.expires")?.instant()),
             ];
             context.push(("approval".to_owned(), record_of(record)?));
         }
         let uids = (self.principal.clone(), self.operation.uid.clone(), self.resource.clone());
-        let mut pass = evaluate(self.bundle, uids, context, &self.operation.policies)?;
+        let mut pass = evaluate(self.view, &self.slice, uids, context, &self.operation.policies)?;
         if !self.operation.sensitive.is_empty() {
             // Cedar's messages may show values, and these were promised not to be shown.
             for failure in &mut pass.errors {
@@ -140,13 +150,14 @@ impl<'a> Prepared<'a> {
 
 /// Evaluates one request against one policy set.
 pub(crate) fn evaluate(
-    bundle: &Bundle,
+    view: View<'_>,
+    slice: &Slice<'_>,
     (principal, action, resource): (EntityUid, EntityUid, EntityUid),
     context: Pairs,
     policies: &Index,
 ) -> Result<Pass, QueryError> {
     let context = Context::from_pairs(context).map_err(|error| invalid("context", error))?;
-    let entities = &bundle.directory.entities;
+    let (bundle, entities) = (view.bundle, slice.entities());
     let above = |entity: &EntityUid| entities.ancestors(entity).into_iter().flatten().collect();
     let policies = policies.candidates(&principal, &resource, above);
     let request = Request::new(principal, action, resource, context, Some(&bundle.schema))
@@ -314,7 +325,7 @@ mod tests {
                 excluded: &excluded,
                 approval: None,
             };
-            let prepared = Prepared::new(&bundle, &query).unwrap();
+            let prepared = Prepared::new(bundle.alone(), &query).unwrap();
             let context = || Context::from_pairs(prepared.context.clone()).unwrap();
             let uids = || (prepared.principal.clone(), prepared.operation.uid.clone(), prepared.resource.clone());
             let request = |schema| {
@@ -326,8 +337,8 @@ mod tests {
             let find = || prepared.operation.policies.candidates(&prepared.principal, &prepared.resource, above);
             let policies = &find();
             println!("{operation}: {} policies in scope", policies.num_of_policies());
-            time("decide", || drop(bundle.decide(&query).unwrap()));
-            time("  prepare", || drop(Prepared::new(&bundle, &query).unwrap()));
+            time("decide", || drop(bundle.alone().decide(&query).unwrap()));
+            time("  prepare", || drop(Prepared::new(bundle.alone(), &query).unwrap()));
             time("  context", || drop(context()));
             time("  context and request, checked against the schema", || drop(request(Some(&bundle.schema))));
             let entities = &bundle.directory.entities;

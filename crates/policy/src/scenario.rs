@@ -157,8 +157,8 @@ impl Scenario {
     pub fn excluded(&self, bundle: &Bundle) -> BTreeSet<EntityRef> {
         let point = EntityRef::new("EnforcementPoint", &self.audience).ok();
         let itself = Some(&self.principal).filter(|principal| principal.kind() == "Person");
-        let owners = [Some(&self.principal), point.as_ref()].into_iter().flatten().filter_map(|of| bundle.owner_of(of));
-        itself.into_iter().chain(&self.operator).chain(owners).cloned().collect()
+        let owners = [Some(&self.principal), point.as_ref()].into_iter().flatten().filter_map(|of| bundle.alone().owner_of(of));
+        itself.into_iter().chain(&self.operator).cloned().chain(owners).collect()
     }
 
     /// Plays it on the policies alone and returns what came out otherwise than expected, as sentences.
@@ -220,7 +220,7 @@ impl Scenario {
         excluded: &BTreeSet<EntityRef>,
         approval: Option<&ApprovalFacts>,
     ) -> Result<Evaluation, QueryError> {
-        bundle.decide(&Query {
+        bundle.alone().decide(&Query {
             principal: &self.principal,
             operation: &self.operation,
             resource: &self.resource,
@@ -275,7 +275,7 @@ impl Poll {
         if self.voted.contains(&vote.person) {
             return VoteExpect::AlreadyVoted;
         }
-        let eligible = |rule: &AskingRule| bundle.may_answer(&rule.id, &vote.person, query).permitted;
+        let eligible = |rule: &AskingRule| bundle.alone().may_answer(&rule.id, &vote.person, query).permitted;
         let answered: Vec<_> = self.rules.iter_mut().filter(|(rule, _)| eligible(rule)).collect();
         if answered.is_empty() {
             return VoteExpect::NotEligible;

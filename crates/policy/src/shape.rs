@@ -122,6 +122,18 @@ impl Shape {
         }
     }
 
+    fn named_in(&self, value: &Value, named: &mut Vec<EntityUid>) {
+        match (self, value) {
+            (Self::Entity(kind), Value::String(text)) => {
+                if let Ok(entity) = EntityRef::parse(text) {
+                    named.push(EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(entity.id())));
+                }
+            }
+            (Self::Record(fields), Value::Record(record)) => fields.named_in(record, named),
+            _nothing_to_go_on_from => {}
+        }
+    }
+
     fn words(&self) -> String {
         match self {
             Self::Bool => "true or false".into(),
@@ -152,6 +164,15 @@ impl Fields {
             Ok((name.clone(), (Shape::compile(schema, namespace, field, depth + 1)?, required)))
         });
         fields.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The entities that a record names, outside of sets: policies can go on from these.
+    pub(crate) fn named_in(&self, record: &Record, named: &mut Vec<EntityUid>) {
+        for (name, value) in record {
+            if let Some((shape, _)) = self.0.get(name) {
+                shape.named_in(value, named);
+            }
+        }
     }
 
     /// The record as Cedar's, if it has the fields that it must have and no others.

@@ -4,7 +4,7 @@ use countersign_policy::{AdminAction, AdminQuery, Bundle};
 use crate::{Files, NOW, entity, person};
 
 fn may(bundle: &Bundle, caller: &EntityRef, action: AdminAction<'_>) -> bool {
-    bundle.administer(&AdminQuery { caller, action, now: NOW }).permitted
+    bundle.alone().administer(&AdminQuery { caller, action, now: NOW }).permitted
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn nothing_is_granted_that_no_admin_policy_grants() {
         AdminAction::ChangeEntities { tenant: &tenant },
         AdminAction::BreakGlass { tenant: &tenant },
     ] {
-        let answer = bundle.administer(&AdminQuery { caller: &person("dana"), action, now: NOW });
+        let answer = bundle.alone().administer(&AdminQuery { caller: &person("dana"), action, now: NOW });
         assert!(!answer.permitted && answer.errors.is_empty(), "{action:?}: {answer:?}");
     }
 }
@@ -73,7 +73,7 @@ fn an_error_grants_nothing() {
     "#).load();
     let unknown = entity("Agent::\"unknown\"");
     let action = AdminAction::Revoke { principal: &unknown };
-    let answer = bundle.administer(&AdminQuery { caller: &person("dana"), action, now: NOW });
+    let answer = bundle.alone().administer(&AdminQuery { caller: &person("dana"), action, now: NOW });
     assert!(!answer.permitted && answer.errors[0].contains("`fails`"), "{answer:?}");
     assert!(!may(&bundle, &entity("Dataset::\"docs\""), action), "a dataset is no caller");
 }

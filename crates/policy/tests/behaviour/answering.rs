@@ -18,10 +18,10 @@ fn members_of_the_group_answer_through_groups_too() {
     let (resource, requester, nobody) = (customers(), bot(), BTreeSet::new());
     let query = answering(&resource, &requester, &nobody);
     for (id, permitted) in [("dana", true), ("dave", true), ("olivia", false), ("stranger", false)] {
-        let answer = bundle.may_answer("pii-needs-two", &person(id), &query);
+        let answer = bundle.alone().may_answer("pii-needs-two", &person(id), &query);
         assert_eq!((answer.permitted, answer.errors.len()), (permitted, 0), "{id}");
     }
-    assert_eq!(bundle.may_answer("pii-needs-two", &person("dana"), &query).policies, ["owners-answer"]);
+    assert_eq!(bundle.alone().may_answer("pii-needs-two", &person("dana"), &query).policies, ["owners-answer"]);
 }
 
 #[test]
@@ -29,9 +29,9 @@ fn whoever_is_excluded_does_not_answer() {
     let bundle = Files::usual().load();
     let (resource, requester, excluded) = (customers(), bot(), BTreeSet::from([person("dana")]));
     let query = answering(&resource, &requester, &excluded);
-    let answer = bundle.may_answer("pii-needs-two", &person("dana"), &query);
+    let answer = bundle.alone().may_answer("pii-needs-two", &person("dana"), &query);
     assert_eq!((answer.permitted, answer.policies), (false, vec!["kernel-answered-by-an-excluded-person".to_owned()]));
-    assert!(bundle.may_answer("pii-needs-two", &person("dave"), &query).permitted);
+    assert!(bundle.alone().may_answer("pii-needs-two", &person("dave"), &query).permitted);
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn an_open_permit_for_work_grants_no_answering() {
         .load();
     let (resource, requester, nobody) = (customers(), bot(), BTreeSet::new());
     assert!(
-        !bundle.may_answer("pii-needs-two", &person("olivia"), &answering(&resource, &requester, &nobody)).permitted
+        !bundle.alone().may_answer("pii-needs-two", &person("olivia"), &answering(&resource, &requester, &nobody)).permitted
     );
 }
 
@@ -53,7 +53,7 @@ fn an_open_permit_for_work_grants_no_answering() {
 fn an_agent_does_not_answer() {
     let bundle = Files::usual().load();
     let (resource, requester, nobody) = (customers(), bot(), BTreeSet::new());
-    let answer = bundle.may_answer("pii-needs-two", &bot(), &answering(&resource, &requester, &nobody));
+    let answer = bundle.alone().may_answer("pii-needs-two", &bot(), &answering(&resource, &requester, &nobody));
     assert!(!answer.permitted && !answer.errors.is_empty(), "{answer:?}");
 }
 
@@ -66,7 +66,7 @@ fn an_error_is_no_answer() {
     );
     let bundle = files.approve(&text).load();
     let (resource, requester, nobody) = (entity("Dataset::\"unknown\""), bot(), BTreeSet::new());
-    let answer = bundle.may_answer("pii-needs-two", &person("dana"), &answering(&resource, &requester, &nobody));
+    let answer = bundle.alone().may_answer("pii-needs-two", &person("dana"), &answering(&resource, &requester, &nobody));
     assert!(!answer.permitted && answer.errors[0].contains("`fails`"), "{answer:?}");
 }
 
@@ -75,8 +75,8 @@ fn a_rule_that_does_not_ask_has_no_answers() {
     let bundle = Files::usual().load();
     let (resource, requester, nobody) = (customers(), bot(), BTreeSet::new());
     let query = answering(&resource, &requester, &nobody);
-    assert!(!bundle.may_answer("all-work", &person("dana"), &query).permitted);
-    assert_eq!(bundle.answerers("all-work", &query, 10), countersign_policy::Answerers::default());
+    assert!(!bundle.alone().may_answer("all-work", &person("dana"), &query).permitted);
+    assert_eq!(bundle.alone().answerers("all-work", &query, 10), countersign_policy::Answerers::default());
 }
 
 #[test]
@@ -84,27 +84,27 @@ fn those_who_could_answer_are_named_up_to_a_limit() {
     let bundle = Files::usual().load();
     let (resource, requester, nobody) = (customers(), bot(), BTreeSet::new());
     let query = answering(&resource, &requester, &nobody);
-    let all = bundle.answerers("pii-needs-two", &query, 2);
+    let all = bundle.alone().answerers("pii-needs-two", &query, 2);
     assert_eq!(all.groups, [entity("Group::\"owners\"")]);
     assert_eq!((all.persons, all.truncated), (vec![person("dana"), person("dave")], false));
-    let some = bundle.answerers("pii-needs-two", &query, 1);
+    let some = bundle.alone().answerers("pii-needs-two", &query, 1);
     assert_eq!((some.persons, some.truncated), (vec![person("dana")], true));
     let excluded = BTreeSet::from([person("dana")]);
-    let rest = bundle.answerers("pii-needs-two", &answering(&resource, &requester, &excluded), 10);
+    let rest = bundle.alone().answerers("pii-needs-two", &answering(&resource, &requester, &excluded), 10);
     assert_eq!((rest.persons, rest.truncated), (vec![person("dave")], false));
 }
 
 #[test]
 fn one_person_behind_two_accounts_is_one_person() {
     let bundle = Files::usual().load();
-    assert_eq!(bundle.person_of("dev#dana"), Some(&person("dana")));
-    assert_eq!(bundle.person_of("sso#dana"), Some(&person("dana")));
-    assert_eq!(bundle.person_of("dev#Dana"), None);
-    assert_eq!(bundle.owner_of(&bot()), Some(&person("olivia")));
-    assert_eq!(bundle.owner_of(&person("dana")), None);
+    assert_eq!(bundle.alone().person_of("dev#dana"), Some(person("dana")));
+    assert_eq!(bundle.alone().person_of("sso#dana"), Some(person("dana")));
+    assert_eq!(bundle.alone().person_of("dev#Dana"), None);
+    assert_eq!(bundle.alone().owner_of(&bot()), Some(person("olivia")));
+    assert_eq!(bundle.alone().owner_of(&person("dana")), None);
     assert!(
-        bundle.contains(&customers())
-            && !bundle.contains(&entity("Dataset::\"x\""))
-            && !bundle.contains(&entity("X::\"x\""))
+        bundle.alone().contains(&customers())
+            && !bundle.alone().contains(&entity("Dataset::\"x\""))
+            && !bundle.alone().contains(&entity("X::\"x\""))
     );
 }

@@ -183,7 +183,7 @@ impl Ask {
     }
 
     pub(crate) fn try_of(&self, bundle: &Bundle) -> Result<Evaluation, QueryError> {
-        bundle.decide(&Query {
+        bundle.alone().decide(&Query {
             principal: &self.principal,
             operation: &self.operation,
             resource: &self.resource,

@@ -1,0 +1,189 @@
+//! Entities that lie in the store and not in the bundle.
+
+use std::fmt;
+use std::sync::Arc;
+
+use cedar_policy::{Entity, EntityUid, EvalResult};
+use countersign_core::EntityRef;
+use rpds::{HashTrieMapSync, HashTrieSetSync};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use crate::entities::to_ref;
+
+/// What an entity is, beside its name: as in Cedar's JSON for entities.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntityData {
+    /// Its attributes, in Cedar's JSON for values.
+    #[serde(default)]
+    pub attrs: Map<String, Json>,
+    /// What it is directly below.
+    #[serde(default)]
+    pub parents: Vec<EntityRef>,
+    /// Its tags, in Cedar's JSON for values.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub tags: Map<String, Json>,
+}
+
+/// Why an entity cannot be stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EntityMisfit {
+    /// Its type is not one that the store holds.
+    #[error("entities of type `{0}` are not stored; list the type in `stored` of `bundle.toml`, or change the bundle")]
+    NotStored(String),
+    /// It does not fit the schema.
+    #[error("`{entity}` does not fit the schema: {reason}")]
+    Schema {
+        /// The entity.
+        entity: EntityRef,
+        /// What Cedar says.
+        reason: String,
+    },
+    /// It would be below itself.
+    #[error("`{0}` would be below itself; remove one of its parents")]
+    Circle(EntityRef),
+    /// One of its accounts is not one, or is somebody else's.
+    #[error("the account `{account}` of `{entity}` {reason}")]
+    Account {
+        /// The entity.
+        entity: EntityRef,
+        /// The account, visibly escaped.
+        account: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// An entity that fits the schema of a bundle, ready to be held.
+#[derive(Debug, Clone)]
+pub struct CheckedEntity {
+    pub(crate) entity: Entity,
+    pub(crate) parents: Vec<EntityUid>,
+    pub(crate) accounts: Vec<String>,
+}
+
+/// One entity, with what leads on from it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub entity: Entity,
+    /// What it is directly below; of a bundle's own entities, all that they are below.
+    pub parents: Vec<EntityUid>,
+    /// The entities that its attributes and tags name. Those in sets are left out: Cedar compares them and goes no further.
+    pub refers: Vec<EntityUid>,
+    /// The commit that wrote it.
+    pub revision: u64,
+}
+
+impl Held {
+    pub(crate) fn new(entity: Entity, parents: Vec<EntityUid>, revision: u64) -> Self {
+        let mut refers = Vec::new();
+        for value in entity.attrs().chain(entity.tags()).filter_map(|(_, value)| value.ok()) {
+            named_in(&value, &mut refers);
+        }
+        Self { entity, parents, refers, revision }
+    }
+}
+
+fn named_in(value: &EvalResult, named: &mut Vec<EntityUid>) {
+    match value {
+        EvalResult::EntityUid(uid) => named.push(uid.clone()),
+        EvalResult::Record(record) => record.iter().for_each(|(_, value)| named_in(value, named)),
+        EvalResult::Set(_)
+        | EvalResult::Bool(_)
+        | EvalResult::Long(_)
+        | EvalResult::String(_)
+        | EvalResult::ExtensionValue(_) => {}
+    }
+}
+
+/// The stored entities at one moment. Clones are the same moment and cost nothing; a change to one is not seen by the others.
+#[derive(Clone, Default)]
+pub struct Entities {
+    held: HashTrieMapSync<EntityUid, Arc<Held>>,
+    children: HashTrieMapSync<EntityUid, HashTrieSetSync<EntityUid>>,
+    accounts: HashTrieMapSync<String, EntityUid>,
+}
+
+impl Entities {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held.size()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Adds an entity, in place of the one of that name.
+    pub fn insert(&mut self, checked: CheckedEntity, revision: u64) {
+        let CheckedEntity { entity, parents, accounts } = checked;
+        let uid = entity.uid();
+        self.take(&uid);
+        for parent in &parents {
+            let below = self.children.get(parent).cloned().unwrap_or_default();
+            self.children.insert_mut(parent.clone(), below.insert(uid.clone()));
+        }
+        for account in accounts {
+            self.accounts.insert_mut(account, uid.clone());
+        }
+        self.held.insert_mut(uid, Arc::new(Held::new(entity, parents, revision)));
+    }
+
+    /// Removes an entity; whether it was there.
+    pub fn remove(&mut self, uid: &EntityUid) -> bool {
+        self.take(uid)
+    }
+
+    fn take(&mut self, uid: &EntityUid) -> bool {
+        let Some(held) = self.held.get(uid).cloned() else { return false };
+        for parent in &held.parents {
+            let below = self.children.get(parent).map(|below| below.remove(uid)).unwrap_or_default();
+            if below.is_empty() {
+                self.children.remove_mut(parent);
+            } else {
+                self.children.insert_mut(parent.clone(), below);
+            }
+        }
+        for account in accounts_of(&held.entity) {
+            self.accounts.remove_mut(&account);
+        }
+        self.held.remove_mut(uid);
+        true
+    }
+
+    pub(crate) fn get(&self, uid: &EntityUid) -> Option<&Arc<Held>> {
+        self.held.get(uid)
+    }
+
+    /// What is directly below an entity.
+    pub(crate) fn children(&self, uid: &EntityUid) -> impl Iterator<Item = &EntityUid> {
+        self.children.get(uid).into_iter().flat_map(HashTrieSetSync::iter)
+    }
+
+    pub(crate) fn of_account(&self, account: &str) -> Option<EntityRef> {
+        self.accounts.get(account).and_then(|uid| to_ref(uid).ok())
+    }
+}
+
+impl fmt::Debug for Entities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entities").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// The accounts of a person; of everything else, none.
+pub(crate) fn accounts_of(entity: &Entity) -> Vec<String> {
+    if entity.uid().type_name().basename() != "Person" {
+        return Vec::new();
+    }
+    let Some(Ok(EvalResult::Set(accounts))) = entity.attr("accounts") else { return Vec::new() };
+    let accounts = accounts.iter().filter_map(|account| match account {
+        EvalResult::String(account) => Some(account.clone()),
+        _other => None,
+    });
+    accounts.collect()
+}
