@@ -35,6 +35,9 @@ pub struct DecideArgs {
     /// Identifies this attempt: the same UUID gives the same answer
     #[arg(long, value_name = "UUID")]
     request_id: Option<String>,
+    /// A revision of the stored entities that the decision must know of, as `entity upsert` printed it
+    #[arg(long, value_name = "REVISION")]
+    min_entity_revision: Option<u64>,
 }
 
 /// Decides, prints the answer, and exits by it.
@@ -49,6 +52,7 @@ pub async fn run(args: DecideArgs, connection: &Connection, output: &mut Output)
         approval_id: args.approval.unwrap_or_default(),
         mint: args.mint,
         request_id: args.request_id.unwrap_or_default(),
+        min_entity_revision: args.min_entity_revision.unwrap_or_default(),
     };
     let answer = connection.client().await?.decide(request).await?;
     output.document(&json::decision(&answer), &text::decision(&answer))?;

@@ -165,6 +165,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         ErrorReason::CapabilityExpired | ErrorReason::CapabilityRevoked | ErrorReason::AlreadyRedeemed => {
             Some("decide again with `countersign decide --mint`")
         }
+        ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
         | ErrorReason::PrincipalUnknown
         | ErrorReason::ActForDenied
@@ -191,7 +192,10 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::DeadlinePassed
         | ErrorReason::Internal
         | ErrorReason::NotInLog
-        | ErrorReason::Draining => None,
+        | ErrorReason::Draining
+        | ErrorReason::EntityNotFound
+        | ErrorReason::OwnEntity
+        | ErrorReason::EntityRevision => None,
     }
 }
 

@@ -124,10 +124,11 @@ pub fn decision(answer: &DecideResponse) -> Value {
             "expires_at": rfc3339(expires_at.as_ref()),
         })),
         "bundle_digest": bundle_digest,
-        "revisions": revisions.as_ref().map(|Revisions { session, tenant, approval }| json!({
+        "revisions": revisions.as_ref().map(|Revisions { session, tenant, approval, entities }| json!({
             "session": session,
             "tenant": tenant,
             "approval": approval,
+            "entities": entities,
         })),
         "decided_at": rfc3339(decided_at.as_ref()),
         "replayed": replayed,

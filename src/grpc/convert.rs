@@ -228,6 +228,7 @@ pub fn decision(decision: Replayable<Decision>, bundle: Option<&Bundle>) -> prot
             session: answer.revisions.session,
             tenant: answer.revisions.tenant,
             approval: answer.revisions.approval,
+            entities: answer.revisions.entities,
         }),
         decided_at: Some(timestamp(answer.decided_at)),
         replayed,

@@ -29,6 +29,7 @@ impl Decisions {
             approval_id,
             mint,
             request_id: _,
+            min_entity_revision,
         } = message;
         let ask = Decide {
             session: id("session_id", &session_id)?,
@@ -37,6 +38,7 @@ impl Decisions {
             acting: acting(principal, &principal_credential, self.0.authenticator(), self.0.wall())?,
             approval: optional_id("approval_id", &approval_id)?,
             mint,
+            entity_revision: Some(min_entity_revision).filter(|revision| *revision > 0),
         };
         let started = std::time::Instant::now();
         let answer = verified.engine.decide(&verified.call, &ask).await?;
@@ -50,7 +52,7 @@ impl Decisions {
             replayed = answer.replayed, "decided"
         );
         let active = verified.engine.active()?;
-        let decided_by = (active.bundle.digest() == answer.answer.bundle).then_some(&active.bundle);
+        let decided_by = (active.bundle.digest() == answer.answer.bundle).then_some(active.bundle.as_ref());
         Ok(decision(answer, decided_by))
     }
 

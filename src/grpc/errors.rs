@@ -84,6 +84,10 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::AdministrationDenied { .. } => (Code::PermissionDenied, ErrorReason::AdministrationDenied),
         Error::CredentialExpired => (Code::Unauthenticated, ErrorReason::CredentialInvalid),
         Error::InvalidField { .. } => (Code::InvalidArgument, ErrorReason::InvalidField),
+        Error::OwnEntity(_) => (Code::PermissionDenied, ErrorReason::OwnEntity),
+        Error::EntityNotFound(_) => (Code::NotFound, ErrorReason::EntityNotFound),
+        Error::EntityChanged(_) => (Code::FailedPrecondition, ErrorReason::EntityChanged),
+        Error::EntityRevision { .. } => (Code::FailedPrecondition, ErrorReason::EntityRevision),
         Error::RequestIdReused => (Code::AlreadyExists, ErrorReason::RequestIdReused),
         Error::SessionNotFound => (Code::NotFound, ErrorReason::SessionNotFound),
         Error::SessionOver(_) => (Code::PermissionDenied, ErrorReason::SessionOver),
@@ -99,7 +103,10 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::ApprovalGone(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
         Error::PolicyDenied(_) => (Code::PermissionDenied, ErrorReason::PolicyDenied),
         Error::CapabilityNotFound => (Code::NotFound, ErrorReason::CapabilityNotFound),
-        Error::BundleRefused(_) | Error::BundleUnreadable(_) | Error::BundleOlder { .. } => {
+        Error::BundleRefused(_)
+        | Error::BundleUnreadable(_)
+        | Error::EntityMisfit(_)
+        | Error::BundleOlder { .. } => {
             (Code::FailedPrecondition, ErrorReason::BundleRefused)
         }
         Error::NoBundle => (Code::Unavailable, ErrorReason::NoBundle),

@@ -60,7 +60,7 @@ impl<K: Kernel> Engine<K> {
         let excluded = self.excluded(scene, &action)?;
         let bundle = &scene.active.bundle;
         let facts = Facts {
-            bundle,
+            view: scene.view(),
             session: open,
             action: &action,
             canonical: &canonical,

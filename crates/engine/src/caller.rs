@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use countersign_core::visible::Visible;
 use countersign_core::{Digest, EntityRef};
-use countersign_policy::Bundle;
+use countersign_policy::View;
 use serde::Serialize;
 
 use crate::credential::{Credential, Subject};
@@ -45,8 +45,8 @@ impl Caller {
     /// # Errors
     /// [`Error::PrincipalUnknown`] if any of them is not in the bundle: somebody unknown has no owner who could answer for
     /// what they do.
-    pub fn resolve(credential: &Credential, bundle: &Bundle) -> Result<Self, Error> {
-        let entity = |subject: &Subject| entity_of(subject, &credential.issuer, bundle);
+    pub fn resolve(credential: &Credential, view: View<'_>) -> Result<Self, Error> {
+        let entity = |subject: &Subject| entity_of(subject, &credential.issuer, view);
         let subject = entity(&credential.subject)?;
         let mut actors = credential.actors.iter().map(entity).collect::<Result<Vec<_>, _>>()?.into_iter();
         let (entity, operator, chain) = match actors.next() {
@@ -109,19 +109,17 @@ fn subject_name(subject: &Subject) -> String {
     }
 }
 
-fn entity_of(subject: &Subject, issuer: &str, bundle: &Bundle) -> Result<EntityRef, Error> {
+fn entity_of(subject: &Subject, issuer: &str, view: View<'_>) -> Result<EntityRef, Error> {
     let named = |kind: &str, name: &str| {
         let entity = EntityRef::new(kind, name).map_err(|e| Error::PrincipalUnknown(e.to_string()))?;
-        if bundle.contains(&entity) { Ok(entity) } else { Err(Error::PrincipalUnknown(entity.to_string())) }
+        if view.contains(&entity) { Ok(entity) } else { Err(Error::PrincipalUnknown(entity.to_string())) }
     };
     match subject {
         Subject::Agent(name) => named("Agent", name),
         Subject::Service(name) => named("Service", name),
         Subject::Account(name) => {
             let account = account(issuer, name);
-            bundle
-                .person_of(&account)
-                .cloned()
+            view.person_of(&account)
                 .ok_or_else(|| Error::PrincipalUnknown(format!("the account `{}`", Visible::cut(&account, 300))))
         }
     }
@@ -129,12 +127,12 @@ fn entity_of(subject: &Subject, issuer: &str, bundle: &Bundle) -> Result<EntityR
 
 /// The persons whose approval counts for nothing for an action of these (I2): every person among them, and the owner of
 /// everybody else.
-pub fn excluded<'a>(bundle: &Bundle, parties: impl IntoIterator<Item = &'a EntityRef>) -> BTreeSet<EntityRef> {
+pub fn excluded<'a>(view: View<'_>, parties: impl IntoIterator<Item = &'a EntityRef>) -> BTreeSet<EntityRef> {
     parties
         .into_iter()
         .flat_map(|party| {
             let person = (party.kind() == "Person").then(|| party.clone());
-            [person, bundle.owner_of(party).cloned()]
+            [person, view.owner_of(party)]
         })
         .flatten()
         .collect()

@@ -30,6 +30,8 @@ pub struct Decide {
     pub approval: Option<ApprovalId>,
     /// Whether to mint on ALLOW.
     pub mint: bool,
+    /// The change of an entity that the decision must know of already.
+    pub entity_revision: Option<u64>,
 }
 
 /// The answer.
@@ -125,6 +127,9 @@ impl<K: Kernel> Engine<K> {
         if let Some(decision) = self.replay::<Decision>(scene).await? {
             return self.reissue(decision).await.map(Replayable::replayed);
         }
+        if let Some(asked) = ask.entity_revision.filter(|asked| *asked > scene.active.entity_revision) {
+            return Err(Error::EntityRevision { asked, newest: scene.active.entity_revision });
+        }
         let session = self.session_of(scene, ask.session, &ask.acting, &ask.operation.name).await?;
         let open = session.value.require_open(scene.now)?;
         let (action, canonical) = self.action(scene, &session.value, &ask.operation, &ask.audience)?;
@@ -138,7 +143,7 @@ impl<K: Kernel> Engine<K> {
         };
         let approved = approval.as_ref().filter(|a| a.value.state(scene.now) == ApprovalState::Approved);
         let Judgement { ruling, determining, context, .. } = judge(Facts {
-            bundle: &scene.active.bundle,
+            view: scene.view(),
             session: open,
             action: &action,
             canonical: &canonical,
@@ -153,11 +158,7 @@ impl<K: Kernel> Engine<K> {
             digest: canonical.digest(),
             determining,
             bundle: scene.active.bundle.digest(),
-            revisions: Revisions {
-                session: session.revision.get(),
-                tenant: scene.active.row.revision.get(),
-                approval: approval.as_ref().map(|a| a.revision.get()),
-            },
+            revisions: scene.revisions(&session, approval.as_ref().map(|approval| approval.revision)),
             decided_at: scene.now,
             log_index: None,
             token: None,
@@ -170,7 +171,7 @@ impl<K: Kernel> Engine<K> {
             }
             Ruling::NeedsApproval(rules) => {
                 let query = answer_query(&action, &excluded, scene.now);
-                let persons = answerers(&scene.active.bundle, rules.iter().map(|rule| rule.id.as_str()), &query);
+                let persons = answerers(scene.view(), rules.iter().map(|rule| rule.id.as_str()), &query);
                 decision.verdict = Verdict::NeedsApproval {
                     would_expire_at: scene.now.plus(shortest_ttl(&rules)),
                     rules: rules.iter().map(needed).collect(),

@@ -8,9 +8,9 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use countersign_audit::NoteSigner;
 use countersign_core::session::Session;
 use countersign_core::{Action, Canonical, Clock, Digest, EntityRef, Record, SessionId, TenantId, Timestamp};
-use countersign_policy::{AdminAction, AdminQuery, Answer, Bundle};
+use countersign_policy::{AdminAction, AdminQuery, Answer, Bundle, Entities, Reads, View};
 use countersign_store::repository::{CommitExt, Repository, RequestRow, Stored, TenantRow, encode};
-use countersign_store::{Commit, Committed, Kernel, Now};
+use countersign_store::{Commit, Committed, Guard, Kernel, Key, Now, Revision};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -29,6 +29,9 @@ const MAX_ATTEMPTS: usize = 64;
 const REQUEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long what was decided may wait to be committed; after that it is decided again, by the time that it is then.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// So many entities are bound one by one; whoever read more is bound to all there are, and decides again when any changes.
+const MOST_GUARDED: usize = 32;
 
 /// What bounds the use cases.
 #[derive(Debug, Clone)]
@@ -88,13 +91,24 @@ pub struct Engine<K> {
     time: Arc<Time>,
 }
 
-/// The bundle that decides, with the row that says so.
+/// The bundle that decides, with the row that says so, and the stored entities at one moment.
 #[derive(Debug)]
 pub struct Active {
     /// The bundle.
-    pub bundle: Bundle,
+    pub bundle: Arc<Bundle>,
     /// The tenant's row, as it was when the bundle became active.
     pub row: Stored<TenantRow>,
+    /// The stored entities.
+    pub entities: Entities,
+    /// The commit that changed an entity last; 0 if none ever did.
+    pub entity_revision: u64,
+}
+
+impl Active {
+    /// What questions are answered from, when nothing is made of the answers.
+    pub(crate) fn view(&self) -> View<'_> {
+        self.bundle.with(&self.entities, None)
+    }
 }
 
 /// A call, before it is known what its names mean.
@@ -151,6 +165,9 @@ pub struct Revisions {
     /// Of the approval's row.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub approval: Option<u64>,
+    /// Of the newest change of an entity; absent if none was ever stored.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub entities: Option<u64>,
 }
 
 /// An answer, and whether it is a stored one. A replay authorizes nothing anew.
@@ -275,15 +292,16 @@ impl<K: Kernel> Engine<K> {
 
     pub(crate) fn scene(&self, call: &Call) -> Result<Scene, Error> {
         let active = self.active()?;
-        let caller = Caller::resolve(&call.credential, &active.bundle)?;
-        Ok(Scene { now: self.now()?, active, caller, call: call.clone() })
+        let reads = Reads::default();
+        let caller = Caller::resolve(&call.credential, active.bundle.with(&active.entities, Some(&reads)))?;
+        Ok(Scene { now: self.now()?, active, caller, call: call.clone(), reads })
     }
 
     /// Records a refusal, singly or as one of many; the error stands either way, unless the log cannot take it. For the use
     /// cases, and for whoever could not even make one of a call.
     pub async fn refuse(&self, call: &Call, about: Option<&str>, error: Error) -> Error {
         let Ok(now) = self.now() else { return error };
-        let caller = self.active().ok().and_then(|active| Caller::resolve(&call.credential, &active.bundle).ok());
+        let caller = self.active().ok().and_then(|active| Caller::resolve(&call.credential, active.view()).ok());
         let who = match &caller {
             Some(caller) => caller.entity.clone(),
             None => Refusals::unknown(&call.credential),
@@ -330,11 +348,11 @@ impl<K: Kernel> Engine<K> {
     }
 
     pub(crate) fn may_administer(&self, scene: &Scene, action: AdminAction<'_>) -> Answer {
-        let Scene { caller, active, now, .. } = scene;
+        let Scene { caller, now, .. } = scene;
         if governs(action) && !caller.acts_directly() {
             return Answer::default();
         }
-        active.bundle.administer(&AdminQuery { caller: &caller.entity, action, now: *now })
+        scene.view().administer(&AdminQuery { caller: &caller.entity, action, now: *now })
     }
 
     /// The session of an action, after checking that whoever acts is its principal.
@@ -382,11 +400,11 @@ impl<K: Kernel> Engine<K> {
             Acting::Credential(credential) if credential.tenant != *self.tenant() => {
                 return Err(Error::field("principal_credential", "it is of another tenant"));
             }
-            Acting::Credential(credential) => own(&Caller::resolve(credential, &scene.active.bundle)?),
+            Acting::Credential(credential) => own(&Caller::resolve(credential, scene.view())?),
         };
         let operator = identity.operator.as_ref().or(operator);
         let action = AdminAction::ActFor { principal: &identity.principal, operation, operator };
-        let known = scene.active.bundle.contains(&identity.principal);
+        let known = scene.view().contains(&identity.principal);
         if !known || !self.may_administer(scene, action).permitted {
             return Err(Error::ActForDenied {
                 caller: scene.caller.entity.to_string(),
@@ -406,8 +424,8 @@ impl<K: Kernel> Engine<K> {
         audience: &str,
     ) -> Result<(Action, Canonical), Error> {
         let bundle = &scene.active.bundle;
-        if !bundle.contains(&enforcement_point(audience)?) {
-            return Err(Error::field("audience", "the active bundle has no such `EnforcementPoint`"));
+        if !scene.view().contains(&enforcement_point(audience)?) {
+            return Err(Error::field("audience", "there is no such `EnforcementPoint`"));
         }
         let Operation { name, resource, input, environment } = operation.clone();
         let action = Action {
@@ -444,7 +462,7 @@ impl<K: Kernel> Engine<K> {
             .chain(&action.chain)
             .chain(operator)
             .chain(chain);
-        Ok(caller::excluded(&scene.active.bundle, parties))
+        Ok(caller::excluded(scene.view(), parties))
     }
 
     /// What a request id was answered with before, if anything.
@@ -494,9 +512,23 @@ impl<K: Kernel> Engine<K> {
         Ok(commit.create(key, encode(&row)))
     }
 
-    /// A commit that takes effect only while the same bundle decides, and while what it rests on lasts.
+    /// A commit that takes effect only while the same bundle decides, while the entities that were read are the same, and
+    /// while what it rests on lasts.
     pub(crate) fn guarded<const N: usize>(&self, scene: &Scene, lapses: [Option<Timestamp>; N]) -> Commit {
-        self.lasting(lapses).unchanged(&scene.active.row)
+        self.bound(scene, self.lasting(lapses).unchanged(&scene.active.row))
+    }
+
+    /// A commit that takes effect only while the entities that were read are the same.
+    pub(crate) fn bound(&self, scene: &Scene, commit: Commit) -> Commit {
+        let reads = scene.reads.all();
+        if reads.len() > MOST_GUARDED {
+            let head = Key::entity_head(self.tenant());
+            let newest = Some(scene.active.entity_revision).filter(|revision| *revision > 0);
+            return commit.guard(guard(head, newest));
+        }
+        reads.iter().fold(commit, |commit, (entity, revision)| {
+            commit.guard(guard(Key::entity(self.tenant(), entity), *revision))
+        })
     }
 
     /// A commit that takes effect only while what it rests on lasts, however long it waits for its turn: meanwhile others
@@ -528,6 +560,32 @@ pub struct Scene {
     pub(crate) caller: Caller,
     pub(crate) active: Arc<Active>,
     pub(crate) now: Timestamp,
+    /// The stored entities that were read so far.
+    pub(crate) reads: Reads,
+}
+
+impl Scene {
+    /// What questions are answered from. What is read of the store is noted, and what is committed is bound to it.
+    pub(crate) fn view(&self) -> View<'_> {
+        self.active.bundle.with(&self.active.entities, Some(&self.reads))
+    }
+
+    /// What was read.
+    pub(crate) fn revisions(&self, session: &Stored<Session>, approval: Option<Revision>) -> Revisions {
+        Revisions {
+            session: session.revision.get(),
+            tenant: self.active.row.revision.get(),
+            approval: approval.map(Revision::get),
+            entities: Some(self.active.entity_revision).filter(|revision| *revision > 0),
+        }
+    }
+}
+
+fn guard(key: Key, revision: Option<u64>) -> Guard {
+    match revision {
+        Some(revision) => Guard::Revision(key, Revision::new(revision)),
+        None => Guard::Absent(key),
+    }
 }
 
 /// What changes the rules for everybody: only for whoever acts directly, never for somebody else.
@@ -543,6 +601,7 @@ const fn governs(action: AdminAction<'_>) -> bool {
         | AdminAction::Revoke { .. }
         | AdminAction::EndSession { .. }
         | AdminAction::ReadLog { .. }
+        | AdminAction::ReadEntities { .. }
         | AdminAction::ReadApprovals { .. } => false,
     }
 }

@@ -43,6 +43,26 @@ pub enum Error {
         /// What is wrong, and what was expected.
         reason: String,
     },
+    /// The change would bind whoever makes it.
+    #[error("{0} would change what binds themselves, or their owner: their person, their groups, or what they own; somebody else must")]
+    OwnEntity(String),
+    /// There is no such stored entity.
+    #[error("{0} is not stored")]
+    EntityNotFound(String),
+    /// An entity is another one than the caller read.
+    #[error("{0} was changed since it was read; read it again")]
+    EntityChanged(String),
+    /// An entity that is stored does not fit a bundle.
+    #[error("a stored entity does not fit the bundle: {0}")]
+    EntityMisfit(countersign_policy::EntityMisfit),
+    /// The caller knows of a change that this service does not.
+    #[error("entity revision {asked} was asked for, and {newest} is the newest; wait for it, or ask the service that gave it out")]
+    EntityRevision {
+        /// What was asked for.
+        asked: u64,
+        /// What there is.
+        newest: u64,
+    },
     /// The request id was used with another body.
     #[error("the request id was used before with another body; use a new one for another request")]
     RequestIdReused,
@@ -150,6 +170,11 @@ impl Error {
             | Self::ActForDenied { .. }
             | Self::AdministrationDenied { .. }
             | Self::InvalidField { .. }
+            | Self::OwnEntity(_)
+            | Self::EntityNotFound(_)
+            | Self::EntityChanged(_)
+            | Self::EntityMisfit(_)
+            | Self::EntityRevision { .. }
             | Self::RequestIdReused
             | Self::SessionNotFound
             | Self::SessionOver(_)

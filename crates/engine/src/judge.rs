@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use countersign_core::approval::{Approval, AskingRule as Asked, Tally};
 use countersign_core::session::OpenSession;
 use countersign_core::{Action, Canonical, EntityRef, Timestamp};
-use countersign_policy::{AnswerQuery, ApprovalFacts, AskingRule, Bundle, DenyCause, Query, SessionFacts, Verdict};
+use countersign_policy::{AnswerQuery, ApprovalFacts, AskingRule, DenyCause, Query, SessionFacts, Verdict, View};
 
 use crate::error::Error;
 
@@ -19,8 +19,8 @@ pub struct Permit(());
 /// What a decision is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// The policies.
-    pub bundle: &'a Bundle,
+    /// The policies and the entities.
+    pub view: View<'a>,
     /// The session, open.
     pub session: OpenSession<'a>,
     /// The action with its raw input.
@@ -69,10 +69,10 @@ pub enum Ruling {
 /// # Errors
 /// [`Error::InvalidField`] if the action does not fit the schema.
 pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
-    let Facts { bundle, session, action, canonical, excluded, now, .. } = facts;
+    let Facts { view, session, action, canonical, excluded, now, .. } = facts;
     let tally = facts.approval.map(|approval| count(&facts, approval)).unwrap_or_default();
     let approval = facts.approval.and_then(|approval| approved(approval, &tally));
-    let evaluation = bundle.decide(&Query {
+    let evaluation = view.decide(&Query {
         principal: &action.principal,
         operation: &action.operation,
         resource: &action.resource,
@@ -102,9 +102,9 @@ pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
 /// Who counts for each rule that the request asked, under the policies of now: a rule that is gone counts for nothing, and a
 /// quorum that was raised is the raised one (I2).
 fn count(facts: &Facts<'_>, approval: &Approval) -> Vec<Tally> {
-    let rules: Vec<Asked> = approval.rules.iter().filter_map(|rule| facts.bundle.asking(&rule.id)).map(asked).collect();
+    let rules: Vec<Asked> = approval.rules.iter().filter_map(|rule| facts.view.bundle().asking(&rule.id)).map(asked).collect();
     let query = answer_query(facts.action, facts.excluded, facts.now);
-    approval.tally(&rules, facts.excluded, |rule, person| facts.bundle.may_answer(rule, person, &query).permitted)
+    approval.tally(&rules, facts.excluded, |rule, person| facts.view.may_answer(rule, person, &query).permitted)
 }
 
 /// What Cedar is told of the approval: nothing, unless some rule is met.
@@ -145,11 +145,11 @@ const MAX_ANSWERERS: usize = 100;
 /// Who could answer any of these rules, sorted.
 #[must_use]
 pub fn answerers<'a>(
-    bundle: &Bundle,
+    view: View<'_>,
     rules: impl IntoIterator<Item = &'a str>,
     query: &AnswerQuery<'_>,
 ) -> Vec<EntityRef> {
-    let persons = rules.into_iter().flat_map(|rule| bundle.answerers(rule, query, MAX_ANSWERERS).persons);
+    let persons = rules.into_iter().flat_map(|rule| view.answerers(rule, query, MAX_ANSWERERS).persons);
     let distinct: BTreeSet<EntityRef> = persons.collect();
     distinct.into_iter().take(MAX_ANSWERERS).collect()
 }

@@ -14,6 +14,7 @@ pub mod time;
 
 mod ask;
 mod decide;
+mod entity;
 mod keys;
 mod log;
 mod publish;
@@ -30,6 +31,7 @@ pub use ask::Ask;
 pub use credential::{Credential, Subject};
 pub use decide::{Decide, Decision, NeededRule, Verdict};
 pub use engine::{Acting, Call, Engine, Limits, Operation, Parts, Replayable, RequestId, Revisions};
+pub use entity::{EntitiesChanged, EntityChange, EntityPage, EntityView};
 pub use error::Error;
 pub use keys::Keys;
 pub use log::{Records, SignedHead};

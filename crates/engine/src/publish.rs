@@ -1,11 +1,12 @@
 //! Bundles become active.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use countersign_core::approval::Approval;
 use countersign_core::{ApprovalId, Digest, Timestamp};
-use countersign_policy::{AdminAction, Bundle, Finding, Source};
+use countersign_policy::{AdminAction, Bundle, Finding, Source, View};
 use countersign_store::repository::{BundleRow, CommitExt, Stored, TenantRow, encode};
 use countersign_store::{Commit, CommitError, Kernel, Key};
 use serde::{Deserialize, Serialize};
@@ -59,7 +60,7 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::BundleRefused`], [`Error::BundleOlder`], [`Error::Store`].
     pub async fn activate(&self, source: Source) -> Result<Published, Error> {
         let publishing = self.publishing.lock().await;
-        let bundle = Bundle::load(source)?;
+        let bundle = load(source).await?;
         let published = self.activate_bundle(bundle, None).await;
         drop(publishing);
         published
@@ -86,7 +87,7 @@ impl<K: Kernel> Engine<K> {
             let permitted = |revision| AdminAction::Publish { tenant: &tenant, digest, revision };
             self.administer(scene, permitted(bundle_revision), "publish")?;
             let source = source.as_ref().map_err(Error::repeated)?;
-            let bundle = Bundle::load(source.clone())?;
+            let bundle = load(source.clone()).await?;
             self.administer(scene, permitted(bundle.revision()), "publish")?;
             self.activate_bundle(bundle, Some(scene)).await.map(Replayable::fresh)
         };
@@ -95,7 +96,7 @@ impl<K: Kernel> Engine<K> {
         published
     }
 
-    async fn activate_bundle(&self, bundle: Bundle, scene: Option<&Scene>) -> Result<Published, Error> {
+    async fn activate_bundle(&self, bundle: Arc<Bundle>, scene: Option<&Scene>) -> Result<Published, Error> {
         let now = self.now()?;
         let before = self.repo.tenant_row().await?;
         let digest = bundle.digest();
@@ -113,11 +114,15 @@ impl<K: Kernel> Engine<K> {
                 return Err(Error::BundleOlder { found: bundle.revision(), active });
             }
         }
+        let (entities, entity_revision) = self.stored_entities(&bundle).await?;
         self.archive(&bundle).await?;
         self.keep_excluded(now).await?;
         let mint_epoch = before.as_ref().map_or(1, |before| before.value.mint_epoch);
         let value = TenantRow { bundle: digest, bundle_revision: bundle.revision(), activated_at: now, mint_epoch };
-        let commit = Commit::new(self.tenant().clone());
+        let commit = match scene {
+            Some(scene) => self.bound(scene, Commit::new(self.tenant().clone())),
+            None => Commit::new(self.tenant().clone()),
+        };
         let commit = match &before {
             Some(before) => commit.update(&Stored { revision: before.revision, value: value.clone() }),
             None => commit.insert(&value),
@@ -135,13 +140,14 @@ impl<K: Kernel> Engine<K> {
                 self.repo.kernel().commit(commit).await?
             }
         };
-        self.set_active(Active { bundle, row: Stored { revision: committed.revision, value } });
+        let row = Stored { revision: committed.revision, value };
+        self.set_active(Active { bundle, row, entities, entity_revision });
         Ok(published)
     }
 
     /// Adds to every live request whom the outgoing bundle excludes, because nobody will know later: the excluded only grow
     /// (I2). A request that is made meanwhile is made under that bundle, and knows them.
-    async fn keep_excluded(&self, now: Timestamp) -> Result<(), Error> {
+    pub(crate) async fn keep_excluded(&self, now: Timestamp) -> Result<(), Error> {
         let Ok(outgoing) = self.active() else { return Ok(()) };
         let mut before = None;
         loop {
@@ -150,7 +156,7 @@ impl<K: Kernel> Engine<K> {
                 if now.since(value.created_at) > LONGEST_LIFE {
                     return Ok(());
                 }
-                self.keep_excluded_of(value.id, &outgoing.bundle, now).await?;
+                self.keep_excluded_of(value.id, outgoing.view(), now).await?;
             }
             before = page.next;
             if before.is_none() {
@@ -159,14 +165,14 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
-    async fn keep_excluded_of(&self, id: ApprovalId, outgoing: &Bundle, now: Timestamp) -> Result<(), Error> {
+    async fn keep_excluded_of(&self, id: ApprovalId, outgoing: View<'_>, now: Timestamp) -> Result<(), Error> {
         loop {
             let mut question = self.question(id).await?;
             let newly = question.exclude(outgoing)?;
             if question.state(now).is_terminal() || newly.is_empty() {
                 return Ok(());
             }
-            let event = Event::ApprovalExcluded { approval: id, excluded: newly, bundle: outgoing.digest() };
+            let event = Event::ApprovalExcluded { approval: id, excluded: newly, bundle: outgoing.bundle().digest() };
             let commit = Commit::new(self.tenant().clone()).update(&question.approval).record(record(
                 self.tenant(),
                 now,
@@ -222,7 +228,11 @@ impl<K: Kernel> Engine<K> {
             serde_json::from_slice(&archive).map_err(|e| Error::Internal(e.to_string()))?;
         let source = Source::from_files(files).map_err(|e| Error::BundleUnreadable(e.to_string()))?;
         match Bundle::load(source) {
-            Ok(bundle) if bundle.digest() == row.value.bundle => self.set_active(Active { bundle, row }),
+            Ok(bundle) if bundle.digest() == row.value.bundle => {
+                let bundle = Arc::new(bundle);
+                let (entities, entity_revision) = self.stored_entities(&bundle).await?;
+                self.set_active(Active { bundle, row, entities, entity_revision });
+            }
             Ok(_) => return Err(Error::Internal("the archived bundle has another digest than its row".to_owned())),
             // A release may refuse what an older one took. Nothing is decided then until a good bundle is published.
             Err(refused) => tracing::error!(%refused, "the bundle that was active is refused by this release"),
@@ -244,4 +254,10 @@ impl<K: Kernel> Engine<K> {
             activated_at: active.row.value.activated_at,
         })
     }
+}
+
+/// Loads a bundle where it holds nobody up: a large one takes seconds.
+async fn load(source: Source) -> Result<Arc<Bundle>, Error> {
+    let loaded = tokio::task::spawn_blocking(|| Bundle::load(source)).await;
+    Ok(Arc::new(loaded.map_err(|error| Error::Internal(error.to_string()))??))
 }

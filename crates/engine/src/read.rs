@@ -150,13 +150,13 @@ impl<K: Kernel> Engine<K> {
         let may_answer = !state.is_terminal() && self.may_answer(scene, &question.approval.value, &question.action);
         let Question { approval, action, session } = question;
         let session_over_at = session.value.ended().map_or(session.value.deadline, |ended| ended.at);
-        let bundle = &scene.active.bundle;
+        let look = scene.view();
         let query = answer_query(&action, &approval.value.excluded, now);
         let tally = approval.value.tally(&approval.value.rules, &approval.value.excluded, |rule, person| {
-            bundle.may_answer(rule, person, &query).permitted
+            look.may_answer(rule, person, &query).permitted
         });
         let answerers = if with_answerers && !state.is_terminal() {
-            answerers(bundle, approval.value.rules.iter().map(|rule| rule.id.as_str()), &query)
+            answerers(look, approval.value.rules.iter().map(|rule| rule.id.as_str()), &query)
         } else {
             Vec::new()
         };

@@ -7,10 +7,12 @@ use bytes::Bytes;
 use countersign_core::approval::{AskingRule, Tally, Verdict as VoteVerdict, VoidCause};
 use countersign_core::capability::{Grant, Outcome};
 use countersign_core::{ApprovalId, DecisionId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use countersign_policy::EntityData;
 use serde::Serialize;
 
 use crate::caller::{Caller, CallerRecord};
 use crate::engine::Revisions;
+use crate::entity::EntityChange;
 
 /// The version of the records that are written now. Old versions stay readable.
 pub const RECORD_VERSION: u32 = 1;
@@ -208,6 +210,15 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         replaces: Option<Digest>,
     },
+    /// Stored entities changed.
+    EntitiesChanged {
+        /// Which, and what they are now.
+        entities: Vec<EntityRecord<'a>>,
+        /// The administration policies that permitted it.
+        determining: &'a [String],
+        /// The bundle they are of.
+        bundle: Digest,
+    },
     /// A signing key changed.
     Key {
         /// Its id.
@@ -236,6 +247,21 @@ pub enum Event<'a> {
         /// Since when.
         since: Timestamp,
     },
+}
+
+/// A changed entity.
+#[derive(Debug, Serialize)]
+pub struct EntityRecord<'a> {
+    entity: &'a EntityRef,
+    /// What it is from now on; absent when it was deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a EntityData>,
+}
+
+impl<'a> From<&'a EntityChange> for EntityRecord<'a> {
+    fn from(change: &'a EntityChange) -> Self {
+        Self { entity: &change.entity, data: change.data.as_ref() }
+    }
 }
 
 /// Who counted for a rule.

@@ -10,7 +10,7 @@ use countersign_token::{Limits, Presented, Verified};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::require_request_id;
-use crate::engine::{Call, Engine, Operation, Replayable, Revisions, Scene, enforcement_point};
+use crate::engine::{Call, Engine, Operation, Replayable, Scene, enforcement_point};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, judge};
 use crate::record::{Event, TallyRecord};
@@ -94,7 +94,7 @@ impl<K: Kernel> Engine<K> {
         let mut excluded = self.excluded(scene, &action)?;
         excluded.extend(approval.iter().flat_map(|approval| approval.value.excluded.iter().cloned()));
         let Judgement { ruling, determining, context, tally } = judge(Facts {
-            bundle: &scene.active.bundle,
+            view: scene.view(),
             session: open,
             action: &action,
             canonical: &canonical,
@@ -137,11 +137,7 @@ impl<K: Kernel> Engine<K> {
             tally: tally.iter().map(TallyRecord::from).collect(),
             determining: &determining,
             bundle: receipt.bundle,
-            revisions: Revisions {
-                session: session.revision.get(),
-                tenant: scene.active.row.revision.get(),
-                approval: approval.as_ref().map(|approval| approval.revision.get()),
-            },
+            revisions: scene.revisions(&session, approval.as_ref().map(|approval| approval.revision)),
             context: &context,
             complete_by,
         };

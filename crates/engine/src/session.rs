@@ -107,8 +107,8 @@ impl<K: Kernel> Engine<K> {
                 ));
             }
         }
-        if operator.kind() != "Person" || !scene.active.bundle.contains(operator) {
-            return Err(Error::field("operator", "expected a `Person` of the active bundle"));
+        if operator.kind() != "Person" || !scene.view().contains(operator) {
+            return Err(Error::field("operator", "expected a `Person` that is known"));
         }
         Ok(operator.clone())
     }

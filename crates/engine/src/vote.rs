@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use countersign_core::approval::{Approval, ApprovalError, ApprovalState, Verdict, VoidCause, Vote};
 use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, Digest, EntityRef, Timestamp};
-use countersign_policy::Bundle;
+use countersign_policy::View;
 use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored};
 use serde::{Deserialize, Serialize};
@@ -64,14 +64,14 @@ impl<K: Kernel> Engine<K> {
         let person =
             scene.caller.as_person().ok_or_else(|| Error::NotAPerson(scene.caller.entity.to_string()))?.clone();
         let mut question = self.question(ballot.approval).await?;
-        let bundle = &scene.active.bundle;
+        let (bundle, view) = (&scene.active.bundle, scene.view());
         // Whoever owned the agent when the question was put stays excluded, and so does whoever owns it now (I2).
-        let newly = question.exclude(bundle)?;
+        let newly = question.exclude(view)?;
         let lapses = question.lapses_at(scene.now);
         let Question { mut approval, session, action } = question;
         let excluded = approval.value.excluded.clone();
         let query = answer_query(&action, &excluded, scene.now);
-        let eligible = |rule: &str, who: &_| bundle.may_answer(rule, who, &query).permitted;
+        let eligible = |rule: &str, who: &_| view.may_answer(rule, who, &query).permitted;
         if !self.visible(scene, &approval.value, &action) && !excluded.contains(&person) {
             return Err(ApprovalError::NotEligible(person).into());
         }
@@ -197,7 +197,7 @@ impl<K: Kernel> Engine<K> {
         let Some(person) = scene.caller.as_person() else { return false };
         let query = answer_query(action, &approval.excluded, scene.now);
         let mut rules = approval.rules.iter();
-        rules.any(|rule| scene.active.bundle.may_answer(&rule.id, person, &query).permitted)
+        rules.any(|rule| scene.view().may_answer(&rule.id, person, &query).permitted)
     }
 }
 
@@ -216,15 +216,15 @@ pub struct Question {
 }
 
 impl Question {
-    /// Adds whom a bundle excludes, and returns those who were not excluded before.
-    pub(crate) fn exclude(&mut self, bundle: &Bundle) -> Result<BTreeSet<EntityRef>, Error> {
+    /// Adds whom the policies and entities of a moment exclude, and returns those who were not excluded before.
+    pub(crate) fn exclude(&mut self, view: View<'_>) -> Result<BTreeSet<EntityRef>, Error> {
         let point = enforcement_point(&self.action.audience)?;
         let parties = [&self.action.principal, &point, &self.approval.value.asked_by]
             .into_iter()
             .chain(&self.action.operator)
             .chain(&self.action.chain);
         let excluded = &mut self.approval.value.excluded;
-        let newly = &caller::excluded(bundle, parties) - excluded;
+        let newly = &caller::excluded(view, parties) - excluded;
         excluded.extend(newly.iter().cloned());
         Ok(newly)
     }

@@ -1,11 +1,13 @@
 //! The service's own API, authorized by the same bundle.
 
+use std::collections::BTreeSet;
+
 use cedar_policy::{EntityUid, RestrictedExpression};
 use countersign_core::{Digest, EntityRef, Timestamp};
 
 use crate::answer::Answer;
 use crate::decide::QueryError;
-use crate::request::{Pairs, Pass, clock, evaluate, operator_of};
+use crate::request::{Pairs, Pass, clock, evaluate, operator_of, persons};
 use crate::view::View;
 
 /// May `caller` do this to the service?
@@ -85,8 +87,17 @@ pub enum AdminAction<'a> {
         /// The tenant.
         tenant: &'a EntityRef,
     },
-    /// `changeEntities`: change entities outside the bundle.
+    /// `changeEntities`: change stored entities.
     ChangeEntities {
+        /// The tenant.
+        tenant: &'a EntityRef,
+        /// The types of what changes.
+        types: &'a BTreeSet<&'a str>,
+        /// The persons whom the change binds.
+        persons: &'a BTreeSet<EntityRef>,
+    },
+    /// `readEntities`: read stored entities.
+    ReadEntities {
         /// The tenant.
         tenant: &'a EntityRef,
     },
@@ -105,7 +116,7 @@ impl View<'_> {
     }
 
     fn administered(&self, query: &AdminQuery<'_>) -> Result<Pass, QueryError> {
-        let Asked { name, resource, mut context, operator } = query.action.asked();
+        let Asked { name, resource, mut context, operator, persons: bound } = query.action.asked();
         let missing = |field: &str, entity: &EntityRef| QueryError::Invalid {
             field: field.to_owned(),
             reason: format!("`{entity}` has no known type"),
@@ -118,6 +129,9 @@ impl View<'_> {
         let caller = bundle.directory.uid(query.caller).ok_or_else(|| missing("caller", query.caller))?;
         let resource = bundle.directory.uid(resource).ok_or_else(|| missing("resource", resource))?;
         context.extend(operator_of(bundle, operator)?);
+        if let Some(bound) = bound {
+            context.push(("persons".to_owned(), persons(bundle, bound, "persons")?));
+        }
         context.push(("now".to_owned(), clock(query.now)?));
         let operator = operator.and_then(|operator| bundle.directory.uid(operator));
         let roots: Vec<&EntityUid> = [&caller, &resource].into_iter().chain(&operator).collect();
@@ -132,27 +146,29 @@ struct Asked<'a> {
     resource: &'a EntityRef,
     context: Pairs,
     operator: Option<&'a EntityRef>,
+    persons: Option<&'a BTreeSet<EntityRef>>,
 }
 
 impl<'a> AdminAction<'a> {
     fn asked(self) -> Asked<'a> {
         let text = |name: &str, value: &str| (name.to_owned(), RestrictedExpression::new_string(value.to_owned()));
         let long = |name: &str, value: i64| (name.to_owned(), RestrictedExpression::new_long(value));
-        let plain = |name, resource| Asked { name, resource, context: Vec::new(), operator: None };
+        let plain = |name, resource| Asked { name, resource, context: Vec::new(), operator: None, persons: None };
         match self {
             Self::OpenSession { principal, purpose, operator, seconds } => Asked {
                 name: "openSession",
                 resource: principal,
                 context: vec![text("purpose", purpose), long("seconds", i64::from(seconds))],
                 operator,
+                persons: None,
             },
             Self::ActFor { principal, operation, operator } => {
-                Asked { name: "actFor", resource: principal, context: vec![text("operation", operation)], operator }
+                Asked { name: "actFor", resource: principal, context: vec![text("operation", operation)], operator, persons: None }
             }
             Self::Redeem { enforcement_point, operation, issuer } => {
                 let issuer = issuer.map(|issuer| text("issuer", issuer));
                 let context = std::iter::once(text("operation", operation)).chain(issuer).collect();
-                Asked { name: "redeem", resource: enforcement_point, context, operator: None }
+                Asked { name: "redeem", resource: enforcement_point, context, operator: None, persons: None }
             }
             Self::Revoke { principal } => plain("revoke", principal),
             Self::EndSession { principal } => plain("endSession", principal),
@@ -165,11 +181,17 @@ impl<'a> AdminAction<'a> {
                     long("revision", i64::try_from(revision).unwrap_or(i64::MAX)),
                 ],
                 operator: None,
+                persons: None,
             },
             Self::ReadLog { tenant } => plain("readLog", tenant),
             Self::ReadApprovals { tenant } => plain("readApprovals", tenant),
             Self::ManageKeys { tenant } => plain("manageKeys", tenant),
-            Self::ChangeEntities { tenant } => plain("changeEntities", tenant),
+            Self::ChangeEntities { tenant, types, persons } => {
+                let types = types.iter().map(|kind| RestrictedExpression::new_string((*kind).to_owned()));
+                let context = vec![("types".to_owned(), RestrictedExpression::new_set(types))];
+                Asked { name: "changeEntities", resource: tenant, context, operator: None, persons: Some(persons) }
+            }
+            Self::ReadEntities { tenant } => plain("readEntities", tenant),
             Self::BreakGlass { tenant } => plain("breakGlass", tenant),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cedar_policy::{ActionConstraint, Authorizer, EntityUid, Policy, Schema};
-use countersign_core::{Digest, EntityRef};
+use countersign_core::Digest;
 use serde_json::Value as Json;
 
 use crate::answerable::{Answerable, answerable};

@@ -15,7 +15,7 @@ use crate::stored::Held;
 pub(crate) const STAND_IN: &str = "countersign:anybody";
 
 /// Entities, with indexes.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Directory {
     /// As Cedar reads them, the schema's action entities included.
     pub entities: Entities,
@@ -128,7 +128,7 @@ impl Directory {
         if let Some(EvalResult::Set(accounts)) = attribute("accounts") {
             for account in accounts.iter() {
                 let EvalResult::String(account) = account else { continue };
-                if account.split_once('#').is_none_or(|(issuer, subject)| issuer.is_empty() || subject.is_empty()) {
+                if !is_account(account) {
                     let hint = "write `issuer#subject`, as in `https://login.example.com#alice`";
                     refuse(account, format!("`{}` is not an account", account.escape_debug()), hint);
                 }
@@ -164,9 +164,9 @@ impl Directory {
     }
 
     /// An action's entity, and those of the actions that it is in: without them `action in` would match nothing.
-    pub(crate) fn actions(&self, action: &EntityUid) -> impl Iterator<Item = Entity> {
+    pub(crate) fn actions(&self, action: &EntityUid) -> Vec<Entity> {
         let above = self.entities.ancestors(action).into_iter().flatten();
-        std::iter::once(action).chain(above).filter_map(|uid| self.entities.get(uid).cloned())
+        std::iter::once(action).chain(above).filter_map(|uid| self.entities.get(uid).cloned()).collect()
     }
 
     /// The bundle's own groups in a group, directly or through other groups.
@@ -201,6 +201,11 @@ impl Directory {
 /// The entity as the rest of the service names it.
 pub(crate) fn to_ref(uid: &EntityUid) -> Result<EntityRef, String> {
     EntityRef::new(uid.type_name().to_string(), uid.id().unescaped()).map_err(|error| error.to_string())
+}
+
+/// Whether a text is `issuer#subject`.
+pub(crate) fn is_account(text: &str) -> bool {
+    text.split_once('#').is_some_and(|(issuer, subject)| !issuer.is_empty() && !subject.is_empty())
 }
 
 /// What Cedar says of entities, with the causes.

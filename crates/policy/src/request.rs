@@ -232,7 +232,7 @@ fn strings(texts: &BTreeSet<String>) -> RestrictedExpression {
     RestrictedExpression::new_set(texts.iter().map(|text| RestrictedExpression::new_string(text.clone())))
 }
 
-fn persons(bundle: &Bundle, persons: &BTreeSet<EntityRef>, field: &str) -> Result<RestrictedExpression, QueryError> {
+pub(crate) fn persons(bundle: &Bundle, persons: &BTreeSet<EntityRef>, field: &str) -> Result<RestrictedExpression, QueryError> {
     let persons = persons.iter().map(|entity| person(bundle, entity, field));
     persons.collect::<Result<Vec<_>, _>>().map(RestrictedExpression::new_set)
 }

@@ -3,13 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cedar_policy::{Entity, EntityUid, EvalResult};
+use cedar_policy::{Entities as CedarEntities, Entity, EntityUid, EvalResult};
 use countersign_core::EntityRef;
+use countersign_core::visible::Visible;
 use rpds::{HashTrieMapSync, HashTrieSetSync};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
-use crate::entities::to_ref;
+use crate::bundle::Bundle;
+use crate::entities::{STAND_IN, in_words, is_account, to_ref};
+
+/// The longest reason that is passed on from Cedar, in characters.
+const MAX_REASON: usize = 512;
 
 /// What an entity is, beside its name: as in Cedar's JSON for entities.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +29,15 @@ pub struct EntityData {
     /// Its tags, in Cedar's JSON for values.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub tags: Map<String, Json>,
+}
+
+impl EntityData {
+    /// The person that its `owner` attribute names, in any of the forms that Cedar's JSON has for it.
+    #[must_use]
+    pub fn owner(&self) -> Option<EntityRef> {
+        let owner = self.attrs.get("owner")?;
+        EntityRef::deserialize(owner.get("__entity").unwrap_or(owner)).ok()
+    }
 }
 
 /// Why an entity cannot be stored.
@@ -61,6 +75,50 @@ pub struct CheckedEntity {
     pub(crate) entity: Entity,
     pub(crate) parents: Vec<EntityUid>,
     pub(crate) accounts: Vec<String>,
+}
+
+impl Bundle {
+    /// Checks an entity against the schema, as if nothing else were stored. [`crate::View::admit`] looks at the others.
+    ///
+    /// # Errors
+    /// [`EntityMisfit`].
+    pub fn check_entity(&self, entity: &EntityRef, data: &EntityData) -> Result<CheckedEntity, EntityMisfit> {
+        if !self.directory.stores(entity.kind()) {
+            return Err(EntityMisfit::NotStored(entity.kind().to_owned()));
+        }
+        let misfit = |reason: String| EntityMisfit::Schema {
+            entity: entity.clone(),
+            reason: Visible::cut(&reason, MAX_REASON).to_string(),
+        };
+        let EntityData { attrs, parents, tags } = data;
+        let json = json!({ "uid": entity, "attrs": attrs, "parents": parents, "tags": tags });
+        let read = Entity::from_json_value(json, Some(&self.schema)).map_err(|error| misfit(in_words(&error)))?;
+        // Reading looks at each value; this looks at the entity as a whole, as it is done for those of a bundle.
+        CedarEntities::from_entities([read.clone()], Some(&self.schema)).map_err(|error| misfit(in_words(&error)))?;
+        let parents = parents.iter().map(|parent| {
+            self.directory.uid(parent).ok_or_else(|| misfit(format!("the schema has no type for its parent `{parent}`")))
+        });
+        let parents = parents.collect::<Result<_, _>>()?;
+        if entity.kind() == "Person" && entity.id() == STAND_IN {
+            return Err(misfit("the id is reserved; choose another".to_owned()));
+        }
+        let accounts = accounts_of(&read);
+        if let Some(account) = accounts.iter().find(|account| !is_account(account)) {
+            return Err(EntityMisfit::Account {
+                entity: entity.clone(),
+                account: Visible::cut(account, 128).to_string(),
+                reason: "is not written `issuer#subject`, as in `https://login.example.com#alice`".to_owned(),
+            });
+        }
+        Ok(CheckedEntity { entity: read, parents, accounts })
+    }
+
+    /// Takes an entity out.
+    pub fn forget_entity(&self, entities: &mut Entities, entity: &EntityRef) {
+        if let Some(uid) = self.directory.uid(entity) {
+            entities.remove(&uid);
+        }
+    }
 }
 
 /// One entity, with what leads on from it.

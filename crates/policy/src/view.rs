@@ -129,6 +129,19 @@ impl<'a> View<'a> {
         all
     }
 
+    /// Whether an entity is below another.
+    #[must_use]
+    pub fn is_in(&self, entity: &EntityRef, group: &EntityRef) -> bool {
+        let directory = &self.bundle.directory;
+        match (directory.uid(entity), directory.uid(group)) {
+            (Some(entity), Some(group)) => {
+                let own = directory.entities.ancestors(&entity).is_some_and(|mut above| above.any(|uid| *uid == group));
+                own || self.above(&entity).contains(&&group)
+            }
+            _unknown => false,
+        }
+    }
+
     /// Whether there is such an entity.
     #[must_use]
     pub fn contains(&self, entity: &EntityRef) -> bool {

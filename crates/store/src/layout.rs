@@ -7,7 +7,7 @@
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use countersign_core::{ApprovalId, Digest, SessionId, TenantId, Timestamp, TokenId};
+use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
 
 /// What a row holds. The values are part of the data format: they never change, and the byte of a kind that is retired
 /// stays reserved.
@@ -36,11 +36,15 @@ pub enum Kind {
     Checkpoint = 10,
     /// What is to be tidied, by the time from which it may be.
     Sweep = 11,
+    /// A stored entity, by type and id.
+    Entity = 12,
+    /// Written with every change of an entity. One row.
+    EntityHead = 13,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Tenant,
         Self::Session,
         Self::Approval,
@@ -52,6 +56,8 @@ impl Kind {
         Self::SigningKey,
         Self::Checkpoint,
         Self::Sweep,
+        Self::Entity,
+        Self::EntityHead,
     ];
 
     /// The byte that stands for the kind in a key.
@@ -91,6 +97,18 @@ impl Key {
     #[must_use]
     pub fn session(tenant: &TenantId, id: &SessionId) -> Self {
         Self::new(tenant, Kind::Session, &[id.as_bytes()])
+    }
+
+    /// The key of a stored entity. A type has no zero byte, so the types are apart, and in order.
+    #[must_use]
+    pub fn entity(tenant: &TenantId, entity: &EntityRef) -> Self {
+        Self::new(tenant, Kind::Entity, &[entity.kind().as_bytes(), &[END], entity.id().as_bytes()])
+    }
+
+    /// The key of the row that is written with every change of an entity.
+    #[must_use]
+    pub fn entity_head(tenant: &TenantId) -> Self {
+        Self::new(tenant, Kind::EntityHead, &[])
     }
 
     /// The key of an approval request.
@@ -226,6 +244,12 @@ impl Prefix {
     #[must_use]
     pub fn kind(tenant: &TenantId, kind: Kind) -> Self {
         Self(join(tenant, Some(kind), &[]))
+    }
+
+    /// The stored entities of a type.
+    #[must_use]
+    pub fn entities(tenant: &TenantId, kind: &str) -> Self {
+        Self(join(tenant, Some(Kind::Entity), &[kind.as_bytes(), &[END]]))
     }
 
     /// The parts of a bundle's content, in order.

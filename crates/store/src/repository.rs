@@ -9,7 +9,7 @@ use bytes::Bytes;
 use countersign_core::approval::Approval;
 use countersign_core::capability::Capability;
 use countersign_core::session::Session;
-use countersign_core::{ApprovalId, Digest, SessionId, TenantId, Timestamp, TokenId};
+use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,23 @@ pub struct KeyRow {
     /// When it came to be.
     pub created_at: Timestamp,
 }
+
+/// A stored entity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntityRow {
+    /// Its name.
+    pub entity: EntityRef,
+    /// What it is, in the policy crate's own form.
+    pub data: serde_json::Value,
+    /// When it was changed last.
+    pub changed_at: Timestamp,
+    /// By whom.
+    pub changed_by: EntityRef,
+}
+
+/// Some entities, and where the next ones begin.
+pub type EntityRows = (Vec<Stored<EntityRow>>, Option<Key>);
 
 /// A type that lies in a row of its own.
 pub trait Value: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -229,6 +246,39 @@ impl<K: Kernel> Repository<K> {
     #[must_use]
     pub fn request_key(&self, caller: &Digest, rpc: &str, id: &str) -> Key {
         Key::request(&self.tenant, caller, rpc, id)
+    }
+
+    /// A stored entity.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn entity(&self, entity: &EntityRef) -> Result<Option<Stored<EntityRow>>, StoreError> {
+        self.read(&self.entity_key(entity)).await
+    }
+
+    /// The key of [`Self::entity`].
+    #[must_use]
+    pub fn entity_key(&self, entity: &EntityRef) -> Key {
+        Key::entity(&self.tenant, entity)
+    }
+
+    /// Stored entities in the order of their names, of one type or of all.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn entities(
+        &self,
+        kind: Option<&str>,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<EntityRows, StoreError> {
+        let prefix = match kind {
+            Some(kind) => Prefix::entities(&self.tenant, kind),
+            None => Prefix::kind(&self.tenant, Kind::Entity),
+        };
+        let page = self.kernel.scan(&prefix, after, limit).await?;
+        let rows = page.rows.iter().map(|(key, row)| stored(key, row)).collect::<Result<_, _>>()?;
+        Ok((rows, page.next))
     }
 
     /// Every signing key.
