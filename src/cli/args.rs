@@ -151,7 +151,8 @@ pub fn read_secret(text: &str, name: &str) -> Result<String, Failure> {
     Ok(read_text(text, name)?.trim().to_owned())
 }
 
-fn read_text(text: &str, name: &str) -> Result<String, Failure> {
+/// A text in a file as `@FILE`, on stdin as `-`, or in place.
+pub fn read_text(text: &str, name: &str) -> Result<String, Failure> {
     if text == "-" {
         let mut read = String::new();
         return match std::io::stdin().read_to_string(&mut read) {

@@ -1,10 +1,11 @@
 //! The wire's messages as JSON with stable snake_case names. What is absent is null. Every message is taken apart field by
 //! field, so that one that is added to the protocol is not forgotten here.
 
+use countersign::client::record_from_struct;
 use countersign::proto::{
     Approval, ApprovalState, AskingRule, Bundle, Capability, CapabilityState, DecideResponse, Entity, Finding,
     KeyState, MintedCapability, NeededApproval, PublicKey, Reason, Record, RedeemResponse, Revisions, RuleTally,
-    Session, SessionState, Verdict, Vote, VoteVerdict,
+    Session, SessionState, StoredEntity, Verdict, Vote, VoteVerdict,
 };
 use serde_json::{Value, json};
 
@@ -14,6 +15,25 @@ use super::when::rfc3339;
 pub fn entity(entity: &Entity) -> Value {
     let Entity { r#type, id } = entity;
     json!({"type": r#type, "id": id})
+}
+
+/// A stored entity, as Cedar's JSON has it, with what the service knows of it.
+pub fn stored_entity(stored: &StoredEntity) -> Value {
+    let StoredEntity { entity: name, attributes, parents, tags, revision, changed_at, changed_by } = stored;
+    json!({
+        "uid": maybe(name.as_ref()),
+        "attrs": attributes.as_ref().map_or_else(|| json!({}), fields),
+        "parents": parents.iter().map(entity).collect::<Value>(),
+        "tags": tags.as_ref().map_or_else(|| json!({}), fields),
+        "revision": revision,
+        "changed_at": rfc3339(changed_at.as_ref()),
+        "changed_by": maybe(changed_by.as_ref()),
+    })
+}
+
+/// The fields of a `Struct`. What no reader agrees on is not sent by the server, and shown as null if it is.
+pub fn fields(fields: &prost_types::Struct) -> Value {
+    record_from_struct(fields, "fields").ok().and_then(|record| serde_json::to_value(record).ok()).unwrap_or_default()
 }
 
 fn maybe(present: Option<&Entity>) -> Value {

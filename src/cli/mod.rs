@@ -6,6 +6,7 @@ mod audit;
 mod capability;
 mod decide;
 pub mod development;
+mod entity;
 mod failure;
 mod json;
 mod keys;
@@ -79,6 +80,9 @@ enum Command {
     /// Sessions
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// Stored entities: groups, persons, resources that change between bundles
+    #[command(subcommand)]
+    Entity(entity::EntityCommand),
     /// Policy bundles
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -147,6 +151,7 @@ async fn dispatch(command: Command, connection: &Connection, output: &mut Output
         Command::Approvals(command) => approvals::run(command, connection, output).await,
         Command::Capability(command) => capability::run(command, connection, output).await,
         Command::Session(command) => session::run(command, connection, output).await,
+        Command::Entity(command) => entity::run(command, connection, output).await,
         Command::Policy(command) => policy::run(command, connection, output).await,
         Command::Audit(command) => audit::run(command, connection, output).await,
         Command::Keys(command) => keys::run(command, connection, output).await,

@@ -13,6 +13,7 @@ use crate::proto::approval_service_client::ApprovalServiceClient;
 use crate::proto::audit_service_client::AuditServiceClient;
 use crate::proto::capability_service_client::CapabilityServiceClient;
 use crate::proto::decision_service_client::DecisionServiceClient;
+use crate::proto::entity_service_client::EntityServiceClient;
 use crate::proto::policy_service_client::PolicyServiceClient;
 use crate::proto::session_service_client::SessionServiceClient;
 use crate::proto::*;
@@ -160,6 +161,8 @@ changing! {
     open_session: SessionServiceClient, OpenSessionRequest => OpenSessionResponse;
     /// Ends a session, and everything in it.
     end_session: SessionServiceClient, EndSessionRequest => EndSessionResponse;
+    /// Changes stored entities, all of them or none.
+    change_entities: EntityServiceClient, ChangeEntitiesRequest => ChangeEntitiesResponse;
     /// Lets the server read its bundle directory again.
     reload_bundle: PolicyServiceClient, ReloadBundleRequest => ReloadBundleResponse;
 }
@@ -179,6 +182,10 @@ reading! {
     get_session: SessionServiceClient, GetSessionRequest => GetSessionResponse;
     /// A page of the caller's sessions.
     list_sessions: SessionServiceClient, ListSessionsRequest => ListSessionsResponse;
+    /// One stored entity.
+    get_entity: EntityServiceClient, GetEntityRequest => GetEntityResponse;
+    /// A page of the stored entities.
+    list_entities: EntityServiceClient, ListEntitiesRequest => ListEntitiesResponse;
     /// The active bundle.
     get_bundle: PolicyServiceClient, GetBundleRequest => GetBundleResponse;
     /// A page of the audit log.

@@ -103,10 +103,7 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::ApprovalGone(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
         Error::PolicyDenied(_) => (Code::PermissionDenied, ErrorReason::PolicyDenied),
         Error::CapabilityNotFound => (Code::NotFound, ErrorReason::CapabilityNotFound),
-        Error::BundleRefused(_)
-        | Error::BundleUnreadable(_)
-        | Error::EntityMisfit(_)
-        | Error::BundleOlder { .. } => {
+        Error::BundleRefused(_) | Error::BundleUnreadable(_) | Error::EntityMisfit(_) | Error::BundleOlder { .. } => {
             (Code::FailedPrecondition, ErrorReason::BundleRefused)
         }
         Error::NoBundle => (Code::Unavailable, ErrorReason::NoBundle),

@@ -9,6 +9,7 @@ mod approvals;
 mod audit;
 mod capabilities;
 mod decisions;
+mod entities;
 mod policies;
 mod sessions;
 
@@ -17,6 +18,7 @@ pub use audit::Audit;
 pub use call::{Backend, Tenants};
 pub use capabilities::Capabilities;
 pub use decisions::Decisions;
+pub use entities::StoredEntities;
 pub use errors::Failure;
 pub use policies::Policies;
 pub use sessions::Sessions;

@@ -22,7 +22,7 @@ use tonic_health::server::HealthReporter;
 use background::{activate, keep_up, look_for_bundle, publish_head, report_readiness, tidy};
 
 use crate::config::{Config, TenantConfig};
-use crate::grpc::{Approvals, Audit, Backend, Capabilities, Decisions, Policies, Sessions, Tenants};
+use crate::grpc::{Approvals, Audit, Backend, Capabilities, Decisions, Policies, Sessions, StoredEntities, Tenants};
 use crate::http::{self, Readiness};
 use crate::identity::{Authenticator, DevIssuer};
 use crate::proto;
@@ -30,6 +30,7 @@ use crate::proto::approval_service_server::ApprovalServiceServer;
 use crate::proto::audit_service_server::AuditServiceServer;
 use crate::proto::capability_service_server::CapabilityServiceServer;
 use crate::proto::decision_service_server::DecisionServiceServer;
+use crate::proto::entity_service_server::EntityServiceServer;
 use crate::proto::policy_service_server::PolicyServiceServer;
 use crate::proto::session_service_server::SessionServiceServer;
 use crate::{keystore, listen, telemetry, tls};
@@ -296,6 +297,7 @@ fn router(
         .add_service(ApprovalServiceServer::new(Approvals(backend.clone())).max_decoding_message_size(size))
         .add_service(CapabilityServiceServer::new(Capabilities(backend.clone())).max_decoding_message_size(size))
         .add_service(SessionServiceServer::new(Sessions(backend.clone())).max_decoding_message_size(size))
+        .add_service(EntityServiceServer::new(StoredEntities(backend.clone())).max_decoding_message_size(size))
         .add_service(PolicyServiceServer::new(Policies(backend.clone())).max_decoding_message_size(size))
         .add_service(AuditServiceServer::new(Audit(backend)).max_decoding_message_size(size)))
 }

@@ -77,11 +77,7 @@ impl<K: Kernel> Engine<K> {
         changed
     }
 
-    async fn change_once(
-        &self,
-        scene: &Scene,
-        changes: &[EntityChange],
-    ) -> Result<Replayable<EntitiesChanged>, Error> {
+    async fn change_once(&self, scene: &Scene, changes: &[EntityChange]) -> Result<Replayable<EntitiesChanged>, Error> {
         if let Some(Done {}) = self.replay(scene).await? {
             // Its own revision, or that of a later change: whoever waits for the one may wait for the other.
             return Ok(Replayable::replayed(EntitiesChanged { revision: scene.active.entity_revision }));
@@ -246,7 +242,8 @@ fn bound_by(scene: &Scene, changes: &[EntityChange]) -> BTreeSet<EntityRef> {
             "Person" => drop(persons.insert(entity.clone())),
             "Group" => {
                 let own = std::iter::once(scene.caller.entity.clone()).chain(view.owner_of(&scene.caller.entity));
-                persons.extend(own.into_iter().filter(|person| person.kind() == "Person" && view.is_in(person, entity)));
+                persons
+                    .extend(own.into_iter().filter(|person| person.kind() == "Person" && view.is_in(person, entity)));
             }
             "Agent" | "Service" | "EnforcementPoint" => {
                 persons.extend(view.owner_of(entity));
@@ -273,7 +270,10 @@ fn admit(
 
 fn check_changes(changes: &[EntityChange]) -> Result<(), Error> {
     if changes.is_empty() || changes.len() > MAX_CHANGES {
-        return Err(Error::field("changes", format!("expected 1 to {MAX_CHANGES} changes; send more in several calls")));
+        return Err(Error::field(
+            "changes",
+            format!("expected 1 to {MAX_CHANGES} changes; send more in several calls"),
+        ));
     }
     let mut seen = BTreeSet::new();
     match changes.iter().find(|change| !seen.insert(&change.entity)) {

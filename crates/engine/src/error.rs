@@ -44,7 +44,9 @@ pub enum Error {
         reason: String,
     },
     /// The change would bind whoever makes it.
-    #[error("{0} would change what binds themselves, or their owner: their person, their groups, or what they own; somebody else must")]
+    #[error(
+        "{0} would change what binds themselves, or their owner: their person, their groups, or what they own; somebody else must"
+    )]
     OwnEntity(String),
     /// There is no such stored entity.
     #[error("{0} is not stored")]
@@ -56,7 +58,9 @@ pub enum Error {
     #[error("a stored entity does not fit the bundle: {0}")]
     EntityMisfit(countersign_policy::EntityMisfit),
     /// The caller knows of a change that this service does not.
-    #[error("entity revision {asked} was asked for, and {newest} is the newest; wait for it, or ask the service that gave it out")]
+    #[error(
+        "entity revision {asked} was asked for, and {newest} is the newest; wait for it, or ask the service that gave it out"
+    )]
     EntityRevision {
         /// What was asked for.
         asked: u64,

@@ -102,7 +102,8 @@ pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
 /// Who counts for each rule that the request asked, under the policies of now: a rule that is gone counts for nothing, and a
 /// quorum that was raised is the raised one (I2).
 fn count(facts: &Facts<'_>, approval: &Approval) -> Vec<Tally> {
-    let rules: Vec<Asked> = approval.rules.iter().filter_map(|rule| facts.view.bundle().asking(&rule.id)).map(asked).collect();
+    let rules: Vec<Asked> =
+        approval.rules.iter().filter_map(|rule| facts.view.bundle().asking(&rule.id)).map(asked).collect();
     let query = answer_query(facts.action, facts.excluded, facts.now);
     approval.tally(&rules, facts.excluded, |rule, person| facts.view.may_answer(rule, person, &query).permitted)
 }

@@ -117,6 +117,7 @@ impl<'a> Play<'a> {
             acting: Acting::Caller,
             approval,
             mint,
+            entity_revision: None,
         };
         Ok(self.engine.decide(&call, &decide).await?.answer)
     }

@@ -162,9 +162,13 @@ impl<'a> AdminAction<'a> {
                 operator,
                 persons: None,
             },
-            Self::ActFor { principal, operation, operator } => {
-                Asked { name: "actFor", resource: principal, context: vec![text("operation", operation)], operator, persons: None }
-            }
+            Self::ActFor { principal, operation, operator } => Asked {
+                name: "actFor",
+                resource: principal,
+                context: vec![text("operation", operation)],
+                operator,
+                persons: None,
+            },
             Self::Redeem { enforcement_point, operation, issuer } => {
                 let issuer = issuer.map(|issuer| text("issuer", issuer));
                 let context = std::iter::once(text("operation", operation)).chain(issuer).collect();

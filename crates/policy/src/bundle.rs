@@ -103,9 +103,9 @@ impl Bundle {
             }
             None => None, // already a finding
         };
-        let parts = composed.zip(manifest.as_ref()).and_then(|(composed, manifest)| {
-            Parts::build(&source, manifest, composed, &mut authored, &mut findings)
-        });
+        let parts = composed
+            .zip(manifest.as_ref())
+            .and_then(|(composed, manifest)| Parts::build(&source, manifest, composed, &mut authored, &mut findings));
         match (manifest, parts) {
             (Some(manifest), Some(parts)) if findings.iter().all(|f| f.severity == Severity::Warning) => {
                 Ok(Self::assemble(source, manifest, parts, &authored, findings))
@@ -257,7 +257,8 @@ impl Parts {
         let linted =
             authored.values().filter_map(|a| lint::policy(a, &composed, findings).map(|rule| (a.id.clone(), rule)));
         let rules: BTreeMap<String, AskingRule> = linted.collect();
-        let directory = source.text(ENTITIES).and_then(|text| Directory::read(text, &composed.full, &manifest.stored, findings));
+        let directory =
+            source.text(ENTITIES).and_then(|text| Directory::read(text, &composed.full, &manifest.stored, findings));
         let kernel = policies::kernel(findings);
         authored.extend(kernel.into_iter().map(|a| (a.id.clone(), a)));
         for (kind, schema) in

@@ -32,12 +32,7 @@ pub(crate) struct Directory {
 
 impl Directory {
     /// Reads and indexes entities; whatever is wrong with them is a finding.
-    pub(crate) fn read(
-        text: &str,
-        schema: &Schema,
-        stored: &[String],
-        findings: &mut Vec<Finding>,
-    ) -> Option<Self> {
+    pub(crate) fn read(text: &str, schema: &Schema, stored: &[String], findings: &mut Vec<Finding>) -> Option<Self> {
         let entities = match Entities::from_json_str(text, Some(schema)) {
             Ok(entities) => entities,
             Err(error) => {
@@ -79,7 +74,8 @@ impl Directory {
             }
             if directory.is_stored(uid.type_name()) {
                 let message = format!("`{uid}` is of a type that the store holds");
-                let hint = "store it with `countersign entity upsert`, or take its type out of `stored` in `bundle.toml`";
+                let hint =
+                    "store it with `countersign entity upsert`, or take its type out of `stored` in `bundle.toml`";
                 findings.push(Finding::error(ENTITIES, message).at(at_text(text, uid.id().unescaped())).hint(hint));
             }
             match to_ref(&uid) {

@@ -161,7 +161,8 @@ mod tests {
             entity().prop_map(move |entity| format!("{name} == {entity}")),
             entity().prop_map(move |entity| format!("{name} in {entity}")),
             (0..TYPES.len()).prop_map(move |kind| format!("{name} is {}", TYPES[kind])),
-            ((0..TYPES.len()), entity()).prop_map(move |(kind, entity)| format!("{name} is {} in {entity}", TYPES[kind])),
+            ((0..TYPES.len()), entity())
+                .prop_map(move |(kind, entity)| format!("{name} is {} in {entity}", TYPES[kind])),
         ]
     }
 
@@ -174,10 +175,12 @@ mod tests {
             1 => Just("when { resource in principal }".to_owned()),
             1 => Just("unless { principal has flag && principal.flag }".to_owned()),
         ];
-        (any::<bool>(), axis("principal"), axis("resource"), condition).prop_map(|(permit, principal, resource, condition)| {
-            let effect = if permit { "permit" } else { "forbid" };
-            format!("{effect} ({principal}, action, {resource}) {condition};")
-        })
+        (any::<bool>(), axis("principal"), axis("resource"), condition).prop_map(
+            |(permit, principal, resource, condition)| {
+                let effect = if permit { "permit" } else { "forbid" };
+                format!("{effect} ({principal}, action, {resource}) {condition};")
+            },
+        )
     }
 
     /// Each entity below some that come after it, so that there are no circles, and some that are only named.

@@ -96,7 +96,9 @@ pub(crate) fn read(source: &Source, findings: &mut Vec<Finding>) -> BTreeMap<Str
 pub(crate) fn kernel(findings: &mut Vec<Finding>) -> Vec<Authored> {
     let kind = |policy: &Policy| match policy.action_constraint() {
         cedar_policy::ActionConstraint::Any => Kind::Work,
-        cedar_policy::ActionConstraint::Eq(action) if action.id().unescaped() == crate::compose::APPROVE => Kind::Approve,
+        cedar_policy::ActionConstraint::Eq(action) if action.id().unescaped() == crate::compose::APPROVE => {
+            Kind::Approve
+        }
         cedar_policy::ActionConstraint::Eq(_) | cedar_policy::ActionConstraint::In(_) => Kind::Admin,
     };
     read_file(KERNEL_FILE, KERNEL, kind, findings)

@@ -232,7 +232,11 @@ fn strings(texts: &BTreeSet<String>) -> RestrictedExpression {
     RestrictedExpression::new_set(texts.iter().map(|text| RestrictedExpression::new_string(text.clone())))
 }
 
-pub(crate) fn persons(bundle: &Bundle, persons: &BTreeSet<EntityRef>, field: &str) -> Result<RestrictedExpression, QueryError> {
+pub(crate) fn persons(
+    bundle: &Bundle,
+    persons: &BTreeSet<EntityRef>,
+    field: &str,
+) -> Result<RestrictedExpression, QueryError> {
     let persons = persons.iter().map(|entity| person(bundle, entity, field));
     persons.collect::<Result<Vec<_>, _>>().map(RestrictedExpression::new_set)
 }
@@ -333,7 +337,8 @@ mod tests {
                 Request::new(principal, action, resource, context(), schema).unwrap()
             };
             let ready = request(None);
-            let above = |entity: &EntityUid| bundle.directory.entities.ancestors(entity).into_iter().flatten().collect();
+            let above =
+                |entity: &EntityUid| bundle.directory.entities.ancestors(entity).into_iter().flatten().collect();
             let find = || prepared.operation.policies.candidates(&prepared.principal, &prepared.resource, above);
             let policies = &find();
             println!("{operation}: {} policies in scope", policies.num_of_policies());

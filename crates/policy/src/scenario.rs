@@ -157,7 +157,8 @@ impl Scenario {
     pub fn excluded(&self, bundle: &Bundle) -> BTreeSet<EntityRef> {
         let point = EntityRef::new("EnforcementPoint", &self.audience).ok();
         let itself = Some(&self.principal).filter(|principal| principal.kind() == "Person");
-        let owners = [Some(&self.principal), point.as_ref()].into_iter().flatten().filter_map(|of| bundle.alone().owner_of(of));
+        let owners =
+            [Some(&self.principal), point.as_ref()].into_iter().flatten().filter_map(|of| bundle.alone().owner_of(of));
         itself.into_iter().chain(&self.operator).cloned().chain(owners).collect()
     }
 

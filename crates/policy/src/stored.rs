@@ -96,7 +96,9 @@ impl Bundle {
         // Reading looks at each value; this looks at the entity as a whole, as it is done for those of a bundle.
         CedarEntities::from_entities([read.clone()], Some(&self.schema)).map_err(|error| misfit(in_words(&error)))?;
         let parents = parents.iter().map(|parent| {
-            self.directory.uid(parent).ok_or_else(|| misfit(format!("the schema has no type for its parent `{parent}`")))
+            self.directory
+                .uid(parent)
+                .ok_or_else(|| misfit(format!("the schema has no type for its parent `{parent}`")))
         });
         let parents = parents.collect::<Result<_, _>>()?;
         if entity.kind() == "Person" && entity.id() == STAND_IN {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use countersign_core::time::ManualClock;
 use countersign_core::{Clock, Timestamp};
 use countersign_engine::{Engine, Verdict};
-use countersign_store::{Commit, Kernel as _, MemoryKernel};
 use countersign_store::fail::{FailPoint, Fault};
+use countersign_store::{Commit, Kernel as _, MemoryKernel};
 use countersign_token::{KeyId, SigningKey};
 use zeroize::Zeroizing;
 

@@ -177,6 +177,7 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
                 acting: acting(who),
                 approval: approval.map(|number| asked(number).id),
                 mint,
+                entity_revision: None,
             };
             let done = engine.decide(call, &decide).await?;
             Ok((Told::Decision(Box::new(done.answer)), done.replayed))

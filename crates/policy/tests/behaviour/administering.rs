@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use countersign_core::{Digest, EntityRef};
 use countersign_policy::{AdminAction, AdminQuery, Bundle};
 
@@ -23,7 +25,8 @@ fn nothing_is_granted_that_no_admin_policy_grants() {
         AdminAction::ReadLog { tenant: &tenant },
         AdminAction::ReadApprovals { tenant: &tenant },
         AdminAction::ManageKeys { tenant: &tenant },
-        AdminAction::ChangeEntities { tenant: &tenant },
+        AdminAction::ChangeEntities { tenant: &tenant, types: &BTreeSet::from(["Group"]), persons: &BTreeSet::new() },
+        AdminAction::ReadEntities { tenant: &tenant },
         AdminAction::BreakGlass { tenant: &tenant },
     ] {
         let answer = bundle.alone().administer(&AdminQuery { caller: &person("dana"), action, now: NOW });

@@ -45,7 +45,10 @@ fn an_open_permit_for_work_grants_no_answering() {
         .load();
     let (resource, requester, nobody) = (customers(), bot(), BTreeSet::new());
     assert!(
-        !bundle.alone().may_answer("pii-needs-two", &person("olivia"), &answering(&resource, &requester, &nobody)).permitted
+        !bundle
+            .alone()
+            .may_answer("pii-needs-two", &person("olivia"), &answering(&resource, &requester, &nobody))
+            .permitted
     );
 }
 
@@ -66,7 +69,8 @@ fn an_error_is_no_answer() {
     );
     let bundle = files.approve(&text).load();
     let (resource, requester, nobody) = (entity("Dataset::\"unknown\""), bot(), BTreeSet::new());
-    let answer = bundle.alone().may_answer("pii-needs-two", &person("dana"), &answering(&resource, &requester, &nobody));
+    let answer =
+        bundle.alone().may_answer("pii-needs-two", &person("dana"), &answering(&resource, &requester, &nobody));
     assert!(!answer.permitted && answer.errors[0].contains("`fails`"), "{answer:?}");
 }
 
