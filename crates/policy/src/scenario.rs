@@ -10,9 +10,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::answer::AnswerQuery;
-use crate::bundle::{AskingRule, Bundle};
+use crate::bundle::AskingRule;
 use crate::decide::{ApprovalFacts, Evaluation, Query, QueryError, SessionFacts, Verdict};
 use crate::finding::position;
+use crate::view::View;
 
 /// One situation and what must come of it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -154,20 +155,19 @@ impl Scenario {
     /// The persons who may not answer here: the principal if a person, the operator, and the owners of the principal and of
     /// the enforcement point.
     #[must_use]
-    pub fn excluded(&self, bundle: &Bundle) -> BTreeSet<EntityRef> {
+    pub fn excluded(&self, view: View<'_>) -> BTreeSet<EntityRef> {
         let point = EntityRef::new("EnforcementPoint", &self.audience).ok();
         let itself = Some(&self.principal).filter(|principal| principal.kind() == "Person");
-        let owners =
-            [Some(&self.principal), point.as_ref()].into_iter().flatten().filter_map(|of| bundle.alone().owner_of(of));
+        let owners = [Some(&self.principal), point.as_ref()].into_iter().flatten().filter_map(|of| view.owner_of(of));
         itself.into_iter().chain(&self.operator).cloned().chain(owners).collect()
     }
 
     /// Plays it on the policies alone and returns what came out otherwise than expected, as sentences.
     #[must_use]
-    pub fn play(&self, bundle: &Bundle) -> Vec<String> {
+    pub fn play(&self, view: View<'_>) -> Vec<String> {
         let mut wrong = Vec::new();
-        let excluded = self.excluded(bundle);
-        let first = self.decide(bundle, &excluded, None);
+        let excluded = self.excluded(view);
+        let first = self.decide(view, &excluded, None);
         let (expect, told) = outcome(&first);
         if expect != self.expect {
             wrong.push(format!("`{}`: expected {:?}, got {first:?}", self.name, self.expect));
@@ -191,7 +191,7 @@ impl Scenario {
         };
         let mut poll = Poll::new(rules);
         for vote in &self.vote {
-            let came = poll.vote(bundle, vote, &query);
+            let came = poll.vote(view, vote, &query);
             if came != vote.expect {
                 let voter = &vote.person;
                 wrong.push(format!(
@@ -202,7 +202,7 @@ impl Scenario {
         }
         if let Some(after) = self.after {
             let facts = poll.facts(self.digest(), self.now.plus(Duration::from_secs(60)));
-            let second = self.decide(bundle, &excluded, facts.as_ref());
+            let second = self.decide(view, &excluded, facts.as_ref());
             if outcome(&second).0 != after.expect {
                 wrong.push(format!("`{}`: expected {:?} after the votes, got {second:?}", self.name, after.expect));
             }
@@ -217,11 +217,11 @@ impl Scenario {
 
     fn decide(
         &self,
-        bundle: &Bundle,
+        view: View<'_>,
         excluded: &BTreeSet<EntityRef>,
         approval: Option<&ApprovalFacts>,
     ) -> Result<Evaluation, QueryError> {
-        bundle.alone().decide(&Query {
+        view.decide(&Query {
             principal: &self.principal,
             operation: &self.operation,
             resource: &self.resource,
@@ -269,14 +269,14 @@ impl Poll {
         Self { rules, voted: BTreeSet::new(), ended: false }
     }
 
-    fn vote(&mut self, bundle: &Bundle, vote: &ScenarioVote, query: &AnswerQuery<'_>) -> VoteExpect {
+    fn vote(&mut self, view: View<'_>, vote: &ScenarioVote, query: &AnswerQuery<'_>) -> VoteExpect {
         if query.excluded.contains(&vote.person) {
             return VoteExpect::Excluded;
         }
         if self.voted.contains(&vote.person) {
             return VoteExpect::AlreadyVoted;
         }
-        let eligible = |rule: &AskingRule| bundle.alone().may_answer(&rule.id, &vote.person, query).permitted;
+        let eligible = |rule: &AskingRule| view.may_answer(&rule.id, &vote.person, query).permitted;
         let answered: Vec<_> = self.rules.iter_mut().filter(|(rule, _)| eligible(rule)).collect();
         if answered.is_empty() {
             return VoteExpect::NotEligible;

@@ -31,7 +31,7 @@ fn play(name: &str) -> usize {
     for (path, text) in bundle.source().files().iter().filter(|(path, _)| path.starts_with("scenarios/")) {
         for scenario in Scenario::parse_file(text).unwrap_or_else(|error| panic!("{path}: {error}")) {
             played += 1;
-            wrong.extend(scenario.play(&bundle).into_iter().map(|what| format!("{path}: {what}")));
+            wrong.extend(scenario.play(bundle.alone()).into_iter().map(|what| format!("{path}: {what}")));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -69,7 +69,7 @@ fn a_scenario_that_expects_something_else_fails() {
     ] {
         assert!(text.contains(from), "{from}");
         let scenarios = Scenario::parse_file(&text.replace(from, to)).unwrap();
-        let told: Vec<String> = scenarios.iter().flat_map(|scenario| scenario.play(&bundle)).collect();
+        let told: Vec<String> = scenarios.iter().flat_map(|scenario| scenario.play(bundle.alone())).collect();
         assert!(told.len() == 1 && told[0].contains(wrong), "{wrong}: {told:?}");
     }
 }

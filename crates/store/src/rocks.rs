@@ -228,6 +228,12 @@ impl RocksKernel {
         self.shared.running()
     }
 
+    /// How many bytes wait to be written.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.queued.load(Ordering::Relaxed)
+    }
+
     /// Hands a command to the writer without waiting for room.
     fn send(&self, command: Command) -> Result<(), StoreError> {
         self.shared.running()?;

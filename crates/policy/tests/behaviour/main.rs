@@ -12,13 +12,14 @@ mod administering;
 mod answering;
 mod deciding;
 mod loading;
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
 use countersign_policy::{
-    AnswerQuery, ApprovalFacts, Bundle, Evaluation, Finding, Query, QueryError, Refused, SessionFacts, Source,
+    AnswerQuery, ApprovalFacts, Bundle, Evaluation, Finding, Query, QueryError, Refused, SessionFacts, Source, View,
 };
 
 /// 2026-11-18T10:00:00Z, a Wednesday.
@@ -183,7 +184,11 @@ impl Ask {
     }
 
     pub(crate) fn try_of(&self, bundle: &Bundle) -> Result<Evaluation, QueryError> {
-        bundle.alone().decide(&Query {
+        self.on(bundle.alone())
+    }
+
+    pub(crate) fn on(&self, view: View<'_>) -> Result<Evaluation, QueryError> {
+        view.decide(&Query {
             principal: &self.principal,
             operation: &self.operation,
             resource: &self.resource,
