@@ -3,6 +3,7 @@
 mod answers;
 mod bundles;
 mod deadlines;
+mod entities;
 mod input;
 mod repeats;
 mod secrets;
