@@ -265,3 +265,6 @@ pub fn record(
     // String keys only, so this cannot fail; an empty record would be refused by whoever reads the log.
     serde_json::to_vec(&record).unwrap_or_default().into()
 }
+
+#[cfg(test)]
+mod tests;
