@@ -94,7 +94,7 @@ fn a_decision_is_the_bytes_that_were_released() {
         errors: &[],
         bundle: Digest::of(b"bundle"),
         revisions: Revisions { session: 7, tenant: 8, approval: Some(9) },
-        context: &bundle.decide(&query).unwrap().context,
+        context: &bundle.evaluated(&query),
         approval: Some(ApprovalId::from_bytes([4; 16])),
         minted: Some(&grant),
     };
@@ -132,7 +132,7 @@ fn a_redeem_is_the_bytes_that_were_released() {
         determining: &["one".to_owned()],
         bundle: Digest::of(b"bundle"),
         revisions: Revisions { session: 7, tenant: 8, approval: None },
-        context: &bundle.decide(&query).unwrap().context,
+        context: &bundle.evaluated(&query),
         complete_by: NOW.plus(Duration::from_secs(900)),
     };
     let bytes = record(&TenantId::new("acme").unwrap(), NOW, Some(&caller(None)), None, event);
