@@ -4,7 +4,7 @@ use countersign_core::approval::{Approval, ApprovalState, Spender};
 use countersign_core::capability::{Capability, Grant};
 use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, SessionId, Timestamp, TokenId};
-use countersign_policy::{AskingRule, DenyCause};
+use countersign_policy::{AskingRule, DenyCause, Evaluated};
 use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored};
 use countersign_token::Token;
@@ -137,7 +137,7 @@ impl<K: Kernel> Engine<K> {
             None => self.excluded(scene, &action)?,
         };
         let approved = approval.as_ref().filter(|a| a.value.state(scene.now) == ApprovalState::Approved);
-        let Judgement { ruling, determining, context, .. } = judge(Facts {
+        let facts = Facts {
             bundle: &scene.active.bundle,
             session: open,
             action: &action,
@@ -145,7 +145,9 @@ impl<K: Kernel> Engine<K> {
             approval: approved.map(|a| &a.value),
             excluded: &excluded,
             now: scene.now,
-        })?;
+        };
+        let Judgement { ruling, determining, counted, .. } = judge(facts)?;
+        let context = facts.evaluated(counted.as_ref());
 
         let mut decision = Decision {
             id: DecisionId::generate(),
@@ -304,7 +306,7 @@ struct Outcome<'a> {
     session: &'a Stored<Session>,
     action: &'a Action,
     canonical: &'a Canonical,
-    context: &'a serde_json::Value,
+    context: &'a Evaluated<'a>,
 }
 
 impl Outcome<'_> {

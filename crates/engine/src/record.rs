@@ -7,6 +7,7 @@ use bytes::Bytes;
 use countersign_core::approval::{AskingRule, Tally, Verdict as VoteVerdict, VoidCause};
 use countersign_core::capability::{Grant, Outcome};
 use countersign_core::{ApprovalId, DecisionId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use countersign_policy::Evaluated;
 use serde::Serialize;
 
 use crate::caller::{Caller, CallerRecord};
@@ -53,7 +54,7 @@ pub enum Event<'a> {
         /// The revisions that were read.
         revisions: Revisions,
         /// The evaluated context: with the bundle, everything that is needed to decide again.
-        context: &'a serde_json::Value,
+        context: &'a Evaluated<'a>,
         /// The approval that was used.
         #[serde(skip_serializing_if = "Option::is_none")]
         approval: Option<ApprovalId>,
@@ -173,7 +174,7 @@ pub enum Event<'a> {
         /// The revisions that were read.
         revisions: Revisions,
         /// The evaluated context.
-        context: &'a serde_json::Value,
+        context: &'a Evaluated<'a>,
         /// By when the outcome is due.
         complete_by: Timestamp,
     },
@@ -265,3 +266,6 @@ pub fn record(
     // String keys only, so this cannot fail; an empty record would be refused by whoever reads the log.
     serde_json::to_vec(&record).unwrap_or_default().into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -183,7 +183,11 @@ impl Ask {
     }
 
     pub(crate) fn try_of(&self, bundle: &Bundle) -> Result<Evaluation, QueryError> {
-        bundle.decide(&Query {
+        bundle.decide(&self.query())
+    }
+
+    pub(crate) fn query(&self) -> Query<'_> {
+        Query {
             principal: &self.principal,
             operation: &self.operation,
             resource: &self.resource,
@@ -200,7 +204,7 @@ impl Ask {
             now: self.now,
             excluded: &self.excluded,
             approval: self.approval.as_ref(),
-        })
+        }
     }
 
     pub(crate) fn of(&self, bundle: &Bundle) -> Evaluation {
