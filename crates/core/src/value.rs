@@ -127,11 +127,14 @@ impl Value {
 /// [`ValueError`], naming the first field that does not fit.
 pub fn check_record(fields: &Record, path: &str, depth: usize) -> Result<(), ValueError> {
     fields.iter().try_for_each(|(name, value)| {
-        let path = child_path(path, name);
         if name.starts_with("__") {
-            return Err(ValueError::Reserved { path });
+            return Err(ValueError::Reserved { path: child_path(path, name) });
         }
-        value.check(&path, depth + 1)
+        match value {
+            // Most values need no path, and writing one for each costs more than looking at it.
+            Value::Bool(_) | Value::String(_) | Value::Commitment(_) if depth < MAX_DEPTH => Ok(()),
+            value => value.check(&child_path(path, name), depth + 1),
+        }
     })
 }
 

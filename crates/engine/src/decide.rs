@@ -4,7 +4,7 @@ use countersign_core::approval::{Approval, ApprovalState, Spender};
 use countersign_core::capability::{Capability, Grant};
 use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, SessionId, Timestamp, TokenId};
-use countersign_policy::{AskingRule, DenyCause};
+use countersign_policy::{AskingRule, DenyCause, Evaluated};
 use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored};
 use countersign_token::Token;
@@ -142,7 +142,7 @@ impl<K: Kernel> Engine<K> {
             None => self.excluded(scene, &action)?,
         };
         let approved = approval.as_ref().filter(|a| a.value.state(scene.now) == ApprovalState::Approved);
-        let Judgement { ruling, determining, context, .. } = judge(Facts {
+        let facts = Facts {
             view: scene.view(),
             session: open,
             action: &action,
@@ -150,7 +150,9 @@ impl<K: Kernel> Engine<K> {
             approval: approved.map(|a| &a.value),
             excluded: &excluded,
             now: scene.now,
-        })?;
+        };
+        let Judgement { ruling, determining, counted, .. } = judge(facts)?;
+        let context = facts.evaluated(counted.as_ref());
 
         let mut decision = Decision {
             id: DecisionId::generate(),
@@ -305,7 +307,7 @@ struct Outcome<'a> {
     session: &'a Stored<Session>,
     action: &'a Action,
     canonical: &'a Canonical,
-    context: &'a serde_json::Value,
+    context: &'a Evaluated<'a>,
 }
 
 impl Outcome<'_> {

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use countersign_core::approval::{Approval, AskingRule as Asked, Tally};
 use countersign_core::session::OpenSession;
 use countersign_core::{Action, Canonical, EntityRef, Timestamp};
-use countersign_policy::{AnswerQuery, ApprovalFacts, AskingRule, DenyCause, Query, SessionFacts, Verdict, View};
+use countersign_policy::{
+    AnswerQuery, ApprovalFacts, AskingRule, DenyCause, Evaluated, Query, SessionFacts, Verdict, View,
+};
 
 use crate::error::Error;
 
@@ -35,6 +37,36 @@ pub struct Facts<'a> {
     pub now: Timestamp,
 }
 
+impl<'a> Facts<'a> {
+    /// The context that was evaluated, for the record; `counted` is the judgement's.
+    #[must_use]
+    pub fn evaluated(&self, counted: Option<&'a ApprovalFacts>) -> Evaluated<'a> {
+        self.view.bundle().evaluated(&self.query(counted))
+    }
+
+    fn query(&self, approval: Option<&'a ApprovalFacts>) -> Query<'a> {
+        let Self { session, action, canonical, excluded, now, .. } = *self;
+        Query {
+            principal: &action.principal,
+            operation: &action.operation,
+            resource: &action.resource,
+            input: &action.input,
+            environment: &action.environment,
+            session: SessionFacts {
+                id: session.session().id,
+                purpose: &session.session().purpose,
+                opened_at: session.session().opened_at,
+                deadline: session.session().deadline,
+            },
+            operator: action.operator.as_ref(),
+            digest: canonical.digest(),
+            now,
+            excluded,
+            approval,
+        }
+    }
+}
+
 /// What came out.
 #[derive(Debug)]
 pub struct Judgement {
@@ -42,8 +74,8 @@ pub struct Judgement {
     pub ruling: Ruling,
     /// The policies that decided.
     pub determining: Vec<String>,
-    /// The evaluated context.
-    pub context: serde_json::Value,
+    /// What was evaluated of an approval.
+    pub counted: Option<ApprovalFacts>,
     /// Who counts for which rule.
     pub tally: Vec<Tally>,
 }
@@ -69,34 +101,16 @@ pub enum Ruling {
 /// # Errors
 /// [`Error::InvalidField`] if the action does not fit the schema.
 pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
-    let Facts { view, session, action, canonical, excluded, now, .. } = facts;
     let tally = facts.approval.map(|approval| count(&facts, approval)).unwrap_or_default();
-    let approval = facts.approval.and_then(|approval| approved(approval, &tally));
-    let evaluation = view.decide(&Query {
-        principal: &action.principal,
-        operation: &action.operation,
-        resource: &action.resource,
-        input: &action.input,
-        environment: &action.environment,
-        session: SessionFacts {
-            id: session.session().id,
-            purpose: &session.session().purpose,
-            opened_at: session.session().opened_at,
-            deadline: session.session().deadline,
-        },
-        operator: action.operator.as_ref(),
-        digest: canonical.digest(),
-        now,
-        excluded,
-        approval: approval.as_ref(),
-    })?;
+    let counted = facts.approval.and_then(|approval| approved(approval, &tally));
+    let evaluation = facts.view.decide(&facts.query(counted.as_ref()))?;
     let ruling = match evaluation.verdict {
-        Verdict::Allow if approval.as_ref().is_none_or(|approval| holds(approval, &facts)) => Ruling::Allow(Permit(())),
+        Verdict::Allow if counted.as_ref().is_none_or(|approval| holds(approval, &facts)) => Ruling::Allow(Permit(())),
         Verdict::Allow => Ruling::Deny { cause: DenyCause::Forbidden, errors: Vec::new() },
         Verdict::NeedsApproval { rules } => Ruling::NeedsApproval(rules),
         Verdict::Deny { cause, errors } => Ruling::Deny { cause, errors },
     };
-    Ok(Judgement { ruling, determining: evaluation.determining, context: evaluation.context, tally })
+    Ok(Judgement { ruling, determining: evaluation.determining, counted, tally })
 }
 
 /// Who counts for each rule that the request asked, under the policies of now: a rule that is gone counts for nothing, and a

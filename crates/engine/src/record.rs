@@ -7,7 +7,7 @@ use bytes::Bytes;
 use countersign_core::approval::{AskingRule, Tally, Verdict as VoteVerdict, VoidCause};
 use countersign_core::capability::{Grant, Outcome};
 use countersign_core::{ApprovalId, DecisionId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
-use countersign_policy::EntityData;
+use countersign_policy::{EntityData, Evaluated};
 use serde::Serialize;
 
 use crate::caller::{Caller, CallerRecord};
@@ -55,7 +55,7 @@ pub enum Event<'a> {
         /// The revisions that were read.
         revisions: Revisions,
         /// The evaluated context: with the bundle, everything that is needed to decide again.
-        context: &'a serde_json::Value,
+        context: &'a Evaluated<'a>,
         /// The approval that was used.
         #[serde(skip_serializing_if = "Option::is_none")]
         approval: Option<ApprovalId>,
@@ -175,7 +175,7 @@ pub enum Event<'a> {
         /// The revisions that were read.
         revisions: Revisions,
         /// The evaluated context.
-        context: &'a serde_json::Value,
+        context: &'a Evaluated<'a>,
         /// By when the outcome is due.
         complete_by: Timestamp,
     },
@@ -291,3 +291,6 @@ pub fn record(
     // String keys only, so this cannot fail; an empty record would be refused by whoever reads the log.
     serde_json::to_vec(&record).unwrap_or_default().into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,7 +93,7 @@ impl<K: Kernel> Engine<K> {
         };
         let mut excluded = self.excluded(scene, &action)?;
         excluded.extend(approval.iter().flat_map(|approval| approval.value.excluded.iter().cloned()));
-        let Judgement { ruling, determining, context, tally } = judge(Facts {
+        let facts = Facts {
             view: scene.view(),
             session: open,
             action: &action,
@@ -101,7 +101,8 @@ impl<K: Kernel> Engine<K> {
             approval: approval.as_ref().map(|approval| &approval.value),
             excluded: &excluded,
             now,
-        })?;
+        };
+        let Judgement { ruling, determining, counted, tally } = judge(facts)?;
         let Ruling::Allow(permit) = ruling else { return Err(Error::PolicyDenied(determining)) };
 
         let Permit { .. } = permit;
@@ -138,7 +139,7 @@ impl<K: Kernel> Engine<K> {
             determining: &determining,
             bundle: receipt.bundle,
             revisions: scene.revisions(&session, approval.as_ref().map(|approval| approval.revision)),
-            context: &context,
+            context: &facts.evaluated(counted.as_ref()),
             complete_by,
         };
         let committed = self.commit(scene, commit, event, &receipt).await?;

@@ -22,7 +22,7 @@ pub struct Query<'a> {
     pub operation: &'a str,
     /// What is acted upon.
     pub resource: &'a EntityRef,
-    /// The arguments, raw: sensitive ones are evaluated, and left out of [`Evaluation::context`].
+    /// The arguments, raw: sensitive ones are evaluated, and left out of [`Evaluated`].
     pub input: &'a Record,
     /// The circumstances that the enforcement point vouches for.
     pub environment: &'a Record,
@@ -68,14 +68,12 @@ pub struct ApprovalFacts {
 }
 
 /// What came out, and from what.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evaluation {
     /// The answer.
     pub verdict: Verdict,
     /// The ids of the policies that determined it, sorted. For [`Verdict::NeedsApproval`] the rules that ask.
     pub determining: Vec<String>,
-    /// The evaluated context as JSON, for the audit record. Sensitive inputs are left out.
-    pub context: serde_json::Value,
 }
 
 /// ALLOW, DENY or NEEDS_APPROVAL.
@@ -173,29 +171,29 @@ impl View<'_> {
 
         let first = request.pass(query.approval)?;
         if !first.errors.is_empty() {
-            return Ok(denied(&request, DenyCause::EvaluationError, first));
+            return Ok(denied(DenyCause::EvaluationError, first));
         }
         if first.allowed {
-            return Ok(answered(&request, Verdict::Allow, first));
+            return Ok(answered(Verdict::Allow, first));
         }
         if first.determining.is_empty() {
-            return Ok(denied(&request, DenyCause::NoPermit, first));
+            return Ok(denied(DenyCause::NoPermit, first));
         }
         let Some(rules) = self.liftable(&first) else {
-            return Ok(denied(&request, DenyCause::Forbidden, first));
+            return Ok(denied(DenyCause::Forbidden, first));
         };
 
         // Would it be allowed, were everything approved that asks? The closed form is the only reader of approvals, so
         // this is what an approval of all of them would do.
         let second = request.pass(Some(&preview(query, &rules)))?;
         if !second.errors.is_empty() {
-            return Ok(denied(&request, DenyCause::EvaluationError, second));
+            return Ok(denied(DenyCause::EvaluationError, second));
         }
         if !second.allowed {
             let cause = if second.determining.is_empty() { DenyCause::NoPermit } else { DenyCause::Forbidden };
-            return Ok(denied(&request, cause, first));
+            return Ok(denied(cause, first));
         }
-        Ok(answered(&request, Verdict::NeedsApproval { rules }, first))
+        Ok(answered(Verdict::NeedsApproval { rules }, first))
     }
 
     /// The rules behind a denial, if people can lift every one of them.
@@ -215,16 +213,16 @@ fn preview(query: &Query<'_>, rules: &[AskingRule]) -> ApprovalFacts {
     }
 }
 
-fn answered(request: &Prepared<'_>, verdict: Verdict, pass: Pass) -> Evaluation {
-    Evaluation { verdict, determining: pass.determining, context: request.record() }
+fn answered(verdict: Verdict, pass: Pass) -> Evaluation {
+    Evaluation { verdict, determining: pass.determining }
 }
 
-fn denied(request: &Prepared<'_>, cause: DenyCause, pass: Pass) -> Evaluation {
+fn denied(cause: DenyCause, pass: Pass) -> Evaluation {
     let errors = pass.errors.iter().map(|failure| failure.text.clone()).collect();
     // Of a failure those that failed are told: what the others say is not the reason.
     let determining = match cause {
         DenyCause::EvaluationError => pass.errors.into_iter().map(|failure| failure.policy).collect(),
         DenyCause::NoPermit | DenyCause::Forbidden => pass.determining,
     };
-    Evaluation { verdict: Verdict::Deny { cause, errors }, determining, context: request.record() }
+    Evaluation { verdict: Verdict::Deny { cause, errors }, determining }
 }

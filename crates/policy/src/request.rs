@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use cedar_policy::{Context, Decision, EntityUid, Request, RestrictedExpression};
 use countersign_core::visible::Visible;
 use countersign_core::{EntityRef, Timestamp};
-use serde_json::{Value as Json, json};
 
 use crate::bundle::{Bundle, Operation};
 use crate::decide::{ApprovalFacts, Query, QueryError};
@@ -24,7 +23,6 @@ pub(crate) type Pairs = Vec<(String, RestrictedExpression)>;
 pub(crate) struct Prepared<'a> {
     view: View<'a>,
     slice: Slice<'a>,
-    query: &'a Query<'a>,
     operation: &'a Operation,
     principal: EntityUid,
     resource: EntityUid,
@@ -49,7 +47,7 @@ pub(crate) struct Failure {
 }
 
 impl<'a> Prepared<'a> {
-    pub(crate) fn new(view: View<'a>, query: &'a Query<'a>) -> Result<Self, QueryError> {
+    pub(crate) fn new(view: View<'a>, query: &Query<'_>) -> Result<Self, QueryError> {
         let bundle = view.bundle;
         let operation = bundle.operations.get(query.operation).ok_or_else(|| unknown(bundle, query.operation))?;
         let kind = |entity: &EntityRef, kinds: &[String]| {
@@ -85,7 +83,7 @@ impl<'a> Prepared<'a> {
         named.extend(query.operator.and_then(|operator| bundle.directory.uid(operator)));
         let roots: Vec<&EntityUid> = [&principal, &resource].into_iter().chain(&named).collect();
         let slice = view.slice(&roots, &operation.uid)?;
-        Ok(Self { view, slice, query, operation, principal, resource, context })
+        Ok(Self { view, slice, operation, principal, resource, context })
     }
 
     /// Evaluates it with these approvals.
@@ -109,42 +107,6 @@ impl<'a> Prepared<'a> {
             }
         }
         Ok(pass)
-    }
-
-    /// The context for the audit record. What is sensitive is left out.
-    pub(crate) fn record(&self) -> Json {
-        let query = self.query;
-        let time = |time: Timestamp| Moment::new(time).map(Moment::text);
-        let shown = query.input.iter().filter(|(name, _)| !self.operation.sensitive.contains(name));
-        let input: std::collections::BTreeMap<_, _> = shown.collect();
-        let mut context = json!({
-            "input": input,
-            "environment": query.environment,
-            "session": {
-                "id": query.session.id.to_string(),
-                "purpose": query.session.purpose,
-                "opened_at": time(query.session.opened_at),
-                "deadline": time(query.session.deadline),
-            },
-            "excluded": query.excluded,
-            "digest": query.digest,
-            "now": time(query.now),
-        });
-        if let Some(fields) = context.as_object_mut() {
-            if let Some(operator) = query.operator {
-                fields.insert("operator".into(), json!(operator));
-            }
-            if let Some(facts) = query.approval {
-                let approval = json!({
-                    "rules": facts.rules,
-                    "persons": facts.persons,
-                    "digest": facts.digest,
-                    "expires": time(facts.expires),
-                });
-                fields.insert("approval".into(), approval);
-            }
-        }
-        context
     }
 }
 
@@ -289,6 +251,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use countersign_core::{Digest, Record, SessionId};
+    use serde_json::json;
 
     use super::*;
     use crate::{SessionFacts, Source};
@@ -349,7 +312,7 @@ mod tests {
             let entities = &bundle.directory.entities;
             time("  is_authorized alone", || drop(bundle.authorizer.is_authorized(&ready, policies, entities)));
             time("  find the policies", || drop(find()));
-            time("  record", || drop(prepared.record()));
+            time("  context for the record", || drop(serde_json::to_vec(&bundle.evaluated(&query)).unwrap()));
         }
     }
 

@@ -188,7 +188,11 @@ impl Ask {
     }
 
     pub(crate) fn on(&self, view: View<'_>) -> Result<Evaluation, QueryError> {
-        view.decide(&Query {
+        view.decide(&self.query())
+    }
+
+    pub(crate) fn query(&self) -> Query<'_> {
+        Query {
             principal: &self.principal,
             operation: &self.operation,
             resource: &self.resource,
@@ -205,7 +209,7 @@ impl Ask {
             now: self.now,
             excluded: &self.excluded,
             approval: self.approval.as_ref(),
-        })
+        }
     }
 
     pub(crate) fn of(&self, bundle: &Bundle) -> Evaluation {

@@ -6,7 +6,8 @@
 //! crash of the machine it may name a revision up to a second older; never one that was not durable before.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use countersign_core::Digest;
@@ -96,8 +97,7 @@ impl Head {
     /// Notes the newest durable revision. Not synced.
     pub(super) fn write(&mut self, revision: Revision) -> io::Result<()> {
         let slot = u64::try_from(SLOT).map_err(io::Error::other)?;
-        self.file.seek(SeekFrom::Start(self.slot.saturating_mul(slot)))?;
-        self.file.write_all(&render(revision))?;
+        self.file.write_all_at(&render(revision), self.slot.saturating_mul(slot))?;
         self.slot = 1 - self.slot.min(1);
         self.dirty = true;
         Ok(())
