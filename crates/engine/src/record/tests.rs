@@ -93,7 +93,7 @@ fn a_decision_is_the_bytes_that_were_released() {
         determining: &["one".to_owned(), "two".to_owned()],
         errors: &[],
         bundle: Digest::of(b"bundle"),
-        revisions: Revisions { session: 7, tenant: 8, approval: Some(9) },
+        revisions: Revisions { session: 7, tenant: 8, approval: Some(9), entities: None },
         context: &bundle.evaluated(&query),
         approval: Some(ApprovalId::from_bytes([4; 16])),
         minted: Some(&grant),
@@ -131,7 +131,7 @@ fn a_redeem_is_the_bytes_that_were_released() {
         tally: vec![TallyRecord { rule: "a", quorum: 2, persons: vec![&person] }],
         determining: &["one".to_owned()],
         bundle: Digest::of(b"bundle"),
-        revisions: Revisions { session: 7, tenant: 8, approval: None },
+        revisions: Revisions { session: 7, tenant: 8, approval: None, entities: None },
         context: &bundle.evaluated(&query),
         complete_by: NOW.plus(Duration::from_secs(900)),
     };
