@@ -18,7 +18,20 @@ pub(super) fn code(status: &Status) -> Code {
     match status.code() {
         _ if ran_out_of_time(cause) => Code::DeadlineExceeded,
         Code::Internal | Code::Unknown | Code::Cancelled => Code::Unavailable,
-        code => code,
+        code @ (Code::Ok
+        | Code::InvalidArgument
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Unavailable
+        | Code::DataLoss
+        | Code::Unauthenticated) => code,
     }
 }
 
