@@ -3,9 +3,10 @@
 //! A bundle is read from a directory ([`Source`]), composed with the reserved schema, linted, validated and indexed once
 //! ([`Bundle::load`]); from then on it is immutable and answers questions without I/O: [`Bundle::decide`] for work,
 //! [`Bundle::may_answer`] for approvals, [`Bundle::administer`] for the service's own API. No clock, no store, no network
-//! and no token may be named here.
+//! and no token may be named here. [`analysis`] hands out what proofs work on, and is the one module whose types are Cedar's.
 
 mod admin;
+pub mod analysis;
 mod answer;
 mod answerable;
 mod bundle;
@@ -28,4 +29,5 @@ pub use answer::{Answer, AnswerQuery, Answerers};
 pub use bundle::{AskingRule, Bundle, PolicySource};
 pub use decide::{ApprovalFacts, DenyCause, Evaluation, Query, QueryError, SessionFacts, Verdict};
 pub use finding::{Finding, Refused, Severity};
+pub use policies::Kind as SetKind;
 pub use source::{Source, SourceError};
