@@ -12,6 +12,7 @@ mod keys;
 pub mod logcheck;
 pub mod output;
 mod policy;
+mod prove;
 mod serve;
 mod session;
 mod text;
