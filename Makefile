@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test setup-lint build run demo test bench lint fmt release-proto clean
+.PHONY: help setup setup-build setup-test setup-prove setup-lint build run demo test bench lint fmt release-proto clean
 
 # Asked of cargo, because a configuration file or CARGO_TARGET_DIR may have moved it.
 TARGET_DIR = $(shell scripts/target-dir)
@@ -26,6 +26,9 @@ setup-build:
 
 setup-test:
 	@scripts/setup build test
+
+setup-prove: ## Install the solver of `countersign policy prove` (cvc5, a Python package in .venv)
+	@scripts/setup prove
 
 setup-lint:
 	@scripts/setup build lint

@@ -13,6 +13,7 @@ mod keys;
 pub mod logcheck;
 pub mod output;
 mod policy;
+mod prove;
 mod serve;
 mod session;
 mod text;

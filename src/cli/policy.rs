@@ -24,6 +24,9 @@ pub enum PolicyCommand {
         /// The bundle's directory
         dir: PathBuf,
     },
+    /// Prove what can be stated about a bundle directory, or find a request that refutes it, without a server
+    #[command(after_help = super::prove::EXAMPLES)]
+    Prove(super::prove::ProveArgs),
     /// Show the bundle that decides now
     #[command(after_help = "Examples:\n  countersign policy show")]
     Show,
@@ -36,6 +39,7 @@ pub enum PolicyCommand {
 pub async fn run(command: PolicyCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     match command {
         PolicyCommand::Check { dir } => check(&dir, output),
+        PolicyCommand::Prove(args) => super::prove::run(args, output).await,
         PolicyCommand::Show => {
             let bundle = connection.client().await?.get_bundle(GetBundleRequest {}).await?.bundle;
             let bundle = bundle.ok_or(ClientError::Incomplete("bundle"))?;
@@ -82,8 +86,18 @@ fn check(dir: &Path, output: &mut Output) -> Result<Exit, Failure> {
     let files = source.files().len();
     let (bundle, findings) = match Bundle::load(source) {
         Ok(bundle) => {
-            let findings = bundle.warnings().to_vec();
-            (Some((bundle.name().to_owned(), bundle.revision(), bundle.digest())), findings)
+            let mut findings = bundle.warnings().to_vec();
+            // Wrong statements hinder no decision, and this is where their author finds out.
+            match bundle.statements() {
+                Ok(statements) => {
+                    findings.extend(statements.warnings);
+                    (Some((bundle.name().to_owned(), bundle.revision(), bundle.digest())), findings)
+                }
+                Err(refused) => {
+                    findings.extend(refused.findings);
+                    (None, findings)
+                }
+            }
         }
         Err(refused) => (None, refused.findings),
     };

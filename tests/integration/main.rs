@@ -22,6 +22,7 @@ mod cli;
 mod decisions;
 mod harness;
 mod identity;
+mod proving;
 mod scenarios;
 mod sessions;
 mod storage;

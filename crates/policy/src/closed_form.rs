@@ -30,6 +30,16 @@ fn closed_clause(id: &str) -> Value {
     } } })
 }
 
+/// The clauses of the rule `id` with the closed one turned: what it asks to be approved, when it is. Nothing if `policy` is
+/// no such rule.
+pub(crate) fn approved(id: &str, mut policy: Value) -> Option<Value> {
+    let closed = closed_clause(id);
+    let clauses = policy.get_mut("conditions")?.as_array_mut()?;
+    let clause = clauses.iter_mut().find(|clause| **clause == closed)?;
+    clause.as_object_mut()?.insert("kind".into(), "when".into());
+    Some(policy)
+}
+
 /// Judges one policy. The preview of what an approval would lift is exact only if nothing else depends on approvals, so
 /// whatever is not understood here is refused.
 pub(crate) fn form(id: &str, policy: &Value) -> Form {
@@ -162,6 +172,14 @@ mod tests {
         let with_others = r#"when { context.input.rows > 1 && context has operator } unless { resource has x.y }"#;
         assert_eq!(judged(&format!("forbid (principal, action, resource) {with_others} {CLOSED};")), Form::Liftable);
         assert_eq!(judged("forbid (principal, action, resource) when { context.input.a };"), Form::Final);
+    }
+
+    #[test]
+    fn what_a_rule_asks_about_with_its_approval_has_the_clause_turned() {
+        let rest = r#"forbid (principal, action, resource) when { context.input.a } "#;
+        let turned = CLOSED.replace("unless", "when");
+        assert_eq!(approved("own", est(&format!("{rest}{CLOSED};"))), Some(est(&format!("{rest}{turned};"))));
+        assert_eq!(approved("other", est(&format!("{rest}{CLOSED};"))), None);
     }
 
     #[test]

@@ -66,6 +66,18 @@ impl Index {
         Self(Kind::Sliced { policies: Arc::clone(policies), places, ready: Cache::new(KEPT) })
     }
 
+    /// All policies whose scope can match the action.
+    pub(crate) fn whole(&self) -> Arc<PolicySet> {
+        match &self.0 {
+            Kind::Whole(set) => Arc::clone(set),
+            Kind::Sliced { policies, places, .. } => {
+                let mut all: Vec<u32> = places.values().flat_map(HashMap::values).flatten().copied().collect();
+                all.sort_unstable();
+                Arc::new(together(policies, &all).unwrap_or_default())
+            }
+        }
+    }
+
     /// The policies that can apply to a request. `above` names every entity that the given one is below.
     pub(crate) fn candidates<'e>(
         &self,

@@ -3,10 +3,11 @@
 //! A bundle is read from a directory ([`Source`]), composed with the reserved schema, linted, validated and indexed once
 //! ([`Bundle::load`]); from then on it is immutable. Together with the stored entities ([`Bundle::with`]) it answers
 //! questions without I/O: [`View::decide`] for work, [`View::may_answer`] for approvals, [`View::administer`] for the
-//! service's own API. No clock, no store, no network
-//! and no token may be named here.
+//! service's own API. No clock, no store, no network and no token may be named here. [`analysis`] hands out what proofs
+//! work on, and is the one module whose types are Cedar's.
 
 mod admin;
+pub mod analysis;
 mod answer;
 mod answerable;
 mod bundle;
@@ -34,6 +35,7 @@ pub use bundle::{AskingRule, Bundle, PolicySource};
 pub use decide::{ApprovalFacts, DenyCause, Evaluation, Query, QueryError, SessionFacts, Verdict};
 pub use evaluated::Evaluated;
 pub use finding::{Finding, Refused, Severity};
+pub use policies::Kind as SetKind;
 pub use source::{Source, SourceError};
 pub use stored::{CheckedEntity, Entities, EntityData, EntityMisfit};
 pub use view::{Reads, View};

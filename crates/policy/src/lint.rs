@@ -80,7 +80,7 @@ fn scope(authored: &Authored, schema: &Composed, findings: &mut Vec<Finding>) {
 }
 
 /// Annotations come from a closed list; they can only restrict or present.
-fn annotations(authored: &Authored, liftable: bool, findings: &mut Vec<Finding>) -> Option<AskingRule> {
+pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Vec<Finding>) -> Option<AskingRule> {
     let mut rule = AskingRule { id: authored.id.clone(), quorum: 1, ttl: DEFAULT_TTL, reason: None };
     for (name, value) in authored.policy.annotations() {
         let mut refuse = |message: String, hint: &str| findings.push(authored.finding(message).hint(hint));

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::finding::{Finding, locate, position};
 use crate::policies::Kind;
-use crate::source::{ENTITIES, MANIFEST, SCENARIOS, SCHEMA, Source};
+use crate::source::{ENTITIES, MANIFEST, PROPERTIES, SCENARIOS, SCHEMA, Source};
 
 /// `bundle.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -92,14 +92,16 @@ pub(crate) fn check_files(source: &Source, findings: &mut Vec<Finding>) {
             None => [MANIFEST, SCHEMA, ENTITIES].contains(&path.as_str()),
             Some((folder, name)) => {
                 let folder = format!("{folder}/");
-                let cedar = [Kind::Work, Kind::Approve, Kind::Admin].iter().any(|kind| kind.folder() == folder);
+                let cedar = folder == PROPERTIES
+                    || [Kind::Work, Kind::Approve, Kind::Admin].iter().any(|kind| kind.folder() == folder);
                 !name.starts_with('.')
                     && ((cedar && name.ends_with(".cedar")) || (folder == SCENARIOS && name.ends_with(".toml")))
             }
         };
         if !known {
             let hint = "a bundle has `bundle.toml`, `schema.cedarschema`, `entities.json`, \
-                        `.cedar` files in `policies/`, `approve/` and `admin/`, and `.toml` files in `scenarios/`";
+                        `.cedar` files in `policies/`, `approve/`, `admin/` and `properties/`, and `.toml` files in \
+                        `scenarios/`";
             findings.push(Finding::error(path, "this file belongs to no part of a bundle").hint(hint));
         }
     }

@@ -6,7 +6,7 @@ use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
 use serde_json::Value;
 
 use crate::finding::{Finding, from_cedar, position};
-use crate::source::Source;
+use crate::source::{PROPERTIES, Source};
 
 /// The largest policy, in bytes. Cedar and the lint walk expressions recursively.
 const MAX_POLICY_BYTES: usize = 16 * 1024;
@@ -18,7 +18,7 @@ pub(crate) const KERNEL_PREFIX: &str = "kernel-";
 
 /// The policy sets of a bundle. They never mix: what is granted in one is granted in no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Who may do what.
     Work,
     /// Who may answer for which rule.
@@ -69,27 +69,44 @@ impl Authored {
 
 /// All policies of the author, by id. What cannot be read, or has no id of its own, is a finding.
 pub(crate) fn read(source: &Source, findings: &mut Vec<Finding>) -> BTreeMap<String, Authored> {
-    let mut all: BTreeMap<String, Authored> = BTreeMap::new();
+    let mut all = BTreeMap::new();
     for kind in [Kind::Work, Kind::Approve, Kind::Admin] {
-        let files = source.files().iter();
-        for (file, text) in files.filter(|(file, _)| file.starts_with(kind.folder()) && file.ends_with(".cedar")) {
-            for authored in read_file(file, text, |_| kind, findings) {
-                if authored.id.starts_with(KERNEL_PREFIX) {
-                    let message = format!("the id `{}` begins with `{KERNEL_PREFIX}`, which is reserved", authored.id);
-                    findings.push(authored.finding(message).hint("choose another id"));
-                }
-                if let Some(first) = all.get(&authored.id) {
-                    let message = format!("the id `{}` is taken by {}:{}", authored.id, first.file, first.at.0);
-                    findings.push(
-                        authored.finding(message).hint("choose another id; every policy of a bundle has its own"),
-                    );
-                    continue;
-                }
-                all.insert(authored.id.clone(), authored);
-            }
-        }
+        read_folder(source, kind.folder(), kind, &mut all, findings);
     }
     all
+}
+
+/// What the author states about the work set, by id. Their ids are their own, so that a statement may be named like the
+/// policy that it is about.
+pub(crate) fn read_properties(source: &Source, findings: &mut Vec<Finding>) -> BTreeMap<String, Authored> {
+    let mut all = BTreeMap::new();
+    read_folder(source, PROPERTIES, Kind::Work, &mut all, findings);
+    all
+}
+
+fn read_folder(
+    source: &Source,
+    folder: &str,
+    kind: Kind,
+    all: &mut BTreeMap<String, Authored>,
+    findings: &mut Vec<Finding>,
+) {
+    let files = source.files().iter();
+    for (file, text) in files.filter(|(file, _)| file.starts_with(folder) && file.ends_with(".cedar")) {
+        for authored in read_file(file, text, |_| kind, findings) {
+            if authored.id.starts_with(KERNEL_PREFIX) {
+                let message = format!("the id `{}` begins with `{KERNEL_PREFIX}`, which is reserved", authored.id);
+                findings.push(authored.finding(message).hint("choose another id"));
+            }
+            if let Some(first) = all.get(&authored.id) {
+                let message = format!("the id `{}` is taken by {}:{}", authored.id, first.file, first.at.0);
+                findings
+                    .push(authored.finding(message).hint("choose another id; every policy of a bundle has its own"));
+                continue;
+            }
+            all.insert(authored.id.clone(), authored);
+        }
+    }
 }
 
 /// The kernel's policies.

@@ -24,6 +24,8 @@ pub(crate) const SCHEMA: &str = "schema.cedarschema";
 pub(crate) const ENTITIES: &str = "entities.json";
 /// The folder of the scenarios. They test a bundle and are not part of it: adding one does not make another bundle.
 pub(crate) const SCENARIOS: &str = "scenarios/";
+/// The folder of what its author states about the bundle, to be proved. No part of it either, and for the same reason.
+pub(crate) const PROPERTIES: &str = "properties/";
 
 /// The files of a bundle, by their path inside it, with `/` between the parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,16 +126,16 @@ impl Source {
         self.files.get(path).map(String::as_str)
     }
 
-    /// The digest that names the bundle: of every file but the scenarios, with its path.
+    /// The digest that names the bundle: of every file that can decide, with its path. Scenarios and properties cannot.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        self.digest_of("countersign/bundle/v1", |path| !path.starts_with(SCENARIOS))
+        self.digest_of("countersign/bundle/v1", can_decide)
     }
 
-    /// The digest that `content_digest` in `bundle.toml` pins: of every file but the scenarios and `bundle.toml` itself.
+    /// The digest that `content_digest` in `bundle.toml` pins: of the same files but `bundle.toml` itself.
     #[must_use]
     pub fn content_digest(&self) -> Digest {
-        self.digest_of("countersign/bundle-content/v1", |path| !path.starts_with(SCENARIOS) && path != MANIFEST)
+        self.digest_of("countersign/bundle-content/v1", |path| can_decide(path) && path != MANIFEST)
     }
 
     fn digest_of(&self, version: &str, wanted: impl Fn(&str) -> bool) -> Digest {
@@ -143,6 +145,10 @@ impl Source {
         }
         Digest::of_parts(&parts)
     }
+}
+
+fn can_decide(path: &str) -> bool {
+    !path.starts_with(SCENARIOS) && !path.starts_with(PROPERTIES)
 }
 
 fn list(root: &Path) -> Result<BTreeMap<String, Listed>, SourceError> {
@@ -209,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_and_byte_is_in_the_digest_but_scenarios() {
+    fn every_path_and_byte_is_in_the_digest_but_scenarios_and_properties() {
         let base = source(&[("bundle.toml", "1"), ("policies/a.cedar", "ab")]);
         for other in [
             source(&[("bundle.toml", "2"), ("policies/a.cedar", "ab")]),
@@ -219,8 +225,10 @@ mod tests {
         ] {
             assert_ne!(other.digest(), base.digest(), "{other:?}");
         }
-        let tested = source(&[("bundle.toml", "1"), ("policies/a.cedar", "ab"), ("scenarios/x.toml", "")]);
-        assert_eq!(tested.digest(), base.digest());
+        for beside in ["scenarios/x.toml", "properties/x.cedar"] {
+            let tested = source(&[("bundle.toml", "1"), ("policies/a.cedar", "ab"), (beside, "")]);
+            assert_eq!((tested.digest(), tested.content_digest()), (base.digest(), base.content_digest()), "{beside}");
+        }
         let renumbered = source(&[("bundle.toml", "2"), ("policies/a.cedar", "ab")]);
         assert_eq!(renumbered.content_digest(), base.content_digest());
     }

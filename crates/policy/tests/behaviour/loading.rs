@@ -72,11 +72,16 @@ fn files_that_would_be_ignored_are_refused() {
         "policy/a.cedar",
         "policies/sub/a.cedar",
         "scenarios/a.cedar",
+        "properties/a.toml",
         "a.cedar",
     ] {
         refused(&Files::usual().with(path, ""), &format!("{path}:1"), "belongs to no part of a bundle");
     }
     Files::usual().with("scenarios/a.toml", "").load();
+    // What is only stated about a bundle is read when somebody proves it, and keeps nothing from deciding.
+    let stated = Files::usual().with("properties/a.cedar", "nonsense").load();
+    assert_eq!(stated.digest(), Files::usual().load().digest());
+    assert!(stated.statements().unwrap_err().to_string().contains("properties/a.cedar:1"));
 }
 
 #[test]
