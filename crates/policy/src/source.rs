@@ -10,7 +10,7 @@ use countersign_core::Digest;
 use countersign_core::visible::Visible;
 
 /// The most that all files of a bundle may hold together, in bytes.
-pub(crate) const MAX_BYTES: u64 = 8 * 1024 * 1024;
+pub(crate) const MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// The most files that a bundle may hold.
 pub(crate) const MAX_FILES: usize = 1_000;
 /// The deepest file: `policies/x.cedar` is 2.
