@@ -99,7 +99,10 @@ impl Policies {
         let mut work = String::new();
         for place in 0..number {
             if place < CANDIDATES {
-                writeln!(work, "@id(\"p{place}\") permit (principal in Group::\"readers\", action, resource is Dataset);")?;
+                writeln!(
+                    work,
+                    "@id(\"p{place}\") permit (principal in Group::\"readers\", action, resource is Dataset);"
+                )?;
             } else {
                 writeln!(
                     work,

@@ -51,7 +51,9 @@ fn main() -> Result<()> {
         if number == 100 {
             base = Some(ours);
         }
-        figures.push(json!({ "policies": number, "decide_us": us(ours), "cedar_us": us(cedar), "load_s": load.as_secs_f64() }));
+        figures.push(
+            json!({ "policies": number, "decide_us": us(ours), "cedar_us": us(cedar), "load_s": load.as_secs_f64() }),
+        );
         ratio(base, ours, number, 100);
     }
     println!("\nstored entities    decide p50 µs    change p50 µs    resident MiB");
@@ -65,7 +67,9 @@ fn main() -> Result<()> {
         if number == 1_000 {
             base = Some(ours);
         }
-        figures.push(json!({ "entities": number, "decide_us": us(ours), "change_us": us(change), "resident_mib": resident }));
+        figures.push(
+            json!({ "entities": number, "decide_us": us(ours), "change_us": us(change), "resident_mib": resident }),
+        );
         ratio(base, ours, number, 1_000);
     }
     if let Some(path) = args.json {
@@ -76,7 +80,10 @@ fn main() -> Result<()> {
 
 fn ratio(base: Option<Duration>, ours: Duration, number: usize, of: usize) {
     if let Some(base) = base.filter(|_| number > of) {
-        println!("          {:.2} times that at {of}; the target is 1.5 at most", ours.as_secs_f64() / base.as_secs_f64());
+        println!(
+            "          {:.2} times that at {of}; the target is 1.5 at most",
+            ours.as_secs_f64() / base.as_secs_f64()
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use countersign::client::Client;
 use countersign::proto::{GetCheckpointRequest, GetInclusionProofRequest, ListRecordsRequest, Record};
@@ -25,7 +26,7 @@ pub enum AuditCommand {
     List(ListArgs),
     /// Check every record against the signed head of the log, and say where it differs
     #[command(after_help = "Examples:\n  countersign audit verify\n  countersign audit verify --data-dir data/dev\n  \
-                            countersign audit verify --log-key @log.key --since yesterday.checkpoint")]
+                            countersign audit verify --log-key @log.pub --since yesterday.checkpoint")]
     Verify(VerifyArgs),
     /// Print the signed head of the log, to be kept elsewhere
     #[command(after_help = "Examples:\n  countersign audit checkpoint > today.checkpoint")]
@@ -41,6 +42,27 @@ pub enum AuditCommand {
     },
 }
 
+/// The kinds of records (docs/records.md).
+const KINDS: [&str; 17] = [
+    "approval_cancelled",
+    "approval_excluded",
+    "approval_requested",
+    "approval_void",
+    "bundle_activated",
+    "complete",
+    "decision",
+    "entities_changed",
+    "key",
+    "redeem",
+    "refusal",
+    "refusals",
+    "revoke",
+    "session_ended",
+    "session_opened",
+    "vote",
+    "vote_withdrawn",
+];
+
 /// Which records.
 #[derive(Debug, Args)]
 pub struct ListArgs {
@@ -50,8 +72,8 @@ pub struct ListArgs {
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
-    /// Only records of this kind
-    #[arg(long, value_name = "KIND")]
+    /// Only records of this kind; docs/records.md describes each
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(KINDS))]
     kind: Option<String>,
     /// Print the contents too
     #[arg(long)]
@@ -126,6 +148,7 @@ fn check_directory(
         |error: &dyn std::fmt::Display| Failure::new(format!("cannot read the log in `{}`: {error}", dir.display()));
     let mut reports = Vec::new();
     for log in countersign::wiring::offline_logs(dir).map_err(|error| unreadable(&error))? {
+        let key_unproven = key.is_none();
         let key = key.cloned().unwrap_or_else(|| log.verifier().clone());
         let mut heads = Vec::new();
         for note in log.checkpoint().into_iter().chain(notes.iter().map(String::as_str)) {
@@ -140,7 +163,7 @@ fn check_directory(
                 output.progress(&format!("{index} records"));
             }
         }
-        reports.push(check.finish(key.name(), false));
+        reports.push(check.finish(key.name(), key_unproven));
     }
     if reports.is_empty() {
         return Err(Failure::new(format!("`{}` holds no log; name a server's data directory", dir.display())));
@@ -153,13 +176,20 @@ async fn list(args: ListArgs, client: &Client, output: &mut Output) -> Result<()
     let mut request = ListRecordsRequest { start: args.start, ..ListRecordsRequest::default() };
     while left > 0 {
         let page = client.list_records(request).await?;
-        let wanted = page.records.iter().filter(|record| args.kind.as_ref().is_none_or(|kind| *kind == record.kind));
-        for record in wanted.take(left) {
+        let mut wanted =
+            page.records.iter().filter(|record| args.kind.as_ref().is_none_or(|kind| *kind == record.kind)).peekable();
+        let mut next = args.start;
+        for record in wanted.by_ref().take(left) {
             output.item(&super::json::record(record), &line(record, args.full))?;
             left -= 1;
+            next = record.index.saturating_add(1);
         }
-        if page.next_page_token.is_empty() {
-            break;
+        let last_page = page.next_page_token.is_empty();
+        if left == 0 && (wanted.peek().is_some() || !last_page) {
+            output.remark(&format!("there is more; go on with `--start {next}`, or give a larger `--limit`"));
+        }
+        if last_page {
+            return Ok(());
         }
         request = ListRecordsRequest { page_token: page.next_page_token, ..ListRecordsRequest::default() };
     }

@@ -49,6 +49,12 @@ pub struct TokenArgs {
 pub fn run(command: DevCommand, output: &mut Output) -> Result<Exit, Failure> {
     match command {
         DevCommand::Token(args) => {
+            if !args.data_dir.exists() {
+                output.remark(&format!(
+                    "there is no server's data in `{}` yet; only one that is started on it will know this credential",
+                    args.data_dir.display()
+                ));
+            }
             let issuer = issuer(&args.data_dir)?;
             let token = credential(&issuer, &args.subject, args.operator.as_deref(), &args.via, args.ttl)?;
             output.document(&serde_json::json!({"token": token}), &token)?;

@@ -344,7 +344,7 @@ pub fn record(record: &Record) -> Value {
         "index": index,
         "kind": kind,
         "recorded_at": rfc3339(recorded_at.as_ref()),
-        "content_hex": if parsed.is_none() { Some(hex(content)) } else { None },
+        "content_hex": hex(content),
         "content": parsed,
         "leaf_hash": leaf_hash,
     })

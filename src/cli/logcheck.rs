@@ -175,9 +175,16 @@ impl Report {
         if self.key_unproven {
             text.line(paint(
                 WARN,
-                "  the key of the head came from the server itself; compare it with one that you were given",
+                "  the key of the head came from whom it is to check; compare it with one that you were given",
             ));
             text.line(paint(FAINT, "  by other means: `--log-key` or `--log-key @FILE`"));
+        }
+        if self.heads.is_empty() {
+            text.line(paint(
+                WARN,
+                "  there is no signed head: the records agree with each other, and nothing shows that they are all",
+            ));
+            text.line(paint(FAINT, "  there: give a head that was kept elsewhere with `--since FILE`"));
         }
         text.finish()
     }

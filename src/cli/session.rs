@@ -99,9 +99,10 @@ pub async fn run(command: SessionCommand, connection: &Connection, output: &mut 
                 }
                 page_token = page.next_page_token;
                 if page_token.is_empty() {
-                    break;
+                    return Ok(Exit::Done);
                 }
             }
+            output.remark("there may be more; give a larger `--limit`");
             return Ok(Exit::Done);
         }
     };

@@ -88,7 +88,7 @@ pub fn decision(answer: &DecideResponse) -> String {
         }
         text.field("may answer", entities(persons));
         text.field("until", relative(would_expire_at.as_ref()));
-        text.line(paint(FAINT, "  nobody was asked yet; ask with `countersign approvals request`"));
+        text.line(paint(FAINT, "  deciding asks nobody; ask with `countersign approvals request`"));
     }
     if let Some(MintedCapability { token, capability_id, expires_at }) = &answer.capability {
         text.heading("Capability: a bearer secret, good once");

@@ -38,6 +38,10 @@ pub struct DemoArgs {
 
 /// Demonstrates, and fails loudly where an answer is not the expected one.
 pub async fn run(args: DemoArgs, output: &mut Output) -> Result<Exit, Failure> {
+    if !args.bundle.join("bundle.toml").is_file() {
+        let failure = Failure::new(format!("there is no bundle in `{}`", args.bundle.display()));
+        return Err(failure.hint("run it in the repository, or name the example bundle with `--bundle DIR`"));
+    }
     let dir = place::fresh(args.data_dir.as_deref(), Path::new(DATA_DIR))?;
     let issuer = development::issuer(&dir)?;
     let server = start(&dir, &args.bundle).await?;

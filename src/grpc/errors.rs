@@ -77,7 +77,9 @@ impl Failure {
     }
 }
 
-const fn classify(error: &Error) -> (Code, ErrorReason) {
+/// The code and the reason of a use case's error.
+#[must_use]
+pub const fn classify(error: &Error) -> (Code, ErrorReason) {
     match error {
         Error::PrincipalUnknown(_) => (Code::PermissionDenied, ErrorReason::PrincipalUnknown),
         Error::ActForDenied { .. } => (Code::PermissionDenied, ErrorReason::ActForDenied),

@@ -8,6 +8,7 @@ use super::call::{Backend, Verified};
 use super::convert::timestamp;
 use super::errors::Failure;
 use crate::http::metrics as names;
+use crate::proto::ErrorReason;
 use crate::proto::policy_service_server::PolicyService;
 use crate::proto::{Bundle, Finding, GetBundleRequest, GetBundleResponse, ReloadBundleRequest, ReloadBundleResponse};
 
@@ -49,10 +50,14 @@ impl PolicyService for Policies {
                 .map_err(|e| Error::BundleUnreadable(e.to_string()));
             let published = verified.engine.publish(&verified.call, source).await;
             let Replayable { answer, replayed } = published.inspect_err(|error| {
-                let tenant = verified.engine.tenant().to_string();
-                metrics::counter!(names::BUNDLE_REFUSED_TOTAL, "tenant" => tenant).increment(1);
-                tracing::error!(%error, "the bundle was refused and the active one stays");
+                // Whoever may not publish is refused, and no bundle is.
+                if matches!(super::errors::classify(error), (_, ErrorReason::BundleRefused)) {
+                    let tenant = verified.engine.tenant().to_string();
+                    metrics::counter!(names::BUNDLE_REFUSED_TOTAL, "tenant" => tenant).increment(1);
+                    tracing::error!(%error, "the bundle was refused and the active one stays");
+                }
             })?;
+            tracing::info!(bundle = %answer.digest, changed = answer.changed, replayed, "bundle reloaded");
             let warnings = answer.warnings.iter().map(finding).collect();
             Ok(ReloadBundleResponse { bundle: bundle(verified)?, changed: answer.changed, warnings, replayed })
         };

@@ -275,11 +275,16 @@ fn router(
 ) -> Result<tonic::transport::server::Router, WiringError> {
     let limits = &config.limits;
     let size = limits.message_bytes as usize;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|e| WiringError::Os { what: "cannot serve reflection", reason: e.to_string() })?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let unreflected =
+        |e: tonic_reflection::server::Error| WiringError::Os { what: "cannot serve reflection", reason: e.to_string() };
+    // Many tools, grpcio's own among them, still ask for the older of the two.
+    let (reflection, older) =
+        (reflection().build_v1().map_err(unreflected)?, reflection().build_v1alpha().map_err(unreflected)?);
     let mut transport = Transport::builder()
         .max_concurrent_streams(limits.requests_per_connection)
         .http2_max_header_list_size(limits.header_bytes)
@@ -293,6 +298,7 @@ fn router(
     Ok(transport
         .add_service(health)
         .add_service(reflection)
+        .add_service(older)
         .add_service(DecisionServiceServer::new(Decisions(backend.clone())).max_decoding_message_size(size))
         .add_service(ApprovalServiceServer::new(Approvals(backend.clone())).max_decoding_message_size(size))
         .add_service(CapabilityServiceServer::new(Capabilities(backend.clone())).max_decoding_message_size(size))

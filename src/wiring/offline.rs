@@ -34,7 +34,12 @@ pub fn offline_logs(data_dir: &Path) -> Result<Vec<OfflineLog>, WiringError> {
     let tenants = wait(kernel.logs()).map_err(|e| damaged(&e))?;
     let log = |tenant: TenantId| {
         let verifier = keystore::log_verifier(data_dir, &tenant)?;
-        let checkpoint = std::fs::read_to_string(checkpoint_path(data_dir, &tenant)).ok();
+        let checkpoint = match std::fs::read_to_string(checkpoint_path(data_dir, &tenant)) {
+            Ok(checkpoint) => Some(checkpoint),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            // One that cannot be read is not one that was never written.
+            Err(error) => return Err(WiringError::Os { what: "cannot read the head", reason: error.to_string() }),
+        };
         Ok(OfflineLog { kernel: Arc::clone(&kernel), tenant, verifier, checkpoint })
     };
     tenants.into_iter().map(log).collect()

@@ -103,7 +103,7 @@ pub enum CommitError {
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// There is no store where one was expected.
-    #[error("there is no store in `{}`: create one there, or name the directory that has it", path.display())]
+    #[error("there is no store in `{}`: name the data directory of a server", path.display())]
     Missing {
         /// The directory.
         path: PathBuf,
@@ -145,8 +145,8 @@ pub enum OpenError {
     /// Less is there than was acknowledged (I8, I9, I12).
     #[error(
         "the data directory `{}` lost what it had acknowledged: its head names revision {head}, and revision {found} \
-         is all that is there: restore it from a copy, or accept the loss by opening it as restored, which ends every \
-         session, approval and capability", path.display())]
+         is all that is there: keep it as it is, as evidence, and start \
+         with a new data directory", path.display())]
     Lost {
         /// The directory.
         path: PathBuf,
@@ -158,13 +158,14 @@ pub enum OpenError {
     /// What was acknowledged cannot be proved (I11).
     #[error(
         "the data directory `{}` has no readable file `HEAD`, so nothing proves that it has all that it had \
-         acknowledged: open it as restored, which ends every session, approval and capability", path.display())]
+         acknowledged: keep it as it is, as evidence, and start with a new data directory", path.display())]
     NoHead {
         /// The directory.
         path: PathBuf,
     },
     /// Something is not what was written.
-    #[error("the data directory `{}` is damaged: {reason}: restore it from a copy", path.display())]
+    #[error("the data directory `{}` is damaged: {reason}: keep it as it is, as evidence, and \
+         start with a new data directory", path.display())]
     Damaged {
         /// The directory.
         path: PathBuf,
