@@ -98,6 +98,9 @@ def main(arguments):
             reason = " ".join(str(error).split()).replace('"', "'")
             print(f'(error "Parse Error: {reason}")', flush=True)
             sys.exit(1)
+        if name == "check-sat":
+            # The library adds why it gave up; the executable does not.
+            said = said.split(maxsplit=1)[0]
         if said:
             print(said, end="" if said.endswith("\n") else "\n", flush=True)
 
