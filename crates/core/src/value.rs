@@ -130,11 +130,12 @@ pub fn check_record(fields: &Record, path: &str, depth: usize) -> Result<(), Val
         if name.starts_with("__") {
             return Err(ValueError::Reserved { path: child_path(path, name) });
         }
-        match value {
-            // Most values need no path, and writing one for each costs more than looking at it.
-            Value::Bool(_) | Value::String(_) | Value::Commitment(_) if depth < MAX_DEPTH => Ok(()),
-            value => value.check(&child_path(path, name), depth + 1),
-        }
+        // Most values can only be too deep, and writing a path costs more than looking at them.
+        let plain = match value {
+            Value::Bool(_) | Value::String(_) | Value::Commitment(_) => true,
+            Value::Long(_) | Value::List(_) | Value::Record(_) => false,
+        };
+        if plain && depth < MAX_DEPTH { Ok(()) } else { value.check(&child_path(path, name), depth + 1) }
     })
 }
 
