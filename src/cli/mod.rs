@@ -3,6 +3,7 @@
 mod approvals;
 mod args;
 mod audit;
+mod author;
 mod capability;
 mod decide;
 pub mod development;

@@ -24,6 +24,12 @@ pub enum PolicyCommand {
         /// The bundle's directory
         dir: PathBuf,
     },
+    /// Play the scenarios of a bundle directory, without a server
+    #[command(after_help = super::author::TEST_EXAMPLES)]
+    Test(super::author::TestArgs),
+    /// Lay out policy files in the one way, comments kept
+    #[command(after_help = super::author::FMT_EXAMPLES)]
+    Fmt(super::author::FmtArgs),
     /// Prove what can be stated about a bundle directory, or find a request that refutes it, without a server
     #[command(after_help = super::prove::EXAMPLES)]
     Prove(super::prove::ProveArgs),
@@ -39,6 +45,8 @@ pub enum PolicyCommand {
 pub async fn run(command: PolicyCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     match command {
         PolicyCommand::Check { dir } => check(&dir, output),
+        PolicyCommand::Test(args) => super::author::test(&args, output),
+        PolicyCommand::Fmt(args) => super::author::fmt(&args, output),
         PolicyCommand::Prove(args) => super::prove::run(args, output).await,
         PolicyCommand::Show => {
             let bundle = connection.client().await?.get_bundle(GetBundleRequest {}).await?.bundle;

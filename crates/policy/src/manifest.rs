@@ -95,7 +95,8 @@ pub(crate) fn check_files(source: &Source, findings: &mut Vec<Finding>) {
                 let cedar = folder == PROPERTIES
                     || [Kind::Work, Kind::Approve, Kind::Admin].iter().any(|kind| kind.folder() == folder);
                 !name.starts_with('.')
-                    && ((cedar && name.ends_with(".cedar")) || (folder == SCENARIOS && name.ends_with(".toml")))
+                    && ((cedar && name.ends_with(".cedar"))
+                        || (folder == SCENARIOS && (name.ends_with(".toml") || name == "entities.json")))
             }
         };
         if !known {

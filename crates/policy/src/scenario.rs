@@ -10,9 +10,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::answer::AnswerQuery;
-use crate::bundle::AskingRule;
+use crate::bundle::{AskingRule, Bundle};
 use crate::decide::{ApprovalFacts, Evaluation, Query, QueryError, SessionFacts, Verdict};
 use crate::finding::position;
+use crate::stored::{Entities, EntityData};
 use crate::view::View;
 
 /// One situation and what must come of it.
@@ -138,6 +139,39 @@ pub struct ScenarioError {
     /// What is wrong there.
     pub message: String,
 }
+
+impl Bundle {
+    /// The stored entities that its scenarios are played with: those of `scenarios/entities.json`, if there is one.
+    ///
+    /// # Errors
+    /// What does not fit, as a sentence.
+    pub fn scenario_entities(&self) -> Result<Entities, String> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Listed {
+            uid: EntityRef,
+            #[serde(default)]
+            attrs: serde_json::Map<String, serde_json::Value>,
+            #[serde(default)]
+            parents: Vec<EntityRef>,
+            #[serde(default)]
+            tags: serde_json::Map<String, serde_json::Value>,
+        }
+        let mut entities = Entities::default();
+        let Some(text) = self.source().files().get(STORED) else { return Ok(entities) };
+        let listed: Vec<Listed> = serde_json::from_str(text).map_err(|error| format!("{STORED}: {error}"))?;
+        for Listed { uid, attrs, parents, tags } in listed {
+            let data = EntityData { attrs, parents, tags };
+            let checked = self.check_entity(&uid, &data).map_err(|misfit| format!("{STORED}: {misfit}"))?;
+            self.with(&entities, None).admit(&checked).map_err(|misfit| format!("{STORED}: {misfit}"))?;
+            entities.insert(checked, 1);
+        }
+        Ok(entities)
+    }
+}
+
+/// What lies in the store when scenarios are played.
+const STORED: &str = "scenarios/entities.json";
 
 impl Scenario {
     /// Reads a scenario file.

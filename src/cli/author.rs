@@ -1,0 +1,117 @@
+//! What authors do with a bundle's files, without a server: `countersign policy test` and `countersign policy fmt`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use countersign_core::visible::Visible;
+use countersign_policy::scenario::Scenario;
+use countersign_policy::{Bundle, Source, format};
+use serde_json::{Value, json};
+
+use super::output::{BAD, FAINT, GOOD, Output, paint};
+use super::{Exit, Failure};
+
+pub const TEST_EXAMPLES: &str = "Scenarios are TOML files in the bundle's `scenarios/` directory; what lies in the store while they are played is in \
+     `scenarios/entities.json`. Exit code 0 if all answers are as expected.\n\n\
+     Examples:\n  countersign policy test policies/ai-platform\n  countersign policy test policies/ai-platform --only export --json";
+pub const FMT_EXAMPLES: &str = "Examples:\n  countersign policy fmt policies/ai-platform\n  \
+     countersign policy fmt --check policies/ai-platform/policies/exports.cedar";
+
+/// Which scenarios.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// The bundle's directory
+    dir: PathBuf,
+    /// Only scenarios whose name or file contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+}
+
+/// What to format.
+#[derive(Debug, Args)]
+pub struct FmtArgs {
+    /// Bundle directories, or `.cedar` files
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Change nothing; exit with 1 if anything would change
+    #[arg(long)]
+    check: bool,
+}
+
+/// Plays the scenarios of a bundle.
+pub fn test(args: &TestArgs, output: &mut Output) -> Result<Exit, Failure> {
+    let source = Source::read_dir(&args.dir).map_err(|error| Failure::new(error.to_string()))?;
+    let bundle = Bundle::load(source).map_err(|refused| {
+        Failure::new(format!("the bundle is refused:\n{refused}"))
+            .hint("see all of it with `countersign policy check DIR`")
+    })?;
+    let stored = bundle.scenario_entities().map_err(Failure::new)?;
+    let view = bundle.with(&stored, None);
+    let (mut played, mut failed, mut told) = (0_usize, 0_usize, Vec::new());
+    let files = bundle.source().files().iter();
+    for (file, text) in files.filter(|(file, _)| file.starts_with("scenarios/") && file.ends_with(".toml")) {
+        let scenarios = Scenario::parse_file(text)
+            .map_err(|error| Failure::new(format!("{}:{}: {}", Visible::new(file), error.line, error.message)))?;
+        for scenario in scenarios {
+            let wanted = |text: &String| scenario.name.contains(text) || file.contains(text);
+            if !args.only.as_ref().is_none_or(wanted) {
+                continue;
+            }
+            let wrong = scenario.play(view);
+            played += 1;
+            failed += usize::from(!wrong.is_empty());
+            let mark = if wrong.is_empty() { paint(GOOD, "ok    ") } else { paint(BAD, "failed") };
+            let mut line = format!("{mark} {} {}", Visible::new(&scenario.name), paint(FAINT, Visible::new(file)));
+            for sentence in &wrong {
+                line.push_str(&format!("\n       {}", Visible::new(sentence)));
+            }
+            if !output.is_json() {
+                output.human(&line)?;
+            }
+            told.push(json!({ "file": file, "name": scenario.name, "ok": wrong.is_empty(), "wrong": wrong }));
+        }
+    }
+    let summary = format!("{played} scenarios, {failed} failed");
+    let report = json!({ "ok": failed == 0, "played": played, "failed": failed, "scenarios": told });
+    output.document(&report, &summary)?;
+    if played == 0 {
+        output.remark("there is nothing to play; write scenarios into `scenarios/`, as in policies/ai-platform");
+    }
+    Ok(if failed == 0 { Exit::Done } else { Exit::Error })
+}
+
+/// Formats policy files.
+pub fn fmt(args: &FmtArgs, output: &mut Output) -> Result<Exit, Failure> {
+    let mut changed = Vec::new();
+    for path in args.paths.iter().map(|path| cedar_files(path)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        let name = path.display().to_string();
+        let unusable = |what: &str, error: std::io::Error| Failure::new(format!("cannot {what} `{name}`: {error}"));
+        let text = std::fs::read_to_string(&path).map_err(|error| unusable("read", error))?;
+        let formatted = format(&name, &text).map_err(|findings| {
+            let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            Failure::new(told.join("\n"))
+        })?;
+        if formatted != text {
+            if !args.check {
+                std::fs::write(&path, formatted).map_err(|error| unusable("write", error))?;
+            }
+            changed.push(name);
+        }
+    }
+    let said = if args.check { "would change" } else { "changed" };
+    let human = match changed.as_slice() {
+        [] => "nothing to change".to_owned(),
+        some => some.iter().map(|name| format!("{said} {}", Visible::new(name))).collect::<Vec<_>>().join("\n"),
+    };
+    output.document(&json!({ "changed": changed.iter().collect::<Value>(), "written": !args.check }), &human)?;
+    Ok(if args.check && !changed.is_empty() { Exit::Error } else { Exit::Done })
+}
+
+/// The policy files of a bundle directory, in order; or the one file.
+fn cedar_files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let source = Source::read_dir(path).map_err(|error| Failure::new(error.to_string()))?;
+    Ok(source.files().keys().filter(|file| file.ends_with(".cedar")).map(|file| path.join(file)).collect())
+}
