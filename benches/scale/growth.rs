@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use cedar_policy::{Authorizer, Context, Entities as CedarEntities, EntityUid, PolicySet, Request};
@@ -114,14 +115,9 @@ impl Policies {
         entities.push(json!({ "uid": { "type": "Dataset", "id": "d0" }, "attrs": { "classification": "internal" }, "parents": [] }));
         let entities = serde_json::Value::from(entities);
         let bundle = bundle(&work, "", &entities)?;
-        let uid = |text: &str| text.parse::<EntityUid>();
-        let request = Request::new(
-            uid("Agent::\"bot\"")?,
-            uid("Action::\"query\"")?,
-            uid("Dataset::\"d0\"")?,
-            Context::empty(),
-            None,
-        )?;
+        let [principal, action, resource] =
+            ["Agent::\"bot\"", "Action::\"query\"", "Dataset::\"d0\""].map(EntityUid::from_str);
+        let request = Request::new(principal?, action?, resource?, Context::empty(), None)?;
         let question = Question::new()?;
         Ok(Self {
             bundle,

@@ -4,6 +4,7 @@
 mod growth;
 
 use std::error::Error;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -37,8 +38,9 @@ const ROUNDS: usize = 2_000;
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    let mut out = std::io::stdout().lock();
     let mut figures = Vec::new();
-    println!("policies (ten candidates each)    decide p50 µs    Cedar on all of them p50 µs    load s");
+    writeln!(out, "policies (ten candidates each)    decide p50 µs    Cedar on all of them p50 µs    load s")?;
     let mut base = None;
     for number in [10, 100, 1_000, 10_000, 100_000].into_iter().filter(|n| *n <= args.policies) {
         let begun = Instant::now();
@@ -47,30 +49,30 @@ fn main() -> Result<()> {
         let ours = median(ROUNDS, || policies.decide());
         // Linear: at a hundred thousand, each evaluation takes a tenth of a second.
         let cedar = median(if number > 10_000 { 20 } else { 200 }, || policies.evaluate_all());
-        println!("{number:>8}  {:>35}  {:>29}  {:>8.1}", micros(ours), micros(cedar), load.as_secs_f64());
+        writeln!(out, "{number:>8}  {:>35}  {:>29}  {:>8.1}", micros(ours), micros(cedar), load.as_secs_f64())?;
         if number == 100 {
             base = Some(ours);
         }
         figures.push(
             json!({ "policies": number, "decide_us": us(ours), "cedar_us": us(cedar), "load_s": load.as_secs_f64() }),
         );
-        ratio(base, ours, number, 100);
+        ratio(&mut out, base, ours, number, 100)?;
     }
-    println!("\nstored entities    decide p50 µs    change p50 µs    resident MiB");
+    writeln!(out, "\nstored entities    decide p50 µs    change p50 µs    resident MiB")?;
     let mut base = None;
     for number in [1_000, 100_000, 1_000_000].into_iter().filter(|n| *n <= args.entities) {
         let mut stored = Stored::new(number)?;
         let ours = median(ROUNDS, || stored.decide());
         let change = median(200, || stored.change());
         let resident = resident_mib()?;
-        println!("{number:>9}  {:>20}  {:>15}  {resident:>14}", micros(ours), micros(change));
+        writeln!(out, "{number:>9}  {:>20}  {:>15}  {resident:>14}", micros(ours), micros(change))?;
         if number == 1_000 {
             base = Some(ours);
         }
         figures.push(
             json!({ "entities": number, "decide_us": us(ours), "change_us": us(change), "resident_mib": resident }),
         );
-        ratio(base, ours, number, 1_000);
+        ratio(&mut out, base, ours, number, 1_000)?;
     }
     if let Some(path) = args.json {
         std::fs::write(path, serde_json::to_string_pretty(&Json::from(figures))?)?;
@@ -78,13 +80,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn ratio(base: Option<Duration>, ours: Duration, number: usize, of: usize) {
+fn ratio(out: &mut impl Write, base: Option<Duration>, ours: Duration, number: usize, of: usize) -> Result<()> {
     if let Some(base) = base.filter(|_| number > of) {
-        println!(
-            "          {:.2} times that at {of}; the target is 1.5 at most",
-            ours.as_secs_f64() / base.as_secs_f64()
-        );
+        let ratio = ours.as_secs_f64() / base.as_secs_f64();
+        writeln!(out, "          {ratio:.2} times that at {of}; the target is 1.5 at most")?;
     }
+    Ok(())
 }
 
 /// The median time of doing something so often.

@@ -6,7 +6,7 @@ use clap::Args;
 use countersign_core::visible::Visible;
 use countersign_policy::scenario::Scenario;
 use countersign_policy::{Bundle, Source, format};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::output::{BAD, FAINT, GOOD, Output, paint};
 use super::{Exit, Failure};
@@ -103,7 +103,7 @@ pub fn fmt(args: &FmtArgs, output: &mut Output) -> Result<Exit, Failure> {
         [] => "nothing to change".to_owned(),
         some => some.iter().map(|name| format!("{said} {}", Visible::new(name))).collect::<Vec<_>>().join("\n"),
     };
-    output.document(&json!({ "changed": changed.iter().collect::<Value>(), "written": !args.check }), &human)?;
+    output.document(&json!({ "changed": changed, "written": !args.check }), &human)?;
     Ok(if args.check && !changed.is_empty() { Exit::Error } else { Exit::Done })
 }
 

@@ -161,9 +161,8 @@ fn written(text: &str) -> Result<Vec<Written>, Failure> {
 
 fn upsert(written: Written) -> Result<EntityChange, Failure> {
     let Written { uid, attrs, parents, tags, .. } = written;
-    let fields = |value: Value, name: &str| match value {
-        Value::Null => Ok(None),
-        value => struct_from_json(value, &format!("{name} of {uid}")).map(Some),
+    let fields = |value: Value, name: &str| {
+        if value.is_null() { Ok(None) } else { struct_from_json(value, &format!("{name} of {uid}")).map(Some) }
     };
     let stored = StoredEntity {
         entity: Some(wire(&uid)),

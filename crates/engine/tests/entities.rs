@@ -221,10 +221,8 @@ fn operation(name: &str, resource: &str) -> Operation {
 }
 
 fn minted(decision: &Decision) -> TokenId {
-    match decision.verdict {
-        Verdict::Allow { capability: Some((id, _)) } => id,
-        ref other => panic!("{other:?}"),
-    }
+    let Verdict::Allow { capability: Some((id, _)) } = decision.verdict else { panic!("{decision:?}") };
+    id
 }
 
 #[tokio::test]

@@ -241,9 +241,6 @@ pub(crate) fn accounts_of(entity: &Entity) -> Vec<String> {
         return Vec::new();
     }
     let Some(Ok(EvalResult::Set(accounts))) = entity.attr("accounts") else { return Vec::new() };
-    let accounts = accounts.iter().filter_map(|account| match account {
-        EvalResult::String(account) => Some(account.clone()),
-        _other => None,
-    });
-    accounts.collect()
+    let text = |account: &EvalResult| if let EvalResult::String(text) = account { Some(text.clone()) } else { None };
+    accounts.iter().filter_map(text).collect()
 }
