@@ -229,8 +229,8 @@ impl<K: Kernel> Engine<K> {
     }
 }
 
-/// How many rows are read at once.
-const PAGE: usize = 1_024;
+/// How many rows are read, and checked, before others get a turn.
+const PAGE: usize = 128;
 
 /// The persons whom the changes bind: those who change, those who own or come to own what changes, and the caller, if a
 /// group changes that they are in.
