@@ -11,15 +11,23 @@ use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// How long to wait when the operating system cannot give another connection.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 
+/// How long a new connection may take to say what it is: HTTP/2 begins with 24 bytes, and TLS with more. After that the
+/// protocol's own keepalive looks after it.
+const FIRST_WORDS: Duration = Duration::from_secs(10);
+const PREFACE_BYTES: usize = 24;
+
 /// A connection that counts as long as it is open.
 #[derive(Debug)]
 pub struct Counted {
     stream: TcpStream,
+    /// Until when it must have said so much, while it has not.
+    silent: Option<(Pin<Box<Sleep>>, usize)>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -30,7 +38,10 @@ pub fn incoming(listener: TcpListener, most: usize) -> impl Stream<Item = io::Re
         let permit = Arc::clone(&slots).acquire_owned().await.ok()?;
         loop {
             match accept(&listener).await {
-                Ok(stream) => return Some((Ok(Counted { stream, _permit: permit }), (listener, slots))),
+                Ok(stream) => {
+                    let silent = Some((Box::pin(tokio::time::sleep(FIRST_WORDS)), PREFACE_BYTES));
+                    return Some((Ok(Counted { stream, silent, _permit: permit }), (listener, slots)));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection; trying again");
                     tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
@@ -56,7 +67,17 @@ impl Connected for Counted {
 
 impl AsyncRead for Counted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Some((deadline, wanted)) = &mut self.silent {
+            *wanted = wanted.saturating_sub(buf.filled().len().saturating_sub(before));
+            if *wanted == 0 {
+                self.silent = None;
+            } else if read.is_pending() && deadline.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
     }
 }
 

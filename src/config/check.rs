@@ -206,6 +206,10 @@ fn issuer(key: &str, issuer: &IssuerConfig, development: bool) -> Result<(), Con
             return Err(value(&format!("{key}.{field}"), problem));
         }
     }
+    if issuer.issuer.contains('#') {
+        let problem = "an account is written `issuer#subject`, so an issuer has no `#`".to_owned();
+        return Err(value(&format!("{key}.issuer"), problem));
+    }
     if issuer.issuer == DEV_ISSUER && !development {
         let problem = format!(
             "`{DEV_ISSUER}` is the issuer of development servers, and its credentials are no proof of anything; \

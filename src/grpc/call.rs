@@ -97,6 +97,24 @@ impl Backend {
         self.0.clock.wall()
     }
 
+    /// Lets through whom it knows, before anything of a message is read: what a stranger sends costs nothing.
+    ///
+    /// # Errors
+    /// The status of a credential that is not good.
+    pub fn gate(&self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        match self.authenticate(request.metadata()) {
+            Ok(credential) => {
+                request.extensions_mut().insert(credential);
+                Ok(request)
+            }
+            Err(failure) => {
+                let refused: Result<(), Failure> = Err(failure);
+                told(&refused);
+                refused.map(|()| request).map_err(Status::from)
+            }
+        }
+    }
+
     /// Runs one unary call: verified, within the caller's and the server's limits, until its deadline.
     pub async fn handle<M: Message, R, F>(
         &self,
@@ -109,8 +127,9 @@ impl Backend {
         F: Future<Output = Result<R, Failure>> + Send,
     {
         let started = Instant::now();
-        let (metadata, _, message) = request.into_parts();
-        let credential = self.authenticate(&metadata);
+        let (metadata, extensions, message) = request.into_parts();
+        let gated = extensions.get::<Arc<Credential>>().cloned();
+        let credential = gated.map_or_else(|| self.authenticate(&metadata), Ok);
         // A message is looked at when it is known to be somebody's.
         let request = if credential.is_ok() { request_id_of(request_id(&message), &message) } else { Ok(None) };
         // All at once: a field that is added later has the whole line written anew.
@@ -136,9 +155,9 @@ impl Backend {
                 Err(failure) => Err(failure.recorded(&engine, &call).await),
             }
         };
-        metrics::gauge!(names::RPCS_IN_FLIGHT).increment(1.0);
+        let under_way = UnderWay::new();
         let result = work.instrument(span.clone()).await;
-        metrics::gauge!(names::RPCS_IN_FLIGHT).decrement(1.0);
+        drop(under_way);
         let code = span.in_scope(|| told(&result));
         metrics::histogram!(names::RPC_SECONDS, "method" => rpc, "code" => code).record(started.elapsed());
         result.map(Response::new).map_err(Status::from)
@@ -194,6 +213,31 @@ impl Backend {
         };
         callers.entry(key).or_insert_with(new).clone()
     }
+}
+
+/// Counts a call as under way as long as somebody waits for it: also one that nobody waits for any more is no longer.
+struct UnderWay;
+
+impl UnderWay {
+    fn new() -> Self {
+        metrics::gauge!(names::RPCS_IN_FLIGHT).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        metrics::gauge!(names::RPCS_IN_FLIGHT).decrement(1.0);
+    }
+}
+
+/// Runs work to its end, whoever stops waiting for it: what follows upon a commit must follow, or this process and its store
+/// would no longer agree.
+pub async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::spawn(work.in_current_span()).await;
+    done.map_err(|error| Error::Internal(error.to_string()))?.map_err(Failure::from)
 }
 
 /// Held while a call runs.

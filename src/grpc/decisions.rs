@@ -1,7 +1,7 @@
 //! `DecisionService`.
 
 use countersign_engine::{Decide, Verdict};
-use futures::future::join_all;
+use futures::StreamExt as _;
 use tonic::{Request, Response, Status};
 
 use super::call::{Backend, Verified, request_id_of};
@@ -13,6 +13,9 @@ use crate::proto::decision_service_server::DecisionService;
 use crate::proto::{
     DecideBatchRequest, DecideBatchResponse, DecideBatchResult, DecideRequest, DecideResponse, ItemError,
 };
+
+/// How many items of a batch are decided at once.
+const AT_ONCE: usize = 8;
 
 /// Decides.
 #[derive(Clone)]
@@ -106,8 +109,10 @@ impl DecisionService for Decisions {
             // An item's request id is scoped like a single call's: the same id means the same attempt either way.
             let mut verified = verified.clone();
             verified.call.rpc = "Decide";
-            // At once, so that their commits share a sync; each on its own, so that none waits for another's failure.
-            let results = join_all(items.into_iter().map(|item| self.item(&verified, item))).await;
+            // Some at once, so that their commits share a sync; each on its own, so that none waits for another's failure; not
+            // all, so that a batch takes no more than its share from other callers.
+            let items = items.into_iter().map(|item| self.item(&verified, item));
+            let results = futures::stream::iter(items).buffered(AT_ONCE).collect().await;
             Ok(DecideBatchResponse { results })
         };
         self.0.handle("DecideBatch", request, |_| "", run).await

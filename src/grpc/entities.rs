@@ -1,5 +1,7 @@
 //! `EntityService`.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign_core::{EntityRef, Record, Value};
@@ -8,7 +10,7 @@ use countersign_policy::EntityData;
 use serde_json::{Map, Value as Json};
 use tonic::{Request, Response, Status};
 
-use super::call::{Backend, Verified};
+use super::call::{Backend, Verified, to_its_end};
 use super::convert::{entity, page_size, required, timestamp};
 use super::errors::Failure;
 use crate::client::convert::{entity as wire, record_from_struct, struct_from_record};
@@ -34,8 +36,10 @@ impl EntityService for StoredEntities {
             let ChangeEntitiesRequest { changes, request_id: _ } = message;
             let changes = changes.into_iter().enumerate().map(|(number, change)| read(number, change));
             let changes = changes.collect::<Result<Vec<_>, _>>()?;
-            let Replayable { answer, replayed } = verified.engine.change_entities(&verified.call, &changes).await?;
-            tracing::info!(changes = changes.len(), revision = answer.revision, replayed, "entities changed");
+            let (engine, call, number) = (Arc::clone(&verified.engine), verified.call.clone(), changes.len());
+            let changed = to_its_end(async move { engine.change_entities(&call, &changes).await }).await;
+            let Replayable { answer, replayed } = changed?;
+            tracing::info!(changes = number, revision = answer.revision, replayed, "entities changed");
             Ok(ChangeEntitiesResponse { revision: answer.revision, replayed })
         };
         self.0.handle("ChangeEntities", request, |m| &m.request_id, run).await

@@ -77,9 +77,7 @@ impl Failure {
     }
 }
 
-/// The code and the reason of a use case's error.
-#[must_use]
-pub const fn classify(error: &Error) -> (Code, ErrorReason) {
+const fn classify(error: &Error) -> (Code, ErrorReason) {
     match error {
         Error::PrincipalUnknown(_) => (Code::PermissionDenied, ErrorReason::PrincipalUnknown),
         Error::ActForDenied { .. } => (Code::PermissionDenied, ErrorReason::ActForDenied),

@@ -1,10 +1,12 @@
 //! `PolicyService`.
 
+use std::sync::Arc;
+
 use countersign_engine::{BundleInfo, Error, Replayable};
 use countersign_policy::Source;
 use tonic::{Request, Response, Status};
 
-use super::call::{Backend, Verified};
+use super::call::{Backend, Verified, to_its_end};
 use super::convert::timestamp;
 use super::errors::Failure;
 use crate::http::metrics as names;
@@ -32,6 +34,7 @@ impl PolicyService for Policies {
     async fn get_bundle(&self, request: Request<GetBundleRequest>) -> Result<Response<GetBundleResponse>, Status> {
         let run = |verified: Verified, GetBundleRequest {}: GetBundleRequest| async move {
             let verified = &verified;
+            verified.engine.require_known(&verified.call)?;
             Ok(GetBundleResponse { bundle: bundle(verified)? })
         };
         self.0.handle("GetBundle", request, |_| "", run).await
@@ -48,10 +51,11 @@ impl PolicyService for Policies {
                 .await
                 .map_err(|e| Error::Internal(e.to_string()))?
                 .map_err(|e| Error::BundleUnreadable(e.to_string()));
-            let published = verified.engine.publish(&verified.call, source).await;
+            let (engine, call) = (Arc::clone(&verified.engine), verified.call.clone());
+            let published = to_its_end(async move { engine.publish(&call, source).await }).await;
             let Replayable { answer, replayed } = published.inspect_err(|error| {
                 // Whoever may not publish is refused, and no bundle is.
-                if matches!(super::errors::classify(error), (_, ErrorReason::BundleRefused)) {
+                if matches!(error.classify(), (_, ErrorReason::BundleRefused)) {
                     let tenant = verified.engine.tenant().to_string();
                     metrics::counter!(names::BUNDLE_REFUSED_TOTAL, "tenant" => tenant).increment(1);
                     tracing::error!(%error, "the bundle was refused and the active one stays");

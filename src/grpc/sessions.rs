@@ -1,9 +1,11 @@
 //! `SessionService`.
 
+use std::sync::Arc;
+
 use countersign_engine::{OpenSession, Replayable};
 use tonic::{Request, Response, Status};
 
-use super::call::{Backend, Verified};
+use super::call::{Backend, Verified, to_its_end};
 use super::convert::{acting, duration, entity, id, optional_id, page_size, session};
 use crate::proto::session_service_server::SessionService;
 use crate::proto::{
@@ -51,7 +53,9 @@ impl SessionService for Sessions {
         let run = |verified: Verified, EndSessionRequest { session_id, request_id: _ }: EndSessionRequest| async move {
             let verified = &verified;
             let id = id("session_id", &session_id)?;
-            let Replayable { answer, replayed } = verified.engine.end_session(&verified.call, id).await?;
+            let (engine, call) = (Arc::clone(&verified.engine), verified.call.clone());
+            let ended = to_its_end(async move { engine.end_session(&call, id).await }).await;
+            let Replayable { answer, replayed } = ended?;
             tracing::info!(session = %answer.value.id, replayed, "session ended");
             let session = Some(session(&answer.value, verified.engine.now()?));
             Ok(EndSessionResponse { session, replayed })

@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server as Transport;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -286,6 +287,8 @@ fn router(
     let (reflection, older) =
         (reflection().build_v1().map_err(unreflected)?, reflection().build_v1alpha().map_err(unreflected)?);
     let mut transport = Transport::builder()
+        // For the whole of a message to come, and its answer; streams are timed until they begin.
+        .timeout(limits.request_timeout().saturating_mul(2))
         .max_concurrent_streams(limits.requests_per_connection)
         .http2_max_header_list_size(limits.header_bytes)
         .http2_keepalive_interval(Some(limits.keepalive()))
@@ -295,17 +298,40 @@ fn router(
             .tls_config(tls::server(tls)?)
             .map_err(|e| WiringError::Os { what: "cannot use TLS", reason: e.to_string() })?;
     }
+    let gate = backend.clone();
+    let gate = move |request| gate.gate(request);
     Ok(transport
         .add_service(health)
         .add_service(reflection)
         .add_service(older)
-        .add_service(DecisionServiceServer::new(Decisions(backend.clone())).max_decoding_message_size(size))
-        .add_service(ApprovalServiceServer::new(Approvals(backend.clone())).max_decoding_message_size(size))
-        .add_service(CapabilityServiceServer::new(Capabilities(backend.clone())).max_decoding_message_size(size))
-        .add_service(SessionServiceServer::new(Sessions(backend.clone())).max_decoding_message_size(size))
-        .add_service(EntityServiceServer::new(StoredEntities(backend.clone())).max_decoding_message_size(size))
-        .add_service(PolicyServiceServer::new(Policies(backend.clone())).max_decoding_message_size(size))
-        .add_service(AuditServiceServer::new(Audit(backend)).max_decoding_message_size(size)))
+        .add_service(InterceptedService::new(
+            DecisionServiceServer::new(Decisions(backend.clone())).max_decoding_message_size(size),
+            gate.clone(),
+        ))
+        .add_service(InterceptedService::new(
+            ApprovalServiceServer::new(Approvals(backend.clone())).max_decoding_message_size(size),
+            gate.clone(),
+        ))
+        .add_service(InterceptedService::new(
+            CapabilityServiceServer::new(Capabilities(backend.clone())).max_decoding_message_size(size),
+            gate.clone(),
+        ))
+        .add_service(InterceptedService::new(
+            SessionServiceServer::new(Sessions(backend.clone())).max_decoding_message_size(size),
+            gate.clone(),
+        ))
+        .add_service(InterceptedService::new(
+            EntityServiceServer::new(StoredEntities(backend.clone())).max_decoding_message_size(size),
+            gate.clone(),
+        ))
+        .add_service(InterceptedService::new(
+            PolicyServiceServer::new(Policies(backend.clone())).max_decoding_message_size(size),
+            gate.clone(),
+        ))
+        .add_service(InterceptedService::new(
+            AuditServiceServer::new(Audit(backend)).max_decoding_message_size(size),
+            gate.clone(),
+        )))
 }
 
 /// The recorder of metrics: one for the process, however many servers it runs.

@@ -465,6 +465,11 @@ impl Approval {
         self.votes.iter().any(|earlier| earlier.person == vote.person && earlier.verdict == vote.verdict)
     }
 
+    /// Forgets the words of the votes, which are in the log: what was said must never be what keeps a vote from being cast.
+    pub fn forget_comments(&mut self) {
+        self.votes.iter_mut().for_each(|vote| vote.comment.clear());
+    }
+
     /// A person takes an approving vote back. If the quorum had been met, the request is void.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Sessions: one bounded run of a principal for one stated purpose.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::entity::EntityRef;
@@ -27,6 +29,9 @@ pub struct Session {
     pub opened_at: Timestamp,
     /// From when on it is over.
     pub deadline: Timestamp,
+    /// The persons behind whoever opened it: they answer for nothing that is done in it (I2).
+    #[serde(default)]
+    pub excluded: BTreeSet<EntityRef>,
     ended: Option<Ended>,
 }
 
@@ -95,14 +100,16 @@ pub struct Opening {
     pub purpose: String,
     /// The caller.
     pub opened_by: EntityRef,
+    /// The persons behind the caller.
+    pub excluded: BTreeSet<EntityRef>,
 }
 
 impl Session {
     /// Opens a session.
     #[must_use]
     pub fn open(id: SessionId, opening: Opening, now: Timestamp, deadline: Timestamp) -> Self {
-        let Opening { principal, operator, chain, purpose, opened_by } = opening;
-        Self { id, principal, operator, chain, purpose, opened_by, opened_at: now, deadline, ended: None }
+        let Opening { principal, operator, chain, purpose, opened_by, excluded } = opening;
+        Self { id, principal, operator, chain, purpose, opened_by, opened_at: now, deadline, excluded, ended: None }
     }
 
     /// What it is at `now`.
@@ -162,6 +169,7 @@ mod tests {
             chain: vec![],
             purpose: "nightly".into(),
             opened_by: agent,
+            excluded: BTreeSet::new(),
         };
         Session::open(SessionId::from_bytes([1; 16]), opening, Timestamp::from_millis(0), Timestamp::from_millis(10))
     }

@@ -13,6 +13,8 @@ use crate::error::Error;
 use crate::judge::{Facts, Judgement, Ruling, asked, judge};
 use crate::record::Event;
 
+/// How much a question may take as it is kept, in bytes: three quarters of what a row takes.
+const MAX_KEPT_BYTES: usize = 48 * 1024;
 /// The longest justification, in characters.
 pub const MAX_JUSTIFICATION: usize = 2_000;
 
@@ -57,7 +59,12 @@ impl<K: Kernel> Engine<K> {
         let session = self.session_of(scene, ask.session, &ask.acting, &ask.operation.name).await?;
         let open = session.value.require_open(scene.now)?;
         let (action, canonical) = self.action(scene, &session.value, &ask.operation, &ask.audience)?;
-        let excluded = self.excluded(scene, &action)?;
+        let earlier = self.asked_before(&canonical).await?;
+        let before = earlier.as_ref().and_then(|(_, approval)| approval.as_ref());
+        // The excluded only grow: whoever asks again is part of the question too, and whoever could not answer when it was
+        // put before cannot now, whatever became of that.
+        let mut excluded = self.excluded(scene, &session.value, &action)?;
+        excluded.extend(before.iter().flat_map(|before| before.value.excluded.iter().cloned()));
         let bundle = &scene.active.bundle;
         let facts = Facts {
             view: scene.view(),
@@ -75,13 +82,10 @@ impl<K: Kernel> Engine<K> {
             Ruling::Deny { .. } => return Err(Error::NothingToAsk("denied, and no approval lifts that")),
         };
 
-        let earlier = self.asked_before(&canonical).await?;
-        let live = earlier.as_ref().and_then(|(_, approval)| approval.as_ref());
-        let live = live.filter(|approval| !approval.value.state(scene.now).is_terminal());
+        let live = before.filter(|approval| !approval.value.state(scene.now).is_terminal());
         let lapses = [session.value.lapses_at(scene.now), live.and_then(|live| live.value.lapses_at(scene.now))];
-        // The excluded only grow: whoever asks again is part of the question too.
         let joined = live.filter(|approval| asks_the_same(&approval.value, &rules)).cloned().map(|mut joined| {
-            joined.value.excluded.extend(excluded.iter().cloned());
+            joined.value.excluded.clone_from(&excluded);
             joined
         });
         if let Some(joined) = joined.filter(|joined| still_good(&joined.value, facts)) {
@@ -106,6 +110,14 @@ impl<K: Kernel> Engine<K> {
             ttl: shortest_ttl(&rules),
         };
         let approval = Approval::ask(ApprovalId::generate(), asking, scene.now);
+        let kept = encode(&approval).len();
+        if kept > MAX_KEPT_BYTES {
+            // Room is left for the votes, a deny above all: whoever asks must not be able to fill it.
+            let reason = format!(
+                "takes {kept} bytes as a question, at most {MAX_KEPT_BYTES} are allowed; send large content as its hash"
+            );
+            return Err(Error::field("operation", reason));
+        }
         let key = self.repo.asked_key(approval.digest);
         let mut commit = self.guarded(scene, lapses).unchanged(&session).insert(&approval);
         commit = match &earlier {

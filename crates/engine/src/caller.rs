@@ -75,6 +75,11 @@ impl Caller {
         self.operator.is_none() && self.chain.is_empty()
     }
 
+    /// The caller, whom it acts for, and through whom.
+    pub(crate) fn parties(&self) -> impl Iterator<Item = &EntityRef> {
+        std::iter::once(&self.entity).chain(&self.operator).chain(&self.chain)
+    }
+
     /// What request ids are scoped to: the account, and for whom and through whom it acts. The same agent for another
     /// operator is another caller.
     pub fn key(&self) -> Digest {

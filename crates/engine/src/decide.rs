@@ -138,8 +138,8 @@ impl<K: Kernel> Engine<K> {
             None => None,
         };
         let excluded = match &approval {
-            Some(approval) => &self.excluded(scene, &action)? | &approval.value.excluded,
-            None => self.excluded(scene, &action)?,
+            Some(approval) => &self.excluded(scene, &session.value, &action)? | &approval.value.excluded,
+            None => self.excluded(scene, &session.value, &action)?,
         };
         let approved = approval.as_ref().filter(|a| a.value.state(scene.now) == ApprovalState::Approved);
         let facts = Facts {

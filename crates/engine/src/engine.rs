@@ -25,6 +25,8 @@ use crate::time::Time;
 
 /// How often a use case starts over because what it read was changed by others.
 const MAX_ATTEMPTS: usize = 64;
+/// After so many it is looked whether what decides here is what the store says.
+const CATCH_UP_AFTER: usize = 16;
 /// How long an answer is kept under its request id.
 const REQUEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long what was decided may wait to be committed; after that it is decided again, by the time that it is then.
@@ -238,6 +240,14 @@ impl<K: Kernel> Engine<K> {
         self.active.load_full().ok_or(Error::NoBundle)
     }
 
+    /// Whether the caller is somebody here.
+    ///
+    /// # Errors
+    /// [`Error::PrincipalUnknown`], [`Error::NoBundle`].
+    pub fn require_known(&self, call: &Call) -> Result<(), Error> {
+        self.scene(call).map(drop)
+    }
+
     pub(crate) fn set_active(&self, active: Active) {
         self.active.store(Some(Arc::new(active)));
     }
@@ -254,7 +264,7 @@ impl<K: Kernel> Engine<K> {
         T: Send,
     {
         let mut result = Err(Error::Contention);
-        for _ in 0..MAX_ATTEMPTS {
+        for number in 1..=MAX_ATTEMPTS {
             result = match self.scene(call) {
                 Ok(scene) => attempt(scene).await,
                 Err(error) => Err(error),
@@ -266,6 +276,9 @@ impl<K: Kernel> Engine<K> {
             };
             if !again {
                 break;
+            }
+            if number % CATCH_UP_AFTER == 0 {
+                self.catch_up().await?;
             }
             tokio::task::yield_now().await;
         }
@@ -453,16 +466,19 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// The persons who can never answer for an action (I2).
-    pub(crate) fn excluded(&self, scene: &Scene, action: &Action) -> Result<BTreeSet<EntityRef>, Error> {
+    pub(crate) fn excluded(
+        &self,
+        scene: &Scene,
+        session: &Session,
+        action: &Action,
+    ) -> Result<BTreeSet<EntityRef>, Error> {
         let point = enforcement_point(&action.audience)?;
-        let Caller { entity, operator, chain, .. } = &scene.caller;
-        let parties = [&action.principal, &point, entity]
+        let parties = [&action.principal, &point]
             .into_iter()
             .chain(&action.operator)
             .chain(&action.chain)
-            .chain(operator)
-            .chain(chain);
-        Ok(caller::excluded(scene.view(), parties))
+            .chain(scene.caller.parties());
+        Ok(&caller::excluded(scene.view(), parties) | &session.excluded)
     }
 
     /// What a request id was answered with before, if anything.

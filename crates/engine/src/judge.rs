@@ -113,11 +113,14 @@ pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
     Ok(Judgement { ruling, determining: evaluation.determining, counted, tally })
 }
 
-/// Who counts for each rule that the request asked, under the policies of now: a rule that is gone counts for nothing, and a
-/// quorum that was raised is the raised one (I2).
+/// Who counts for each rule that the request asked, under the policies of now: a rule that is gone counts for nothing, nor
+/// does one that says something else now than people were shown, and a quorum that was raised is the raised one (I2).
 fn count(facts: &Facts<'_>, approval: &Approval) -> Vec<Tally> {
-    let rules: Vec<Asked> =
-        approval.rules.iter().filter_map(|rule| facts.view.bundle().asking(&rule.id)).map(asked).collect();
+    let rules = approval.rules.iter().filter_map(|then| {
+        let now = asked(facts.view.bundle().asking(&then.id)?);
+        (now.reason == then.reason).then_some(now)
+    });
+    let rules: Vec<Asked> = rules.collect();
     let query = answer_query(facts.action, facts.excluded, facts.now);
     approval.tally(&rules, facts.excluded, |rule, person| facts.view.may_answer(rule, person, &query).permitted)
 }

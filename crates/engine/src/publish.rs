@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use countersign_core::approval::Approval;
+use countersign_core::approval::{Approval, VoidCause};
 use countersign_core::{ApprovalId, Digest, Timestamp};
 use countersign_policy::{AdminAction, Bundle, Finding, Source, View};
+use countersign_store::kernel::MAX_VALUE_BYTES;
 use countersign_store::repository::{BundleRow, CommitExt, Stored, TenantRow, encode};
 use countersign_store::{Commit, CommitError, Kernel, Key};
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,9 @@ impl<K: Kernel> Engine<K> {
         let digest = bundle.digest();
         let mut published = Published { digest, changed: true, warnings: bundle.warnings().to_vec() };
         if let Some(before) = &before {
-            if before.value.bundle == digest && self.active().is_ok() {
+            // Not only some bundle: the very one, as the store has it.
+            let known = self.active().is_ok_and(|active| active.row.revision == before.revision);
+            if before.value.bundle == digest && known {
                 published.changed = false;
                 if let Some(scene) = scene {
                     self.remember(scene, &published).await?;
@@ -152,12 +155,17 @@ impl<K: Kernel> Engine<K> {
         let mut before = None;
         loop {
             let page = self.repo.newest::<Approval>(before.as_ref(), PAGE).await?;
+            let mut changed = Vec::new();
             for Stored { value, .. } in &page.values {
                 if now.since(value.created_at) > LONGEST_LIFE {
+                    self.keep_changed(changed, outgoing.view(), now).await?;
                     return Ok(());
                 }
-                self.keep_excluded_of(value.id, outgoing.view(), now).await?;
+                if let Some(commit) = self.excluding(value.id, outgoing.view(), now).await? {
+                    changed.push((value.id, commit));
+                }
             }
+            self.keep_changed(changed, outgoing.view(), now).await?;
             before = page.next;
             if before.is_none() {
                 return Ok(());
@@ -165,28 +173,50 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
-    async fn keep_excluded_of(&self, id: ApprovalId, outgoing: View<'_>, now: Timestamp) -> Result<(), Error> {
-        loop {
-            let mut question = self.question(id).await?;
-            let newly = question.exclude(outgoing)?;
-            if question.state(now).is_terminal() || newly.is_empty() {
-                return Ok(());
-            }
-            let event = Event::ApprovalExcluded { approval: id, excluded: newly, bundle: outgoing.bundle().digest() };
-            let commit = Commit::new(self.tenant().clone()).update(&question.approval).record(record(
-                self.tenant(),
-                now,
-                None,
-                None,
-                event,
-            ));
-            match self.repo.kernel().commit(commit).await {
-                Ok(_) => return Ok(()),
-                // Somebody voted meanwhile: once more, on what is there now.
-                Err(CommitError::Conflict { .. }) => {}
-                Err(error) => return Err(error.into()),
+    /// Commits what a page of requests came to, for the price of one sync; who was voted on meanwhile is looked at again.
+    async fn keep_changed(
+        &self,
+        mut changed: Vec<(ApprovalId, Commit)>,
+        outgoing: View<'_>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        while !changed.is_empty() {
+            let (ids, commits): (Vec<ApprovalId>, Vec<Commit>) = changed.into_iter().unzip();
+            changed = Vec::new();
+            for (id, outcome) in ids.into_iter().zip(self.repo.kernel().commit_many(commits).await) {
+                match outcome {
+                    Ok(_) => {}
+                    Err(CommitError::Conflict { .. }) => {
+                        changed.extend(self.excluding(id, outgoing, now).await?.map(|commit| (id, commit)));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
+        Ok(())
+    }
+
+    /// The commit by which a live request comes to exclude whom `outgoing` excludes, if there is anybody to add.
+    async fn excluding(&self, id: ApprovalId, outgoing: View<'_>, now: Timestamp) -> Result<Option<Commit>, Error> {
+        let mut question = self.question(id).await?;
+        let newly = question.exclude(outgoing)?;
+        if question.state(now).is_terminal() || newly.is_empty() {
+            return Ok(None);
+        }
+        let bundle = outgoing.bundle().digest();
+        let commit = Commit::new(self.tenant().clone());
+        // One request must not keep a bundle from being published: what has no room for them is put anew.
+        let (event, cause) =
+            (Event::ApprovalExcluded { approval: id, excluded: newly, bundle }, VoidCause::ConditionsChanged);
+        let event = if encode(&question.approval.value).len() > MAX_VALUE_BYTES {
+            question = self.question(id).await?;
+            question.approval.value.void(cause.clone(), now)?;
+            Event::ApprovalVoid { approval: id, cause: &cause }
+        } else {
+            event
+        };
+        let record = record(self.tenant(), now, None, None, event);
+        Ok(Some(commit.update(&question.approval).record(record)))
     }
 
     /// Keeps the bundle's files, so that whatever it decides can be decided again later.
@@ -217,6 +247,19 @@ impl<K: Kernel> Engine<K> {
         let commit = Commit::new(self.tenant().clone()).create(key, encode(&row));
         self.repo.kernel().commit(commit).await?;
         Ok(())
+    }
+
+    /// Makes active what the store says, if that is something else than what decides here: a publish that was broken off
+    /// after its commit would otherwise have everything that authorizes start over for ever.
+    pub(crate) async fn catch_up(&self) -> Result<(), Error> {
+        // Whoever is changing it right now sees to it.
+        let Ok(_publishing) = self.publishing.try_lock() else { return Ok(()) };
+        let stored = self.repo.tenant_row().await?.map(|row| row.revision);
+        let head = self.repo.kernel().get(&Key::entity_head(self.tenant())).await?.map_or(0, |row| row.revision.get());
+        match self.active() {
+            Ok(active) if Some(active.row.revision) == stored && active.entity_revision == head => Ok(()),
+            Ok(_) | Err(_) => self.restore_bundle().await,
+        }
     }
 
     /// The bundle that was active when the store was closed is active again.

@@ -91,7 +91,7 @@ impl<K: Kernel> Engine<K> {
             Some(id) => Some(self.spendable(id, now).await?),
             None => None,
         };
-        let mut excluded = self.excluded(scene, &action)?;
+        let mut excluded = self.excluded(scene, &session.value, &action)?;
         excluded.extend(approval.iter().flat_map(|approval| approval.value.excluded.iter().cloned()));
         let facts = Facts {
             view: scene.view(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use countersign_core::{EntityRef, Timestamp};
+use countersign_core::{Digest, EntityRef, Timestamp};
 
 use crate::credential::Credential;
 
@@ -76,7 +76,9 @@ impl Refusals {
 
     /// The name under which refusals of a credential are counted that means nobody in the bundle.
     pub fn unknown(credential: &Credential) -> EntityRef {
-        EntityRef::new("UnknownCredential", credential.hash.to_string()).unwrap_or_else(|_| somebody())
+        // The account and not the credential, of which it may have any number.
+        let account = Digest::of_parts(&[credential.issuer.as_bytes(), format!("{:?}", credential.subject).as_bytes()]);
+        EntityRef::new("UnknownCredential", account.to_string()).unwrap_or_else(|_| somebody())
     }
 }
 

@@ -10,6 +10,7 @@ use countersign_store::repository::{CommitExt, Stored};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{check_text, require_request_id};
+use crate::caller;
 use crate::engine::{Acting, Call, Engine, Identity, Replayable, Scene, tenant_entity};
 use crate::error::Error;
 use crate::record::Event;
@@ -84,6 +85,7 @@ impl<K: Kernel> Engine<K> {
             chain,
             purpose: opening.purpose.clone(),
             opened_by: scene.caller.entity.clone(),
+            excluded: caller::excluded(scene.view(), scene.caller.parties()),
         };
         let session = Session::open(SessionId::generate(), opening, scene.now, scene.now.plus(ttl));
         let event = Event::SessionOpened {

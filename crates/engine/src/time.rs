@@ -67,7 +67,9 @@ impl Time {
         let slew = i64::try_from(monotonic.saturating_sub(state.followed).as_millis() / SLEW).unwrap_or(i64::MAX);
         if slew > 0 {
             state.origin = moved(state.origin, by.clamp(slew.saturating_neg(), slew));
-            state.followed = monotonic;
+            // What is less than a millisecond counts for the next time.
+            let used = Duration::from_millis(u64::try_from(slew).unwrap_or(0)).saturating_mul(1_000);
+            state.followed = state.followed.saturating_add(used).min(monotonic);
         }
         state.last = state.last.max(wall);
         Ok(state.last)

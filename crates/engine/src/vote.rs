@@ -7,7 +7,8 @@ use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, Digest, EntityRef, Timestamp};
 use countersign_policy::View;
 use countersign_store::Kernel;
-use countersign_store::repository::{CommitExt, Stored};
+use countersign_store::kernel::MAX_VALUE_BYTES;
+use countersign_store::repository::{CommitExt, Stored, encode};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{check_text, require_request_id};
@@ -19,6 +20,11 @@ use crate::record::Event;
 
 /// The longest comment, in characters.
 pub const MAX_COMMENT: usize = 2_000;
+
+/// From so many bytes on, the words of the votes on a request are kept in the log alone.
+const ROOMY: usize = MAX_VALUE_BYTES - 12 * 1024;
+/// From so many bytes on, a request takes no more approvals, so that there is always room for a deny.
+const FULL: usize = MAX_VALUE_BYTES - 4 * 1024;
 
 /// A vote to cast.
 #[derive(Debug, Clone)]
@@ -92,6 +98,12 @@ impl<K: Kernel> Engine<K> {
             eligible,
         )?;
 
+        if encode(&approval.value).len() > ROOMY {
+            approval.value.forget_comments();
+        }
+        if ballot.verdict == Verdict::Approve && encode(&approval.value).len() > FULL {
+            return Err(Error::LimitReached("as many as can have voted on this request; ask again".to_owned()));
+        }
         let rules = approval.value.votes().iter().rev().find(|vote| vote.person == person);
         let rules = rules.map(|vote| vote.rules.iter().map(String::as_str).collect()).unwrap_or_default();
         let event = Event::Vote {
@@ -224,7 +236,8 @@ impl Question {
             .chain(&self.action.operator)
             .chain(&self.action.chain);
         let excluded = &mut self.approval.value.excluded;
-        let newly = &caller::excluded(view, parties) - excluded;
+        let now = &caller::excluded(view, parties) | &self.session.value.excluded;
+        let newly = &now - excluded;
         excluded.extend(newly.iter().cloned());
         Ok(newly)
     }

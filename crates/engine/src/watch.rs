@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::approval::{Approval, ApprovalState, VoidCause};
-use countersign_core::{ApprovalId, Timestamp};
+use countersign_core::{ApprovalId, SessionId, Timestamp};
 use countersign_store::repository::stored;
 use countersign_store::{Change, Kernel, Key, Kind, Prefix, Revision};
 use futures::{Stream, StreamExt};
@@ -101,8 +101,8 @@ struct Watch<K> {
     call: Call,
     only: Option<ApprovalId>,
     resume: Option<ResumeToken>,
-    /// The live requests that were told of, and from when on each is over.
-    live: BTreeMap<ApprovalId, Timestamp>,
+    /// The live requests that were told of, with their sessions, and from when on each is over.
+    live: BTreeMap<ApprovalId, (SessionId, Timestamp)>,
     /// The newest commit that was seen, and the requests of it that were told.
     revision: Revision,
     told: Vec<ApprovalId>,
@@ -125,7 +125,12 @@ impl<K: Kernel> Watch<K> {
         let mut changes = pin!(self.engine.repo.kernel().watch(&prefix, Revision::ZERO));
         loop {
             let now = self.engine.now()?;
-            let wake = self.live.values().min().map_or(LOOK_AGAIN, |over_at| over_at.since(now).min(LOOK_AGAIN));
+            let wake = self
+                .live
+                .values()
+                .map(|(_, over_at)| over_at)
+                .min()
+                .map_or(LOOK_AGAIN, |over_at| over_at.since(now).min(LOOK_AGAIN));
             tokio::select! {
                 biased;
                 () = sender.closed() => return Ok(()),
@@ -133,8 +138,9 @@ impl<K: Kernel> Watch<K> {
                     Some(change) => self.changed(change?, sender).await?,
                     None => return Err(Error::Store(countersign_store::StoreError::ShutDown)),
                 },
-                _session = ended.recv() => self.look_again(sender).await?,
-                () = tokio::time::sleep(wake) => self.look_again(sender).await?,
+                // Of a reader that is too slow for all the ends, everything is looked at.
+                session = ended.recv() => self.look_again(session.ok(), sender).await?,
+                () = tokio::time::sleep(wake) => self.look_again(None, sender).await?,
             }
         }
     }
@@ -159,10 +165,13 @@ impl<K: Kernel> Watch<K> {
         if news { self.tell(view, sender).await } else { Ok(()) }
     }
 
-    /// Tells of the live requests that are over without a commit.
-    async fn look_again(&mut self, sender: &Sender) -> Result<(), Error> {
-        let ids: Vec<ApprovalId> = self.live.keys().copied().collect();
+    /// Tells of the live requests that are over without a commit: all of them, or those of a session that ended.
+    async fn look_again(&mut self, only: Option<SessionId>, sender: &Sender) -> Result<(), Error> {
+        let wanted = self.live.iter().filter(|(_, (session, _))| only.is_none_or(|only| only == *session));
+        let ids: Vec<ApprovalId> = wanted.map(|(id, _)| *id).collect();
         for id in ids {
+            // There may be thousands.
+            tokio::task::yield_now().await;
             match self.look(id).await? {
                 Some(view) if view.state.is_terminal() => {
                     self.remember(&view);
@@ -190,7 +199,8 @@ impl<K: Kernel> Watch<K> {
         if view.state.is_terminal() {
             self.live.remove(&approval.id);
         } else {
-            self.live.insert(approval.id, approval.expires_at().min(view.session_over_at));
+            let over_at = approval.expires_at().min(view.session_over_at);
+            self.live.insert(approval.id, (approval.session, over_at));
         }
     }
 

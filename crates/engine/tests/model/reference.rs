@@ -16,6 +16,7 @@ pub struct Session {
     pub principal: Party,
     pub operator: Option<Party>,
     pub opened_by: Party,
+    pub excluded: BTreeSet<Party>,
     pub deadline: i64,
     pub ended: bool,
 }
@@ -336,6 +337,7 @@ impl Model {
             principal: identity.party,
             operator,
             opened_by: who.party,
+            excluded: self.variant.excluded(std::iter::once(who.party).chain(who.operator)),
             deadline,
             ended: false,
         });
@@ -368,7 +370,7 @@ impl Model {
     fn excluded(&self, who: Who, action: Action) -> BTreeSet<Party> {
         let session = &self.sessions[action.session];
         let parties = [session.principal, action.at, who.party];
-        self.variant.excluded(parties.into_iter().chain(session.operator).chain(who.operator))
+        &self.variant.excluded(parties.into_iter().chain(session.operator).chain(who.operator)) | &session.excluded
     }
 
     /// What the policies say, given what counts of an approved question.
@@ -452,7 +454,10 @@ impl Model {
 
     fn ask(&mut self, who: Who, action: Action, acting: Acting) -> Refusable<Answer> {
         self.in_session(who, action.session, acting)?;
-        let excluded = self.excluded(who, action);
+        let mut excluded = self.excluded(who, action);
+        if let Some(number) = self.asked.get(&action) {
+            excluded.extend(self.questions[*number].excluded.iter().copied());
+        }
         let rules = match self.judge(action, None, &excluded)? {
             Ruling::Allow | Ruling::Deny => return refused("NothingToAsk"),
             Ruling::Needs(rules) => rules,

@@ -14,6 +14,7 @@ impl Model {
         let parties = [session.principal, question.action.at, question.asked_by].into_iter().chain(session.operator);
         let mut excluded = self.variant.excluded(parties);
         excluded.extend(question.excluded.iter().copied());
+        excluded.extend(session.excluded.iter().copied());
         excluded
     }
 
