@@ -25,7 +25,7 @@ pub enum EntityCommand {
         after_help = "Reads Cedar's JSON for entities, as in a bundle's `entities.json`: a list of objects with `uid`, \
                             `attrs`, `parents` and `tags`.\n\n\
                             Examples:\n  countersign entity upsert @datasets.json\n  \
-                            countersign entity list --json | countersign entity upsert -"
+                            countersign entity upsert - --json"
     )]
     Upsert(UpsertArgs),
     /// Delete stored entities
@@ -44,7 +44,7 @@ pub enum EntityCommand {
     },
     /// List stored entities, in the order of their types and ids
     #[command(
-        after_help = "Examples:\n  countersign entity list --type Dataset\n  countersign entity list --json > entities.jsonl"
+        after_help = "Examples:\n  countersign entity list --type Dataset\n  countersign entity list --json"
     )]
     List {
         /// Of this type only
