@@ -43,9 +43,7 @@ pub enum EntityCommand {
         entity: EntityRef,
     },
     /// List stored entities, in the order of their types and ids
-    #[command(
-        after_help = "Examples:\n  countersign entity list --type Dataset\n  countersign entity list --json"
-    )]
+    #[command(after_help = "Examples:\n  countersign entity list --type Dataset\n  countersign entity list --json")]
     List {
         /// Of this type only
         #[arg(long = "type", value_name = "TYPE")]
