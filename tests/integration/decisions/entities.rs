@@ -63,6 +63,7 @@ async fn a_stored_entity_decides_from_its_change_on_and_after_a_restart() {
     let answer = agent.decide(question.clone()).await.unwrap();
     assert_eq!(answer.revisions.unwrap().entities, Some(revision));
     question.min_entity_revision = revision + 1;
+    question.request_id = crate::harness::fresh_id();
     let early = agent.decide(question).await;
     assert_eq!(refused(early), (Code::FailedPrecondition, "ENTITY_REVISION".to_owned()));
 
