@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn kind_bytes_are_the_ones_that_were_released() {
         let bytes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.byte()).collect();
-        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
         for kind in Kind::ALL {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));
         }
