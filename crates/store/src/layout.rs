@@ -370,7 +370,7 @@ mod tests {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));
         }
         assert_eq!(Kind::from_byte(0), None);
-        assert_eq!(Kind::from_byte(12), None);
+        assert_eq!(Kind::from_byte(14), None);
     }
 
     #[test]
