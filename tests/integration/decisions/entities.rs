@@ -1,5 +1,6 @@
 //! Entities in the store: changed while the server runs, over the API and from the command line.
 
+use countersign::client::operation;
 use countersign::proto::*;
 use serde_json::{Value as Json, json};
 use tonic::Code;
@@ -53,26 +54,32 @@ async fn a_stored_entity_decides_from_its_change_on_and_after_a_restart() {
     let mut server = server().await;
     let agent = server.client(AGENT, Some(OPERATOR), &[]).await;
     let session = open(&agent).await;
-    assert_eq!(decide(&agent, &session, &describe()).await.unwrap().verdict(), Verdict::Allow);
-    let minted = must_mint(&agent, &session, &describe(), "").await;
+    let input = json!({"rows": 1, "destination": "s3://ours-reports"});
+    let public = operation("export", ("Dataset", "docs"), input, json!({})).unwrap();
+    assert_eq!(decide(&agent, &session, &public).await.unwrap().verdict(), Verdict::Allow);
+    let [before, after] =
+        [must_mint(&agent, &session, &public, "").await, must_mint(&agent, &session, &public, "").await];
+    let gateway = server.person(REDEEMER).await;
+    redeem(&gateway, &before.token, &public).await.unwrap();
 
     let secret = json!({ "uid": { "type": "Dataset", "id": "docs" }, "attrs": { "classification": "pii", "exportable": false } });
     let revision = upsert(&server, KEEPER, &json!([secret])).await.unwrap();
-    let mut question = question(&session, &export(1));
+    let mut question = question(&session, &public);
     question.min_entity_revision = revision;
     let answer = agent.decide(question.clone()).await.unwrap();
     assert_eq!(answer.revisions.unwrap().entities, Some(revision));
+    assert_eq!(answer.verdict(), Verdict::Deny);
     question.min_entity_revision = revision + 1;
     question.request_id = crate::harness::fresh_id();
     let early = agent.decide(question).await;
     assert_eq!(refused(early), (Code::FailedPrecondition, "ENTITY_REVISION".to_owned()));
 
-    // What the capability was minted on is not so any more, if the policies care.
-    let gateway = server.person(REDEEMER).await;
+    // What the capability was minted on is not so any more.
+    let spent = redeem(&gateway, &after.token, &public).await;
+    assert_eq!(refused(spent), (Code::PermissionDenied, "POLICY_DENIED".to_owned()));
+
     let gone = server.cli(&server.token(KEEPER, None, &[]), &["entity", "delete", "Dataset::docs"]).await;
     assert_eq!(gone.code, 0, "{gone:?}");
-    let spent = redeem(&gateway, &minted.token, &describe()).await;
-    assert_eq!(refused(spent), (Code::PermissionDenied, "POLICY_DENIED".to_owned()));
 
     server.kill().await;
     server.restart().await;
