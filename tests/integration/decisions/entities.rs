@@ -97,6 +97,7 @@ async fn a_stored_entity_decides_from_its_change_on_and_after_a_restart() {
     assert!(again.stdout.starts_with("3 entities changed"), "{again:?}");
     let shown = server.cli(&keeper, &["entity", "show", "Dataset::customers"]).await;
     assert!(shown.stdout.contains("\"classification\":\"pii\""), "{shown:?}");
+    server.terminate().await;
     server.log_verifies_offline().await;
 }
 
