@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use countersign_core::visible::Visible;
 use countersign_policy::scenario::Scenario;
-use countersign_policy::{Bundle, Source, format};
+use countersign_policy::{Bundle, CedarTest, Source, format};
 use serde_json::json;
 
 use super::output::{BAD, FAINT, GOOD, Output, paint};
 use super::{Exit, Failure};
 
 pub const TEST_EXAMPLES: &str = "Scenarios are TOML files in the bundle's `scenarios/` directory; what lies in the store while they are played is in \
-     `scenarios/entities.json`. Exit code 0 if all answers are as expected.\n\n\
+     `scenarios/entities.json`. Other JSON files there are tests as `cedar run-tests` takes them, played on the composed schema. Exit code 0 if all answers are as expected.\n\n\
      Examples:\n  countersign policy test policies/ai-platform\n  countersign policy test policies/ai-platform --only export --json";
 pub const FMT_EXAMPLES: &str = "Examples:\n  countersign policy fmt policies/ai-platform\n  \
      countersign policy fmt --check policies/ai-platform/policies/exports.cedar";
@@ -48,27 +48,34 @@ pub fn test(args: &TestArgs, output: &mut Output) -> Result<Exit, Failure> {
     let stored = bundle.scenario_entities().map_err(Failure::new)?;
     let view = bundle.with(&stored, None);
     let (mut played, mut failed, mut told) = (0_usize, 0_usize, Vec::new());
-    let files = bundle.source().files().iter();
-    for (file, text) in files.filter(|(file, _)| file.starts_with("scenarios/") && file.ends_with(".toml")) {
+    let mut tell = |file: &str, name: &str, wrong: Vec<String>| {
+        played += 1;
+        failed += usize::from(!wrong.is_empty());
+        let mark = if wrong.is_empty() { paint(GOOD, "ok    ") } else { paint(BAD, "failed") };
+        let mut line = format!("{mark} {} {}", Visible::new(name), paint(FAINT, Visible::new(file)));
+        for sentence in &wrong {
+            line.push_str(&format!("\n       {}", Visible::new(sentence)));
+        }
+        told.push(json!({ "file": file, "name": name, "ok": wrong.is_empty(), "wrong": wrong }));
+        if output.is_json() { Ok(()) } else { output.human(&line) }
+    };
+    let wanted =
+        |file: &str, name: &str| args.only.as_ref().is_none_or(|text| name.contains(text) || file.contains(text));
+    for (file, text) in bundle.scenario_files() {
         let scenarios = Scenario::parse_file(text)
             .map_err(|error| Failure::new(format!("{}:{}: {}", Visible::new(file), error.line, error.message)))?;
-        for scenario in scenarios {
-            let wanted = |text: &String| scenario.name.contains(text) || file.contains(text);
-            if !args.only.as_ref().is_none_or(wanted) {
-                continue;
+        for scenario in scenarios.iter().filter(|scenario| wanted(file, &scenario.name)) {
+            tell(file, &scenario.name, scenario.play(view))?;
+        }
+    }
+    for (file, text) in bundle.cedar_test_files() {
+        let tests =
+            CedarTest::parse_file(text).map_err(|error| Failure::new(format!("{}: {error}", Visible::new(file))))?;
+        for (number, test) in tests.iter().enumerate() {
+            let name = test.name.clone().unwrap_or_else(|| format!("number {}", number + 1));
+            if wanted(file, &name) {
+                tell(file, &name, test.play(&bundle))?;
             }
-            let wrong = scenario.play(view);
-            played += 1;
-            failed += usize::from(!wrong.is_empty());
-            let mark = if wrong.is_empty() { paint(GOOD, "ok    ") } else { paint(BAD, "failed") };
-            let mut line = format!("{mark} {} {}", Visible::new(&scenario.name), paint(FAINT, Visible::new(file)));
-            for sentence in &wrong {
-                line.push_str(&format!("\n       {}", Visible::new(sentence)));
-            }
-            if !output.is_json() {
-                output.human(&line)?;
-            }
-            told.push(json!({ "file": file, "name": scenario.name, "ok": wrong.is_empty(), "wrong": wrong }));
         }
     }
     let summary = format!("{played} scenarios, {failed} failed");

@@ -33,6 +33,21 @@ pub enum PolicyCommand {
     /// Prove what can be stated about a bundle directory, or find a request that refutes it, without a server
     #[command(after_help = super::prove::EXAMPLES)]
     Prove(super::prove::ProveArgs),
+    /// Write a bundle to begin with
+    #[command(after_help = super::start::EXAMPLES)]
+    New(super::start::NewArgs),
+    /// Say why an action is answered as it is, and what would change the answer
+    #[command(after_help = super::explain::EXPLAIN_EXAMPLES)]
+    Explain(super::explain::ExplainArgs),
+    /// List who may approve an action now
+    #[command(after_help = super::explain::WHO_EXAMPLES)]
+    Who(super::question::QuestionArgs),
+    /// List what a principal may do
+    #[command(after_help = super::explain::CAN_EXAMPLES)]
+    Can(super::explain::CanArgs),
+    /// List the recorded decisions that a bundle directory would answer otherwise
+    #[command(after_help = super::diff::EXAMPLES)]
+    Diff(super::diff::DiffArgs),
     /// Show the bundle that decides now
     #[command(after_help = "Examples:\n  countersign policy show")]
     Show,
@@ -48,6 +63,11 @@ pub async fn run(command: PolicyCommand, connection: &Connection, output: &mut O
         PolicyCommand::Test(args) => super::author::test(&args, output),
         PolicyCommand::Fmt(args) => super::author::fmt(&args, output),
         PolicyCommand::Prove(args) => super::prove::run(args, output).await,
+        PolicyCommand::New(args) => super::start::run(&args, output),
+        PolicyCommand::Explain(args) => super::explain::explain(&args, connection, output).await,
+        PolicyCommand::Who(args) => super::explain::who(&args, connection, output).await,
+        PolicyCommand::Can(args) => super::explain::can(&args, output),
+        PolicyCommand::Diff(args) => super::diff::run(&args, connection, output).await,
         PolicyCommand::Show => {
             let bundle = connection.client().await?.get_bundle(GetBundleRequest {}).await?.bundle;
             let bundle = bundle.ok_or(ClientError::Incomplete("bundle"))?;
@@ -65,6 +85,7 @@ pub async fn run(command: PolicyCommand, connection: &Connection, output: &mut O
                     false,
                     &warning.message,
                     Some(&warning.hint).filter(|hint| !hint.is_empty()),
+                    None,
                 ));
             }
             text.push_str(if answer.changed { "now active:\n" } else { "unchanged:\n" });
@@ -91,7 +112,8 @@ fn human(bundle: &ActiveBundle) -> String {
 
 fn check(dir: &Path, output: &mut Output) -> Result<Exit, Failure> {
     let source = Source::read_dir(dir).map_err(|error| Failure::new(error.to_string()))?;
-    let files = source.files().len();
+    let texts = source.files().clone();
+    let files = texts.len();
     let (bundle, findings) = match Bundle::load(source) {
         Ok(bundle) => {
             let mut findings = bundle.warnings().to_vec();
@@ -112,7 +134,9 @@ fn check(dir: &Path, output: &mut Output) -> Result<Exit, Failure> {
     let mut text = String::new();
     for finding in &findings {
         let place = (Visible::new(&finding.file).to_string(), finding.line, finding.column);
-        text.push_str(&line(place, finding.severity == Severity::Error, &finding.message, finding.hint.as_ref()));
+        let excerpt = texts.get(&finding.file).and_then(|text| excerpt(text, finding.line, finding.column));
+        let error = finding.severity == Severity::Error;
+        text.push_str(&line(place, error, &finding.message, finding.hint.as_ref(), excerpt.as_deref()));
     }
     match &bundle {
         Some((name, revision, digest)) => text.push_str(&format!(
@@ -146,12 +170,43 @@ fn report(digest: Option<String>, findings: &[Finding]) -> Value {
     json!({"ok": digest.is_some(), "digest": digest, "findings": findings.collect::<Value>()})
 }
 
-/// `file:line:col: error: message`, which editors jump to, and the hint below it.
-fn line<N: std::fmt::Display>(place: (String, N, N), error: bool, message: &str, hint: Option<&String>) -> String {
+/// The line that a finding is about, with a caret below its column; nothing of an empty line, which shows nothing.
+fn excerpt(text: &str, line: usize, column: usize) -> Option<String> {
+    /// The longest part of a line that is shown, in characters, and how much of it before the caret.
+    const WIDTH: usize = 100;
+    const BEFORE: usize = 60;
+    let whole: Vec<char> = text.lines().nth(line.checked_sub(1)?)?.chars().collect();
+    let at = column.checked_sub(1)?.min(whole.len());
+    let from = at.saturating_sub(BEFORE);
+    let shown = |part: &[char]| Visible::new(&part.iter().collect::<String>().replace('\t', " ")).to_string();
+    let (before, after) = whole.get(from..)?.split_at(at - from);
+    let (before, after) = (shown(before), shown(after.get(..WIDTH - BEFORE).unwrap_or(after)));
+    if before.is_empty() && after.trim().is_empty() {
+        return None;
+    }
+    let (number, indent) = (line.to_string(), " ".repeat(before.chars().count()));
+    let margin = " ".repeat(number.len());
+    let caret = paint(BAD, "^");
+    Some(format!(
+        "  {} {before}{after}\n  {margin} {} {indent}{caret}\n",
+        paint(FAINT, format!("{number} |")).to_owned(),
+        paint(FAINT, "|")
+    ))
+}
+
+/// `file:line:col: error: message`, which editors jump to, and below it the place and the hint.
+fn line<N: std::fmt::Display>(
+    place: (String, N, N),
+    error: bool,
+    message: &str,
+    hint: Option<&String>,
+    excerpt: Option<&str>,
+) -> String {
     let (file, line, column) = place;
     let severity = if error { paint(BAD, "error:") } else { paint(WARN, "warning:") };
     let hint = hint.map(|hint| format!("  {}\n", harmless(hint).replace('\n', "\n  "))).unwrap_or_default();
-    format!("{} {severity} {}\n{hint}", paint(STRONG, format!("{file}:{line}:{column}:")), harmless(message))
+    let place = paint(STRONG, format!("{file}:{line}:{column}:"));
+    format!("{place} {severity} {}\n{}{hint}", harmless(message), excerpt.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -160,9 +215,14 @@ mod tests {
 
     #[test]
     fn a_finding_is_told_where_an_editor_finds_it() {
-        let text = line(("policies/a.cedar".into(), 3, 7), true, "`@ttl` is wrong", Some(&"write `15m`".to_owned()));
+        let hint = "write `15m`".to_owned();
+        let place = excerpt("a\nb\n\tcd \u{202e}ttl", 3, 7);
+        let text = line(("policies/a.cedar".into(), 3, 7), true, "`@ttl` is wrong", Some(&hint), place.as_deref());
         let text = anstream::adapter::strip_str(&text).to_string();
-        assert_eq!(text, "policies/a.cedar:3:7: error: `@ttl` is wrong\n  write `15m`\n");
+        assert_eq!(
+            text,
+            "policies/a.cedar:3:7: error: `@ttl` is wrong\n  3 |  cd \\u{202e}ttl\n    |              ^\n  write `15m`\n"
+        );
     }
 
     #[test]

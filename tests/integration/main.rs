@@ -17,6 +17,7 @@
 
 mod approvals;
 mod audit;
+mod authoring;
 mod capabilities;
 mod cli;
 mod decisions;

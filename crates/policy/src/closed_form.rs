@@ -19,7 +19,7 @@ pub(crate) enum Form {
 
 /// The clause by which people can lift the forbid `id`:
 /// `unless { context has approval && context.approval.rules.contains("<id>") }`.
-fn closed_clause(id: &str) -> Value {
+pub(crate) fn closed_clause(id: &str) -> Value {
     let context = json!({ "Var": "context" });
     json!({ "kind": "unless", "body": { "&&": {
         "left": { "has": { "left": context, "attr": APPROVAL } },

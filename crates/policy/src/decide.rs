@@ -95,6 +95,18 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// As records and scenarios write it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Deny { .. } => "DENY",
+            Self::Allow => "ALLOW",
+            Self::NeedsApproval { .. } => "NEEDS_APPROVAL",
+        }
+    }
+}
+
 impl Default for Verdict {
     fn default() -> Self {
         Self::Deny { cause: DenyCause::NoPermit, errors: Vec::new() }

@@ -112,12 +112,31 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// Where the lines of a text begin: found once, since a file may hold a hundred thousand policies.
+pub(crate) struct Places<'t> {
+    text: &'t str,
+    /// Byte offsets, sorted.
+    lines: Vec<usize>,
+}
+
+impl<'t> Places<'t> {
+    pub(crate) fn new(text: &'t str) -> Self {
+        let feeds = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        Self { text, lines: std::iter::once(0).chain(feeds.map(|(at, _)| at + 1)).collect() }
+    }
+
+    /// Line and column, both from 1, of a byte offset.
+    pub(crate) fn at(&self, offset: usize) -> (usize, usize) {
+        let line = self.lines.partition_point(|begins| *begins <= offset);
+        let begins = self.lines.get(line.saturating_sub(1)).copied().unwrap_or_default();
+        let column = self.text.get(begins..offset).map_or(0, |before| before.chars().count()) + 1;
+        (line, column)
+    }
+}
+
 /// Line and column, both from 1, of a byte offset in `text`.
 pub(crate) fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
-    let column = before.rsplit('\n').next().map_or(0, |tail| tail.chars().count()) + 1;
-    (line, column)
+    Places::new(text).at(offset)
 }
 
 /// Where `word` first stands in `text` as a word of its own and outside of `//` comments; the beginning if nowhere.
@@ -173,6 +192,8 @@ mod tests {
     fn positions_count_lines_and_characters() {
         assert_eq!(position("ab\ncd", 0), (1, 1));
         assert_eq!(position("ab\nÄd", 5), (2, 2));
+        assert_eq!(position("ab\n", 3), (2, 1));
+        assert_eq!(position("", 7), (1, 1));
         assert_eq!(locate("// Person\nentity PersonX, Person;", "Person"), (2, 17));
     }
 }

@@ -96,13 +96,13 @@ pub(crate) fn check_files(source: &Source, findings: &mut Vec<Finding>) {
                     || [Kind::Work, Kind::Approve, Kind::Admin].iter().any(|kind| kind.folder() == folder);
                 !name.starts_with('.')
                     && ((cedar && name.ends_with(".cedar"))
-                        || (folder == SCENARIOS && (name.ends_with(".toml") || name == "entities.json")))
+                        || (folder == SCENARIOS && (name.ends_with(".toml") || name.ends_with(".json"))))
             }
         };
         if !known {
             let hint = "a bundle has `bundle.toml`, `schema.cedarschema`, `entities.json`, \
-                        `.cedar` files in `policies/`, `approve/`, `admin/` and `properties/`, and `.toml` files in \
-                        `scenarios/`";
+                        `.cedar` files in `policies/`, `approve/`, `admin/` and `properties/`, and `.toml` and \
+                        `.json` files in `scenarios/`";
             findings.push(Finding::error(path, "this file belongs to no part of a bundle").hint(hint));
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
 use serde_json::Value;
 
-use crate::finding::{Finding, from_cedar, position};
+use crate::finding::{Finding, Places, from_cedar};
 use crate::source::{PROPERTIES, Source};
 
 /// The largest policy, in bytes. Cedar and the lint walk expressions recursively.
@@ -130,14 +130,15 @@ fn read_file(file: &str, text: &str, kind: impl Fn(&Policy) -> Kind, findings: &
             return Vec::new();
         }
     };
+    let places = Places::new(text);
     for template in set.templates() {
-        let at = template.as_ref().loc().map_or((1, 1), |loc| position(text, loc.start()));
+        let at = template.as_ref().loc().map_or((1, 1), |loc| places.at(loc.start()));
         let hint = "write one policy for each entity that the template was meant for";
         findings.push(Finding::error(file, "templates are not accepted").at(at).hint(hint));
     }
     let mut read: Vec<Authored> = Vec::new();
     for policy in set.policies() {
-        let at = policy.as_ref().loc().map_or((1, 1), |loc| position(text, loc.start()));
+        let at = policy.as_ref().loc().map_or((1, 1), |loc| places.at(loc.start()));
         let refuse = |message: String| Finding::error(file, message).at(at);
         let own = policy.to_cedar().unwrap_or_default();
         if own.len() > MAX_POLICY_BYTES {

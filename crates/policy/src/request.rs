@@ -7,6 +7,7 @@ use countersign_core::visible::Visible;
 use countersign_core::{EntityRef, Timestamp};
 
 use crate::bundle::{Bundle, Operation};
+use crate::clause::Ground;
 use crate::decide::{ApprovalFacts, Query, QueryError};
 use crate::index::Index;
 use crate::moment::Moment;
@@ -48,6 +49,15 @@ pub(crate) struct Failure {
 
 impl<'a> Prepared<'a> {
     pub(crate) fn new(view: View<'a>, query: &Query<'_>) -> Result<Self, QueryError> {
+        Self::with(view, query, true)
+    }
+
+    /// Without input and environment: for what can be told before they are known, and not to be decided.
+    pub(crate) fn without_moment(view: View<'a>, query: &Query<'_>) -> Result<Self, QueryError> {
+        Self::with(view, query, false)
+    }
+
+    fn with(view: View<'a>, query: &Query<'_>, moment: bool) -> Result<Self, QueryError> {
         let bundle = view.bundle;
         let operation = bundle.operations.get(query.operation).ok_or_else(|| unknown(bundle, query.operation))?;
         let kind = |entity: &EntityRef, kinds: &[String]| {
@@ -67,19 +77,18 @@ impl<'a> Prepared<'a> {
             move |misfit: Misfit| QueryError::Invalid { field: format!("{name}{}", misfit.path), reason: misfit.reason }
         };
         let mut context = vec![
-            ("input".to_owned(), operation.input.convert(query.input).map_err(within("input"))?),
-            (
-                "environment".to_owned(),
-                operation.environment.convert(query.environment).map_err(within("environment"))?,
-            ),
             ("session".to_owned(), session(query)?),
             ("digest".to_owned(), RestrictedExpression::new_string(query.digest.to_string())),
         ];
         context.extend(circumstances(bundle, query.operator, query.excluded, query.now)?);
         // Whatever a policy can go on from: the request's own entities, and those that the context names.
         let mut named = Vec::new();
-        operation.input.named_in(query.input, &mut named);
-        operation.environment.named_in(query.environment, &mut named);
+        let moments =
+            [("input", &operation.input, query.input), ("environment", &operation.environment, query.environment)];
+        for (field, declared, sent) in moments.into_iter().filter(|_| moment) {
+            context.push((field.to_owned(), declared.convert(sent).map_err(within(field))?));
+            declared.named_in(sent, &mut named);
+        }
         named.extend(query.operator.and_then(|operator| bundle.directory.uid(operator)));
         let roots: Vec<&EntityUid> = [&principal, &resource].into_iter().chain(&named).collect();
         let slice = view.slice(&roots, &operation.uid)?;
@@ -88,6 +97,31 @@ impl<'a> Prepared<'a> {
 
     /// Evaluates it with these approvals.
     pub(crate) fn pass(&self, approval: Option<&ApprovalFacts>) -> Result<Pass, QueryError> {
+        let context = self.context(approval)?;
+        let uids = (self.principal.clone(), self.operation.uid.clone(), self.resource.clone());
+        let mut pass = evaluate(self.view, &self.slice, uids, context, &self.operation.policies)?;
+        if !self.operation.sensitive.is_empty() {
+            // Cedar's messages may show values, and these were promised not to be shown.
+            for failure in &mut pass.errors {
+                failure.text = format!("`{}` could not be evaluated", failure.policy);
+            }
+        }
+        Ok(pass)
+    }
+
+    /// What single expressions are evaluated on, with these approvals; the context fields `open` are not known.
+    pub(crate) fn ground<'s>(
+        &'s self,
+        approval: Option<&ApprovalFacts>,
+        open: &'s [&'s str],
+    ) -> Result<Ground<'s>, QueryError> {
+        let context = Context::from_pairs(self.context(approval)?).map_err(|error| invalid("context", error))?;
+        let (principal, action, resource) = (self.principal.clone(), self.operation.uid.clone(), self.resource.clone());
+        let request = Request::new(principal, action, resource, context, None).map_err(|e| invalid("request", e))?;
+        Ok(Ground { request, entities: self.slice.entities(), open })
+    }
+
+    fn context(&self, approval: Option<&ApprovalFacts>) -> Result<Pairs, QueryError> {
         let mut context = self.context.clone();
         if let Some(facts) = approval {
             let record = vec![
@@ -98,15 +132,7 @@ impl<'a> Prepared<'a> {
             ];
             context.push(("approval".to_owned(), record_of(record)?));
         }
-        let uids = (self.principal.clone(), self.operation.uid.clone(), self.resource.clone());
-        let mut pass = evaluate(self.view, &self.slice, uids, context, &self.operation.policies)?;
-        if !self.operation.sensitive.is_empty() {
-            // Cedar's messages may show values, and these were promised not to be shown.
-            for failure in &mut pass.errors {
-                failure.text = format!("`{}` could not be evaluated", failure.policy);
-            }
-        }
-        Ok(pass)
+        Ok(context)
     }
 }
 

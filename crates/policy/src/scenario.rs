@@ -6,13 +6,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
-use serde::de::Error as _;
+use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 use crate::answer::AnswerQuery;
 use crate::bundle::{AskingRule, Bundle};
-use crate::decide::{ApprovalFacts, Evaluation, Query, QueryError, SessionFacts, Verdict};
+use crate::decide::{ApprovalFacts, Evaluation, QueryError, Verdict};
 use crate::finding::position;
+use crate::question::{Question, timestamp};
+use crate::source::SCENARIOS;
 use crate::stored::{Entities, EntityData};
 use crate::view::View;
 
@@ -141,11 +143,29 @@ pub struct ScenarioError {
 }
 
 impl Bundle {
+    /// The scenario files, by path, each with its text.
+    pub fn scenario_files(&self) -> impl Iterator<Item = (&str, &str)> {
+        let files = self.source().files().iter();
+        let files = files.filter(|(file, _)| file.starts_with(SCENARIOS) && file.ends_with(".toml"));
+        files.map(|(file, text)| (file.as_str(), text.as_str()))
+    }
+
     /// The stored entities that its scenarios are played with: those of `scenarios/entities.json`, if there is one.
     ///
     /// # Errors
     /// What does not fit, as a sentence.
     pub fn scenario_entities(&self) -> Result<Entities, String> {
+        match self.source().files().get(STORED) {
+            Some(text) => self.read_entities(text).map_err(|error| format!("{STORED}: {error}")),
+            None => Ok(Entities::default()),
+        }
+    }
+
+    /// Stored entities out of a text: a JSON list, or one object per line, as `countersign entity list --json` writes them.
+    ///
+    /// # Errors
+    /// What does not fit, as a sentence.
+    pub fn read_entities(&self, text: &str) -> Result<Entities, String> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Listed {
@@ -156,22 +176,32 @@ impl Bundle {
             parents: Vec<EntityRef>,
             #[serde(default)]
             tags: serde_json::Map<String, serde_json::Value>,
+            // What a server says of each besides; nothing is decided by it.
+            #[serde(default)]
+            revision: u64,
+            #[serde(default, rename = "changed_at")]
+            _changed_at: IgnoredAny,
+            #[serde(default, rename = "changed_by")]
+            _changed_by: IgnoredAny,
         }
+        let listed: Result<Vec<Listed>, _> = if text.trim_start().starts_with('[') {
+            serde_json::from_str(text)
+        } else {
+            serde_json::Deserializer::from_str(text).into_iter().collect()
+        };
         let mut entities = Entities::default();
-        let Some(text) = self.source().files().get(STORED) else { return Ok(entities) };
-        let listed: Vec<Listed> = serde_json::from_str(text).map_err(|error| format!("{STORED}: {error}"))?;
-        for Listed { uid, attrs, parents, tags } in listed {
+        for Listed { uid, attrs, parents, tags, revision, .. } in listed.map_err(|error| error.to_string())? {
             let data = EntityData { attrs, parents, tags };
-            let checked = self.check_entity(&uid, &data).map_err(|misfit| format!("{STORED}: {misfit}"))?;
-            self.with(&entities, None).admit(&checked).map_err(|misfit| format!("{STORED}: {misfit}"))?;
-            entities.insert(checked, 1);
+            let checked = self.check_entity(&uid, &data).map_err(|misfit| misfit.to_string())?;
+            self.with(&entities, None).admit(&checked).map_err(|misfit| misfit.to_string())?;
+            entities.insert(checked, revision);
         }
         Ok(entities)
     }
 }
 
 /// What lies in the store when scenarios are played.
-const STORED: &str = "scenarios/entities.json";
+pub(crate) const STORED: &str = "scenarios/entities.json";
 
 impl Scenario {
     /// Reads a scenario file.
@@ -200,8 +230,8 @@ impl Scenario {
     #[must_use]
     pub fn play(&self, view: View<'_>) -> Vec<String> {
         let mut wrong = Vec::new();
-        let excluded = self.excluded(view);
-        let first = self.decide(view, &excluded, None);
+        let mut question = self.question(view);
+        let first = view.decide(&question.query());
         let (expect, told) = outcome(&first);
         if expect != self.expect {
             wrong.push(format!("`{}`: expected {:?}, got {first:?}", self.name, self.expect));
@@ -220,7 +250,7 @@ impl Scenario {
             resource: &self.resource,
             requester: &self.principal,
             operator: self.operator.as_ref(),
-            excluded: &excluded,
+            excluded: &self.excluded(view),
             now: self.now,
         };
         let mut poll = Poll::new(rules);
@@ -235,8 +265,8 @@ impl Scenario {
             }
         }
         if let Some(after) = self.after {
-            let facts = poll.facts(self.digest(), self.now.plus(Duration::from_secs(60)));
-            let second = self.decide(view, &excluded, facts.as_ref());
+            question.approval = poll.facts(question.digest, self.now.plus(Duration::from_secs(60)));
+            let second = view.decide(&question.query());
             if outcome(&second).0 != after.expect {
                 wrong.push(format!("`{}`: expected {:?} after the votes, got {second:?}", self.name, after.expect));
             }
@@ -244,35 +274,26 @@ impl Scenario {
         wrong
     }
 
-    /// Stands for the action's digest, which the policies only compare with itself.
-    fn digest(&self) -> Digest {
-        Digest::of(self.name.as_bytes())
-    }
-
-    fn decide(
-        &self,
-        view: View<'_>,
-        excluded: &BTreeSet<EntityRef>,
-        approval: Option<&ApprovalFacts>,
-    ) -> Result<Evaluation, QueryError> {
-        view.decide(&Query {
-            principal: &self.principal,
-            operation: &self.operation,
-            resource: &self.resource,
-            input: &self.input,
-            environment: &self.environment,
-            session: SessionFacts {
-                id: SessionId::from_bytes([0; 16]),
-                purpose: &self.purpose,
-                opened_at: self.now,
-                deadline: self.now.plus(Duration::from_secs(3_600)),
-            },
-            operator: self.operator.as_ref(),
-            digest: self.digest(),
+    /// The question of it, before any vote.
+    #[must_use]
+    pub fn question(&self, view: View<'_>) -> Question {
+        Question {
+            principal: self.principal.clone(),
+            operation: self.operation.clone(),
+            resource: self.resource.clone(),
+            input: self.input.clone(),
+            environment: self.environment.clone(),
+            session: SessionId::from_bytes([0; 16]),
+            purpose: self.purpose.clone(),
+            opened_at: self.now,
+            deadline: self.now.plus(Duration::from_secs(3_600)),
+            operator: self.operator.clone(),
+            // Stands for the action's digest, which the policies only compare with itself.
+            digest: Digest::of(self.name.as_bytes()),
             now: self.now,
-            excluded,
-            approval,
-        })
+            excluded: self.excluded(view),
+            approval: None,
+        }
     }
 }
 
@@ -351,12 +372,4 @@ fn entity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EntityRef, D::Er
 
 fn some_entity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<EntityRef>, D::Error> {
     entity(deserializer).map(Some)
-}
-
-fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let time: jiff::Timestamp = text.parse().map_err(|_| {
-        D::Error::custom(format!("`{}` is not a time, write it as `2026-11-18T10:00:00Z`", text.escape_debug()))
-    })?;
-    Ok(Timestamp::from_millis(time.as_millisecond()))
 }

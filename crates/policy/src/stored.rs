@@ -219,6 +219,11 @@ impl Entities {
         self.held.get(uid)
     }
 
+    /// Every entity's name.
+    pub(crate) fn uids(&self) -> impl Iterator<Item = &EntityUid> {
+        self.held.keys()
+    }
+
     /// What is directly below an entity.
     pub(crate) fn children(&self, uid: &EntityUid) -> impl Iterator<Item = &EntityUid> {
         self.children.get(uid).into_iter().flat_map(HashTrieSetSync::iter)

@@ -67,6 +67,11 @@ impl<'a> View<'a> {
         self.bundle
     }
 
+    /// What lies in the store.
+    pub(crate) const fn stored(&self) -> &'a Entities {
+        self.stored
+    }
+
     /// An entity, from wherever its type lies.
     fn held(&self, uid: &EntityUid) -> Option<&'a Held> {
         let directory = &self.bundle.directory;

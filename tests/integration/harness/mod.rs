@@ -21,7 +21,7 @@ mod server;
 
 use std::time::Duration;
 
-pub use audit::{AuditRecord, records_of};
+pub use audit::{AUDITOR, AuditRecord, records_of};
 pub use bundle::Bundle;
 pub use issuer::{Issuer, seconds};
 pub use process::Exited;

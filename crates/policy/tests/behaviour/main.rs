@@ -11,6 +11,7 @@
 mod administering;
 mod answering;
 mod deciding;
+mod explaining;
 mod loading;
 mod stored;
 
