@@ -3,6 +3,7 @@
 //! The library half of the binary: the [`client`] that enforcement points use, the wire messages in [`proto`], and the
 //! server's parts, which meet in [`wiring`] only.
 
+pub mod authors;
 pub mod client;
 pub mod config;
 pub mod grpc;

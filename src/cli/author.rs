@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use countersign_core::visible::Visible;
 use countersign_policy::scenario::Scenario;
-use countersign_policy::{Bundle, CedarTest, Source, format};
+use countersign_policy::{CedarTest, Source, format};
 use serde_json::json;
 
 use super::output::{BAD, FAINT, GOOD, Output, paint};
@@ -20,8 +20,8 @@ pub const FMT_EXAMPLES: &str = "Examples:\n  countersign policy fmt policies/ai-
 /// Which scenarios.
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// The bundle's directory
-    dir: PathBuf,
+    #[command(flatten)]
+    bundle: super::question::BundleDir,
     /// Only scenarios whose name or file contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -40,11 +40,7 @@ pub struct FmtArgs {
 
 /// Plays the scenarios of a bundle.
 pub fn test(args: &TestArgs, output: &mut Output) -> Result<Exit, Failure> {
-    let source = Source::read_dir(&args.dir).map_err(|error| Failure::new(error.to_string()))?;
-    let bundle = Bundle::load(source).map_err(|refused| {
-        Failure::new(format!("the bundle is refused:\n{refused}"))
-            .hint("see all of it with `countersign policy check DIR`")
-    })?;
+    let bundle = args.bundle.load()?;
     let stored = bundle.scenario_entities().map_err(Failure::new)?;
     let view = bundle.with(&stored, None);
     let (mut played, mut failed, mut told) = (0_usize, 0_usize, Vec::new());

@@ -20,6 +20,7 @@ mod prove;
 mod question;
 mod serve;
 mod session;
+mod sign;
 mod start;
 mod text;
 mod view;

@@ -1,10 +1,12 @@
 //! `countersign policy`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use countersign::client::ClientError;
 use countersign::proto::{Bundle as ActiveBundle, GetBundleRequest, ReloadBundleRequest};
+use countersign_audit::NoteVerifier;
 use countersign_core::visible::Visible;
 use countersign_policy::{Bundle, Finding, Severity, Source};
 use serde_json::{Value, json};
@@ -23,6 +25,9 @@ pub enum PolicyCommand {
     Check {
         /// The bundle's directory
         dir: PathBuf,
+        /// The public key (or `@FILE`) of an author who must have signed it; may be given several times
+        #[arg(long = "author", value_name = "KEY")]
+        authors: Vec<String>,
     },
     /// Play the scenarios of a bundle directory, without a server
     #[command(after_help = super::author::TEST_EXAMPLES)]
@@ -48,6 +53,12 @@ pub enum PolicyCommand {
     /// List the recorded decisions that a bundle directory would answer otherwise
     #[command(after_help = super::diff::EXAMPLES)]
     Diff(super::diff::DiffArgs),
+    /// Make an author's key
+    #[command(after_help = super::sign::AUTHOR_EXAMPLES)]
+    Author(super::sign::AuthorArgs),
+    /// Sign a bundle directory
+    #[command(after_help = super::sign::SIGN_EXAMPLES)]
+    Sign(super::sign::SignArgs),
     /// Show the bundle that decides now
     #[command(after_help = "Examples:\n  countersign policy show")]
     Show,
@@ -59,10 +70,12 @@ pub enum PolicyCommand {
 /// Runs one of the commands.
 pub async fn run(command: PolicyCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     match command {
-        PolicyCommand::Check { dir } => check(&dir, output),
+        PolicyCommand::Check { dir, authors } => check(&dir, &super::sign::verifiers(&authors)?, output),
         PolicyCommand::Test(args) => super::author::test(&args, output),
         PolicyCommand::Fmt(args) => super::author::fmt(&args, output),
         PolicyCommand::Prove(args) => super::prove::run(args, output).await,
+        PolicyCommand::Author(args) => super::sign::author(&args, output),
+        PolicyCommand::Sign(args) => super::sign::sign(&args, output),
         PolicyCommand::New(args) => super::start::run(&args, output),
         PolicyCommand::Explain(args) => super::explain::explain(&args, connection, output).await,
         PolicyCommand::Who(args) => super::explain::who(&args, connection, output).await,
@@ -110,12 +123,15 @@ fn human(bundle: &ActiveBundle) -> String {
     text.finish()
 }
 
-fn check(dir: &Path, output: &mut Output) -> Result<Exit, Failure> {
+fn check(dir: &Path, authors: &[NoteVerifier], output: &mut Output) -> Result<Exit, Failure> {
     let source = Source::read_dir(dir).map_err(|error| Failure::new(error.to_string()))?;
     let texts = source.files().clone();
     let files = texts.len();
     let (bundle, findings) = match Bundle::load(source) {
         Ok(bundle) => {
+            let wanted = authors.iter().map(NoteVerifier::name).collect::<BTreeSet<_>>().len();
+            countersign::authors::require(&bundle, authors, wanted)
+                .map_err(|error| Failure::new(format!("the bundle is not signed as it must be: {error}")))?;
             let mut findings = bundle.warnings().to_vec();
             // Wrong statements hinder no decision, and this is where their author finds out.
             match bundle.statements() {
@@ -247,7 +263,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_is_named() {
         let (mut output, _, _) = super::super::output::testing::output(false);
-        let failure = check(Path::new("/no/such/bundle"), &mut output).unwrap_err();
+        let failure = check(Path::new("/no/such/bundle"), &[], &mut output).unwrap_err();
         assert!(failure.to_human().contains("/no/such/bundle"));
     }
 }

@@ -13,11 +13,18 @@ use super::Failure;
 use super::args::{Connection, parse_entity, read_record, read_text};
 use super::output::Output;
 
+/// A bundle's directory.
+#[derive(Debug, Args)]
+pub struct BundleDir {
+    /// The bundle's directory
+    pub dir: PathBuf,
+}
+
 /// A bundle's directory, and what lies in the store beside it.
 #[derive(Debug, Args)]
 pub struct BundleArgs {
-    /// The bundle's directory
-    pub dir: PathBuf,
+    #[command(flatten)]
+    dir: BundleDir,
     /// What lies in the store: `@FILE` or `-`, as `countersign entity list --json` prints it; otherwise what the scenarios have
     #[arg(long, value_name = "@FILE")]
     entities: Option<String>,
@@ -70,7 +77,7 @@ pub struct QuestionArgs {
     record: Option<u64>,
 }
 
-impl BundleArgs {
+impl BundleDir {
     /// The bundle.
     pub fn load(&self) -> Result<Bundle, Failure> {
         let source = Source::read_dir(&self.dir).map_err(|error| Failure::new(error.to_string()))?;
@@ -78,6 +85,13 @@ impl BundleArgs {
             Failure::new(format!("the bundle is refused:\n{refused}"))
                 .hint("see all of it with `countersign policy check DIR`")
         })
+    }
+}
+
+impl BundleArgs {
+    /// The bundle.
+    pub fn load(&self) -> Result<Bundle, Failure> {
+        self.dir.load()
     }
 
     /// What was said to lie in the store; otherwise what the bundle's scenarios have there.

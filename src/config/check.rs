@@ -1,11 +1,12 @@
 //! What a configuration must satisfy beyond its types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use countersign_audit::NoteVerifier;
 use countersign_core::visible::Visible;
 
-use super::{Config, ConfigError, DEV_ISSUER, IssuerConfig, TenantConfig};
+use super::{Config, ConfigError, DEV_ISSUER, IssuerConfig, PublishingConfig, TenantConfig};
 use crate::tls;
 
 /// The range of one number in the configuration. Both ends are allowed.
@@ -179,6 +180,7 @@ fn tenant<'a>(key: &str, tenant: &'a TenantConfig, development: bool, seen: &mut
     if let Some(other) = seen.origins.insert(origin, origin_key.clone()) {
         return Err(value(&origin_key, format!("`{other}` has the same origin; every log needs its own")));
     }
+    publishing(&format!("{key}.publishing"), &tenant.publishing)?;
     if tenant.issuers.is_empty() {
         let problem = format!("no issuer, so nobody could call; add `[[{key}.issuers]]`, or remove the tenant");
         return Err(value(key, problem));
@@ -191,6 +193,30 @@ fn tenant<'a>(key: &str, tenant: &'a TenantConfig, development: bool, seen: &mut
                 format!("`{other}` has the same issuer; an issuer belongs to one tenant and stands there once");
             return Err(value(&format!("{key}.issuer"), problem));
         }
+    }
+    Ok(())
+}
+
+fn publishing(key: &str, config: &PublishingConfig) -> Result<(), ConfigError> {
+    let mut names = BTreeSet::new();
+    for (index, author) in config.authors.iter().enumerate() {
+        let parsed: Result<NoteVerifier, _> = author.parse();
+        let author = parsed.map_err(|error| value(&format!("{key}.authors[{index}]"), error.to_string()))?;
+        names.insert(author.name().to_owned());
+    }
+    let most = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);
+    let signatures = format!("{key}.signatures");
+    if config.authors.is_empty() && config.signatures != 1 {
+        return Err(value(&signatures, format!("nobody could sign; list public keys in `{key}.authors`")));
+    }
+    if !(1..=most).contains(&config.signatures) {
+        return Err(value(
+            &signatures,
+            format!("out of range; {most} different authors are configured, so write 1 to {most}"),
+        ));
+    }
+    if let Some(solver) = &config.solver {
+        filled(&format!("{key}.solver"), solver)?;
     }
     Ok(())
 }

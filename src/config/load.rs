@@ -9,7 +9,7 @@ use super::check::check;
 use super::syntax::syntax;
 use super::{
     Algorithm, Config, ConfigError, DEV_AUDIENCE, DEV_ISSUER, DEV_PUBLIC_KEY_FILE, DEV_TENANT, IssuerConfig, LogFormat,
-    SubjectKind, TenantConfig, TlsConfig,
+    PublishingConfig, SubjectKind, TenantConfig, TlsConfig,
 };
 
 /// What flags and environment say; a flag wins over its variable, and both over the file.
@@ -156,7 +156,15 @@ impl Config {
             max_age_seconds: None,
         };
         let log_origin = format!("dev.countersign.invalid/{DEV_TENANT}");
-        config.tenants.insert(tenant, TenantConfig { bundle: bundle.to_owned(), log_origin, issuers: vec![issuer] });
+        config.tenants.insert(
+            tenant,
+            TenantConfig {
+                bundle: bundle.to_owned(),
+                log_origin,
+                issuers: vec![issuer],
+                publishing: PublishingConfig::default(),
+            },
+        );
         check(&config)?;
         Ok(config)
     }
@@ -187,6 +195,7 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     }
     for tenant in config.tenants.values_mut() {
         resolve(&mut tenant.bundle);
+        tenant.publishing.solver.as_mut().map(resolve);
         for issuer in &mut tenant.issuers {
             if !issuer.keys.to_str().is_some_and(|keys| keys.contains("://")) {
                 resolve(&mut issuer.keys);

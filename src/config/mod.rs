@@ -93,6 +93,32 @@ pub struct TenantConfig {
     /// Who may issue credentials for it. At least one.
     #[serde(default)]
     pub issuers: Vec<IssuerConfig>,
+    /// What becomes active, and when.
+    #[serde(default)]
+    pub publishing: PublishingConfig,
+}
+
+/// `[tenants.NAME.publishing]`: what a bundle must satisfy to become active, besides being valid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PublishingConfig {
+    /// Whether a change of the bundle's directory is noticed and published, on the authority of whoever can write there.
+    pub watch: bool,
+    /// The public keys (`name+id+key`, C2SP signed-note) of those who may sign bundles. Empty: nobody has to.
+    pub authors: Vec<String>,
+    /// How many different authors must have signed. Means nothing without authors.
+    pub signatures: u32,
+    /// Whether everything that `countersign policy prove` proves must be proved.
+    pub proofs: bool,
+    /// The solver for the proofs. Absent: the variable CVC5, `cvc5` on PATH, or `.venv/bin/python` with the package.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver: Option<PathBuf>,
+}
+
+impl Default for PublishingConfig {
+    fn default() -> Self {
+        Self { watch: false, authors: Vec::new(), signatures: 1, proofs: false, solver: None }
+    }
 }
 
 /// `[[tenants.NAME.issuers]]`: one issuer of credentials. It belongs to this tenant alone.

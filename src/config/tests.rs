@@ -372,3 +372,24 @@ fn the_documentation_has_every_key_with_its_default_and_range() {
         assert!(text.contains(&format!("| `--{flag}` | `{variable}` |")), "--{flag}");
     }
 }
+
+#[test]
+fn what_publishing_asks_for_can_be_given_or_is_refused() {
+    let key = "alice+86c9ab6c+AX+jsrD3YrjrAy1lhXF058krTlGS1rS0R7D7re81DWxf";
+    let publishing = |text: &str| load(&format!("{ISSUER}[tenants.acme.publishing]\n{text}\n"));
+    for (text, expected) in [
+        ("authors = [\"alice\"]", "`tenants.acme.publishing.authors[0]`: "),
+        ("signatures = 2", "`tenants.acme.publishing.signatures`: nobody could sign"),
+        ("solver = \"\"", "`tenants.acme.publishing.solver`: empty"),
+        ("wacht = true", "unknown key `tenants.acme.publishing.wacht`"),
+    ] {
+        let text = publishing(text).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}\nis not\n{expected}");
+    }
+    // One name is one author, whatever the number of keys.
+    let twice = publishing(&format!("authors = [{key:?}, {key:?}]\nsignatures = 2")).unwrap_err().to_string();
+    assert!(twice.starts_with("`tenants.acme.publishing.signatures`: out of range; 1 different"), "{twice}");
+    assert!(publishing(&format!("authors = [{key:?}]\nsignatures = 1")).is_ok());
+    let config = publishing("watch = true").unwrap();
+    assert!(config.tenants.values().all(|tenant| tenant.publishing.watch && tenant.publishing.authors.is_empty()));
+}

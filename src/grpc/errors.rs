@@ -103,9 +103,11 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::ApprovalGone(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
         Error::PolicyDenied(_) => (Code::PermissionDenied, ErrorReason::PolicyDenied),
         Error::CapabilityNotFound => (Code::NotFound, ErrorReason::CapabilityNotFound),
-        Error::BundleRefused(_) | Error::BundleUnreadable(_) | Error::EntityMisfit(_) | Error::BundleOlder { .. } => {
-            (Code::FailedPrecondition, ErrorReason::BundleRefused)
-        }
+        Error::BundleRefused(_)
+        | Error::BundleUnreadable(_)
+        | Error::BundleNotAdmitted(_)
+        | Error::EntityMisfit(_)
+        | Error::BundleOlder { .. } => (Code::FailedPrecondition, ErrorReason::BundleRefused),
         Error::NoBundle => (Code::Unavailable, ErrorReason::NoBundle),
         Error::Store(_) | Error::OutcomeUnknown(_) => (Code::Unavailable, ErrorReason::StoreUnavailable),
         Error::Contention => (Code::Aborted, ErrorReason::Contention),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use countersign_core::TenantId;
 use countersign_engine::{Engine, Error};
-use countersign_policy::Source;
+use countersign_policy::{Source, Stamp};
 use countersign_store::{Kernel, RocksKernel};
 use tokio::sync::watch;
 use tonic_health::ServingStatus;
@@ -21,7 +21,7 @@ const FLUSH_REFUSALS: Duration = Duration::from_secs(1);
 const PUBLISH_HEADS: Duration = Duration::from_secs(10);
 /// How often rows that are of no use any more are tidied away.
 const TIDY: Duration = Duration::from_secs(60);
-/// How often a server without a bundle looks for one.
+/// How often a server without a bundle looks for one, and how often one that watches its directory looks for changes.
 const LOOK_FOR_BUNDLE: Duration = Duration::from_secs(2);
 /// How often it is looked whether the server can answer.
 const READINESS: Duration = Duration::from_millis(250);
@@ -81,6 +81,32 @@ pub(super) async fn look_for_bundle(engine: Arc<Engine<RocksKernel>>, dir: PathB
         if engine.active().is_ok() || activate(&engine, &dir, &mut told).await.is_ok() {
             return;
         }
+    }
+}
+
+/// What a bundle's directory looks like; nothing if it cannot be listed.
+pub(super) async fn stamp(dir: &Path) -> Option<Stamp> {
+    let path = dir.to_owned();
+    tokio::task::spawn_blocking(move || Source::stamp(&path).ok()).await.ok().flatten()
+}
+
+/// Publishes what is written into a bundle's directory. Each change is told, also one that is refused for the same reason as
+/// the one before.
+pub(super) async fn follow_bundle(engine: Arc<Engine<RocksKernel>>, dir: PathBuf, mut seen: Option<Stamp>) {
+    let mut ticks = tokio::time::interval(LOOK_FOR_BUNDLE);
+    let mut told = String::new();
+    loop {
+        ticks.tick().await;
+        let now = stamp(&dir).await;
+        if now == seen && engine.active().is_ok() {
+            continue;
+        }
+        if now != seen {
+            told.clear();
+            seen = now;
+        }
+        // While something is active a refusal is told and done with; while nothing is, it is looked again.
+        let _active = activate(&engine, &dir, &mut told).await;
     }
 }
 

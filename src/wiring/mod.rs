@@ -1,5 +1,6 @@
 //! The one place where concrete parts meet: configuration, store, engines, services, listeners.
 
+mod admission;
 mod background;
 mod offline;
 
@@ -20,7 +21,8 @@ use tonic::transport::Server as Transport;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use background::{activate, keep_up, look_for_bundle, publish_head, report_readiness, tidy};
+use admission::Requirements;
+use background::{activate, follow_bundle, keep_up, look_for_bundle, publish_head, report_readiness, stamp, tidy};
 
 use crate::config::{Config, TenantConfig};
 use crate::grpc::{Approvals, Audit, Backend, Capabilities, Decisions, Policies, Sessions, StoredEntities, Tenants};
@@ -173,7 +175,11 @@ impl Server {
             tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone())));
             tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
             let mut told = String::new();
-            if activate(engine, bundle, &mut told).await.is_err() {
+            let seen = stamp(bundle).await;
+            let active = activate(engine, bundle, &mut told).await.is_ok();
+            if config.tenants.get(engine.tenant()).is_some_and(|settings| settings.publishing.watch) {
+                tasks.push(tokio::spawn(follow_bundle(Arc::clone(engine), bundle.clone(), seen)));
+            } else if !active {
                 tasks.push(tokio::spawn(look_for_bundle(Arc::clone(engine), bundle.clone(), told)));
             }
         }
@@ -397,6 +403,7 @@ async fn open_engine(
         commitment: keys.commitment,
         log: keys.log,
         development: config.is_development(),
+        admission: Arc::new(Requirements::new(&settings.publishing)),
     };
     let clock: Box<dyn Clock> = match config.development_clock.filter(|_| config.is_development()) {
         Some(start) => Box::new(ShiftedClock::starting_at(Timestamp::from_millis(start))),

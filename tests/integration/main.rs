@@ -24,6 +24,7 @@ mod decisions;
 mod harness;
 mod identity;
 mod proving;
+mod publishing;
 mod scenarios;
 mod sessions;
 mod storage;

@@ -162,6 +162,22 @@ impl Note {
         Ok(note)
     }
 
+    /// The same note with this key's signature too, in place of one that it made before.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteError::TooManySignatures`], [`NoteError::TooLong`].
+    pub fn signed_also(mut self, signer: &NoteSigner) -> Result<Self, NoteError> {
+        let Self { signatures, .. } = Self::sign(&self.text, &[signer])?;
+        self.signatures.retain(|made| made.name != signer.name() || made.id != signer.id());
+        self.signatures.extend(signatures);
+        if self.signatures.len() > MAX_SIGNATURES {
+            return Err(NoteError::TooManySignatures);
+        }
+        let len = self.to_string().len();
+        if len > MAX_NOTE_BYTES { Err(NoteError::TooLong { len }) } else { Ok(self) }
+    }
+
     /// Reads a note. The signatures are not checked: the text must not be believed before
     /// [`Note::verify`].
     ///

@@ -9,7 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
+/// What the text of a signing key begins with.
+const PRIVATE: &str = "PRIVATE+KEY+";
 /// The signature type of plain Ed25519 (C2SP signed-note, "Signature types").
 const ED25519: u8 = 0x01;
 
@@ -42,6 +45,9 @@ pub enum KeyError {
         /// The signature type byte in the text.
         found: u8,
     },
+    /// The text is not of the form `PRIVATE+KEY+name+id+key`.
+    #[error("a signing key has the form `PRIVATE+KEY+name+id+key`: give the whole text of the key file")]
+    PrivateForm,
     /// The bytes are not an Ed25519 public key, or are one under which many signatures hold.
     #[error("the key is not a usable Ed25519 public key")]
     PublicKey,
@@ -127,9 +133,42 @@ impl NoteSigner {
         &self.verifier
     }
 
+    /// The key as text, to be kept secret: `PRIVATE+KEY+name+id+key`, the key in base64 of `0x01` and the seed. That is how
+    /// golang.org/x/mod/sumdb/note writes it.
+    #[must_use]
+    pub fn private_text(&self) -> Zeroizing<String> {
+        let mut encoded = Zeroizing::new(vec![ED25519]);
+        encoded.extend_from_slice(self.key.as_bytes());
+        let key = Zeroizing::new(STANDARD.encode(&*encoded));
+        Zeroizing::new(format!("{PRIVATE}{}+{}+{}", self.name(), self.id(), *key))
+    }
+
     /// The Ed25519 signature of the text of a note.
     pub(crate) fn sign(&self, text: &str) -> [u8; 64] {
         self.key.sign(text.as_bytes()).to_bytes()
+    }
+}
+
+impl FromStr for NoteSigner {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let mut parts = text.strip_prefix(PRIVATE).ok_or(KeyError::PrivateForm)?.splitn(3, '+');
+        let (Some(name), Some(stated), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(KeyError::PrivateForm);
+        };
+        let encoded = Zeroizing::new(STANDARD.decode(key).map_err(|_| KeyError::PrivateForm)?);
+        let (algorithm, seed) = encoded.split_first().ok_or(KeyError::PrivateForm)?;
+        if *algorithm != ED25519 {
+            return Err(KeyError::Algorithm { found: *algorithm });
+        }
+        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.try_into().map_err(|_| KeyError::PrivateForm)?);
+        let signer = Self::from_seed(name, &seed)?;
+        let computed = signer.id();
+        if stated != computed.to_string() {
+            return Err(KeyError::Id { stated: clip(stated), computed });
+        }
+        Ok(signer)
     }
 }
 

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::admission::Admission;
 use crate::caller::{self, Caller};
 use crate::credential::Credential;
 use crate::error::Error;
@@ -74,6 +75,8 @@ pub struct Parts {
     pub log: NoteSigner,
     /// Whether tokens are stamped as development.
     pub development: bool,
+    /// What bundles must satisfy to become active.
+    pub admission: Arc<dyn Admission>,
 }
 
 /// One tenant's engine.
@@ -84,6 +87,7 @@ pub struct Engine<K> {
     pub(crate) keys: ArcSwap<Keys>,
     pub(crate) log: NoteSigner,
     pub(crate) development: bool,
+    pub(crate) admission: Arc<dyn Admission>,
     pub(crate) refusals: Refusals,
     pub(crate) publishing: tokio::sync::Mutex<()>,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
@@ -198,7 +202,7 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::ClockJumped`] if the clock is behind the newest record, [`Error::Store`] and [`Error::Internal`] if what is
     /// stored does not fit the parts.
     pub async fn open(kernel: Arc<K>, clock: Box<dyn Clock>, parts: Parts) -> Result<Self, Error> {
-        let Parts { tenant, limits, signing, commitment, log, development } = parts;
+        let Parts { tenant, limits, signing, commitment, log, development, admission } = parts;
         let repo = Repository::new(kernel, tenant);
         let time = Arc::new(Time::start(clock, crate::log::newest_time(&repo).await?)?);
         let keys = Keys::load(&repo, signing, time.now()?).await?;
@@ -208,6 +212,7 @@ impl<K: Kernel> Engine<K> {
             keys: ArcSwap::from_pointee(keys),
             log,
             development,
+            admission,
             refusals: Refusals::default(),
             publishing: tokio::sync::Mutex::new(()),
             ended: tokio::sync::broadcast::channel(64).0,

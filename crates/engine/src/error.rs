@@ -118,6 +118,9 @@ pub enum Error {
     /// The bundle could not be read; the active one stays.
     #[error("the bundle was refused, and whatever is active stays: it could not be read: {0}")]
     BundleUnreadable(String),
+    /// The bundle lacks what the configuration asks for; the active one stays.
+    #[error("the bundle was refused, and whatever is active stays: {0}")]
+    BundleNotAdmitted(String),
     /// The bundle is older than the active one.
     #[error("the bundle has revision {found}, older than the active {active}; raise `revision` in `bundle.toml`")]
     BundleOlder {
@@ -196,6 +199,7 @@ impl Error {
             | Self::CapabilityNotFound
             | Self::BundleRefused(_)
             | Self::BundleUnreadable(_)
+            | Self::BundleNotAdmitted(_)
             | Self::BundleOlder { .. } => true,
             Self::CredentialExpired
             | Self::NoBundle

@@ -12,6 +12,7 @@ pub mod judge;
 pub mod record;
 pub mod time;
 
+mod admission;
 mod ask;
 mod decide;
 mod entity;
@@ -27,6 +28,7 @@ mod tidy;
 mod vote;
 mod watch;
 
+pub use admission::{Admission, AdmitAll};
 pub use ask::Ask;
 pub use credential::{Credential, Subject};
 pub use decide::{Decide, Decision, NeededRule, Verdict};

@@ -117,6 +117,7 @@ impl<K: Kernel> Engine<K> {
                 return Err(Error::BundleOlder { found: bundle.revision(), active });
             }
         }
+        self.admit(&bundle).await?;
         let (entities, entity_revision) = self.stored_entities(&bundle).await?;
         self.archive(&bundle).await?;
         self.keep_excluded(now).await?;
@@ -146,6 +147,13 @@ impl<K: Kernel> Engine<K> {
         let row = Stored { revision: committed.revision, value };
         self.set_active(Active { bundle, row, entities, entity_revision });
         Ok(published)
+    }
+
+    /// Puts a bundle before whoever judges what becomes active. The very one that the store has as active was judged.
+    async fn admit(&self, bundle: &Arc<Bundle>) -> Result<(), Error> {
+        let (admission, bundle) = (Arc::clone(&self.admission), Arc::clone(bundle));
+        let judged = tokio::task::spawn_blocking(move || admission.admit(&bundle)).await;
+        judged.map_err(|error| Error::Internal(error.to_string()))?.map_err(Error::BundleNotAdmitted)
     }
 
     /// Adds to every live request whom the outgoing bundle excludes, because nobody will know later: the excluded only grow

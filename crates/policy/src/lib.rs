@@ -46,6 +46,6 @@ pub use finding::{Finding, Refused, Severity};
 pub use format::format;
 pub use policies::Kind as SetKind;
 pub use question::{Question, RecordError, RecordedDecision, Replayed};
-pub use source::{Source, SourceError};
+pub use source::{Source, SourceError, Stamp};
 pub use stored::{CheckedEntity, Entities, EntityData, EntityMisfit};
 pub use view::{Reads, View};

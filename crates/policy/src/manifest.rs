@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::finding::{Finding, locate, position};
 use crate::policies::Kind;
-use crate::source::{ENTITIES, MANIFEST, PROPERTIES, SCENARIOS, SCHEMA, Source};
+use crate::source::{ENTITIES, MANIFEST, PROPERTIES, SCENARIOS, SCHEMA, SIGNATURES, Source};
 
 /// `bundle.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -89,7 +89,7 @@ pub(crate) fn check_files(source: &Source, findings: &mut Vec<Finding>) {
     }
     for path in source.files().keys() {
         let known = match path.rsplit_once('/') {
-            None => [MANIFEST, SCHEMA, ENTITIES].contains(&path.as_str()),
+            None => [MANIFEST, SCHEMA, ENTITIES, SIGNATURES].contains(&path.as_str()),
             Some((folder, name)) => {
                 let folder = format!("{folder}/");
                 let cedar = folder == PROPERTIES
@@ -100,7 +100,7 @@ pub(crate) fn check_files(source: &Source, findings: &mut Vec<Finding>) {
             }
         };
         if !known {
-            let hint = "a bundle has `bundle.toml`, `schema.cedarschema`, `entities.json`, \
+            let hint = "a bundle has `bundle.toml`, `schema.cedarschema`, `entities.json`, `bundle.sig`, \
                         `.cedar` files in `policies/`, `approve/`, `admin/` and `properties/`, and `.toml` and \
                         `.json` files in `scenarios/`";
             findings.push(Finding::error(path, "this file belongs to no part of a bundle").hint(hint));

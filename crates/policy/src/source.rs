@@ -26,6 +26,8 @@ pub(crate) const ENTITIES: &str = "entities.json";
 pub(crate) const SCENARIOS: &str = "scenarios/";
 /// The folder of what its author states about the bundle, to be proved. No part of it either, and for the same reason.
 pub(crate) const PROPERTIES: &str = "properties/";
+/// The file with its authors' signatures. They are over its digest, and cannot be part of it.
+pub(crate) const SIGNATURES: &str = "bundle.sig";
 
 /// The files of a bundle, by their path inside it, with `/` between the parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +75,10 @@ struct Listed {
     modified: Option<SystemTime>,
 }
 
+/// The files of a folder, by size and time of change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp(BTreeMap<String, Listed>);
+
 impl Source {
     /// Files that were read, or archived, elsewhere.
     ///
@@ -115,6 +121,20 @@ impl Source {
         }
     }
 
+    /// What the files of a bundle's folder look like from outside. While it stays the same, nothing was written.
+    ///
+    /// # Errors
+    /// [`SourceError`] if the folder cannot be listed as a bundle.
+    pub fn stamp(path: &Path) -> Result<Stamp, SourceError> {
+        list(&fs::canonicalize(path).map_err(|source| io(path, source))?).map(Stamp)
+    }
+
+    /// The text of the file with its authors' signatures, if there is one. Nothing has verified it.
+    #[must_use]
+    pub fn signatures(&self) -> Option<&str> {
+        self.text(SIGNATURES)
+    }
+
     /// The files, by their path inside the bundle.
     #[must_use]
     pub const fn files(&self) -> &BTreeMap<String, String> {
@@ -126,7 +146,8 @@ impl Source {
         self.files.get(path).map(String::as_str)
     }
 
-    /// The digest that names the bundle: of every file that can decide, with its path. Scenarios and properties cannot.
+    /// The digest that names the bundle: of every file that can decide, with its path. Scenarios, properties and signatures
+    /// cannot.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest_of("countersign/bundle/v1", can_decide)
@@ -148,7 +169,7 @@ impl Source {
 }
 
 fn can_decide(path: &str) -> bool {
-    !path.starts_with(SCENARIOS) && !path.starts_with(PROPERTIES)
+    !path.starts_with(SCENARIOS) && !path.starts_with(PROPERTIES) && path != SIGNATURES
 }
 
 fn list(root: &Path) -> Result<BTreeMap<String, Listed>, SourceError> {
@@ -215,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_and_byte_is_in_the_digest_but_scenarios_and_properties() {
+    fn every_path_and_byte_that_can_decide_is_in_the_digest() {
         let base = source(&[("bundle.toml", "1"), ("policies/a.cedar", "ab")]);
         for other in [
             source(&[("bundle.toml", "2"), ("policies/a.cedar", "ab")]),
@@ -225,7 +246,7 @@ mod tests {
         ] {
             assert_ne!(other.digest(), base.digest(), "{other:?}");
         }
-        for beside in ["scenarios/x.toml", "properties/x.cedar"] {
+        for beside in ["scenarios/x.toml", "properties/x.cedar", "bundle.sig"] {
             let tested = source(&[("bundle.toml", "1"), ("policies/a.cedar", "ab"), (beside, "")]);
             assert_eq!((tested.digest(), tested.content_digest()), (base.digest(), base.content_digest()), "{beside}");
         }
@@ -266,6 +287,15 @@ mod tests {
         symlink("..2026", dir.path().join("..data")).unwrap();
         symlink("..data/bundle.toml", dir.path().join("bundle.toml")).unwrap();
         assert_eq!(Source::read_dir(dir.path()).unwrap(), source(&[("bundle.toml", "format = 1")]));
+
+        // A folder that is replaced as a whole looks otherwise, even if its files have one size.
+        let stamp = Source::stamp(dir.path()).unwrap();
+        assert_eq!(Source::stamp(dir.path()).unwrap(), stamp);
+        fs::create_dir(dir.path().join("..2027")).unwrap();
+        fs::write(dir.path().join("..2027/bundle.toml"), "format = 2").unwrap();
+        fs::remove_file(dir.path().join("..data")).unwrap();
+        symlink("..2027", dir.path().join("..data")).unwrap();
+        assert_ne!(Source::stamp(dir.path()).unwrap(), stamp);
 
         symlink(".", dir.path().join("loop")).unwrap();
         assert!(matches!(Source::read_dir(dir.path()), Err(SourceError::TooDeep(_))));

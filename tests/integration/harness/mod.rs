@@ -25,7 +25,7 @@ pub use audit::{AUDITOR, AuditRecord, records_of};
 pub use bundle::Bundle;
 pub use issuer::{Issuer, seconds};
 pub use process::Exited;
-pub use server::{Mode, Options, Server};
+pub use server::{Mode, Options, Server, field};
 
 /// The longest that anything may take, on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(60);

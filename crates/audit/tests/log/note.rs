@@ -37,6 +37,44 @@ fn the_known_key_gives_the_known_signature() {
 }
 
 #[test]
+fn the_secret_of_a_key_is_text_that_go_reads_too() {
+    const SECRET: &str = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+    assert_eq!(*peter().private_text(), SECRET);
+    let read: NoteSigner = SECRET.parse().unwrap();
+    assert_eq!(Note::sign(TEXT, &[&read]).unwrap().to_string(), format!("{TEXT}\n{PETER_LINE}"));
+    for (bad, error) in [
+        ("", KeyError::PrivateForm),
+        (PETER, KeyError::PrivateForm),
+        ("PRIVATE+KEY+PeterNeumann+c74f20a3", KeyError::PrivateForm),
+        ("PRIVATE+KEY+PeterNeumann+c74f20a3+AYEK", KeyError::PrivateForm),
+        ("PRIVATE+KEY+PeterNeumann+c74f20a3+", KeyError::PrivateForm),
+        (
+            "PRIVATE+KEY+PeterNeumann+c74f20a3+AoEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz",
+            KeyError::Algorithm { found: 2 },
+        ),
+    ] {
+        assert_eq!(bad.parse::<NoteSigner>().unwrap_err(), error, "{bad}");
+    }
+    let renamed = SECRET.replace("PeterNeumann", "Peter");
+    assert!(matches!(renamed.parse::<NoteSigner>().unwrap_err(), KeyError::Id { .. }));
+}
+
+#[test]
+fn another_signature_joins_those_that_are_there() {
+    let mallory = NoteSigner::from_seed("mallory", &[3; 32]).unwrap();
+    let note = Note::sign(TEXT, &[&mallory]).unwrap().signed_also(&peter()).unwrap().signed_also(&mallory).unwrap();
+    let names: Vec<&str> = note.signatures().iter().map(|made| made.name()).collect();
+    assert_eq!(names, ["PeterNeumann", "mallory"]);
+    assert_eq!(note.verify(&[mallory.verifier().clone(), key(PETER)]).unwrap().len(), 2);
+    let mut full = note;
+    for number in 0..MAX_SIGNATURES - 2 {
+        full = full.signed_also(&NoteSigner::from_seed(&format!("n{number}"), &[9; 32]).unwrap()).unwrap();
+    }
+    let more = NoteSigner::from_seed("more", &[9; 32]).unwrap();
+    assert_eq!(full.signed_also(&more).unwrap_err(), NoteError::TooManySignatures);
+}
+
+#[test]
 fn a_signer_never_shows_its_secret() {
     let shown = format!("{:?}", peter());
     assert_eq!(shown, r#"NoteSigner { name: "PeterNeumann", id: c74f20a3, .. }"#);

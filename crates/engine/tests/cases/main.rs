@@ -110,6 +110,7 @@ pub(crate) fn parts() -> Parts {
         commitment: Zeroizing::new([5; 32]),
         log: NoteSigner::from_seed("entities.example/log", &[7; 32]).unwrap(),
         development: true,
+        admission: Arc::new(countersign_engine::AdmitAll),
     }
 }
 

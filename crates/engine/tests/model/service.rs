@@ -33,6 +33,7 @@ pub fn parts() -> Parts {
         commitment: Zeroizing::new([5; 32]),
         log: NoteSigner::from_seed("model.example/log", &[7; 32]).unwrap(),
         development: false,
+        admission: Arc::new(countersign_engine::AdmitAll),
     }
 }
 
