@@ -71,16 +71,17 @@ pub fn signers(bundle: &Bundle, authors: &[NoteVerifier]) -> Result<BTreeSet<Str
     Ok(names)
 }
 
-/// Whether enough of `authors` signed.
+/// Those of `authors` who signed, if they are enough. Where nobody has to, nobody is asked for.
 ///
 /// # Errors
 /// [`AuthorsError`].
-pub fn require(bundle: &Bundle, authors: &[NoteVerifier], wanted: usize) -> Result<(), AuthorsError> {
+pub fn require(bundle: &Bundle, authors: &[NoteVerifier], wanted: usize) -> Result<BTreeSet<String>, AuthorsError> {
     if wanted == 0 {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
-    let signed = signers(bundle, authors)?.len();
-    if signed < wanted { Err(AuthorsError::TooFew { signed, wanted }) } else { Ok(()) }
+    let signers = signers(bundle, authors)?;
+    let signed = signers.len();
+    if signed < wanted { Err(AuthorsError::TooFew { signed, wanted }) } else { Ok(signers) }
 }
 
 #[cfg(test)]
@@ -117,11 +118,11 @@ mod tests {
         let one = sign(&plain, &alice).unwrap().to_string();
         let signed = load(Some(&one), same);
         assert_eq!(signed.digest(), plain.digest(), "a signature makes no other bundle");
-        assert_eq!(require(&signed, &pinned, 1), Ok(()));
+        assert_eq!(require(&signed, &pinned, 1), Ok(BTreeSet::from(["alice".to_owned()])));
         assert_eq!(require(&signed, &pinned, 2), Err(AuthorsError::TooFew { signed: 1, wanted: 2 }));
 
         let two = sign(&signed, &bob).unwrap().to_string();
-        assert_eq!(require(&load(Some(&two), same), &pinned, 2), Ok(()));
+        assert!(require(&load(Some(&two), same), &pinned, 2).is_ok());
         // Signing twice, or with another key of the same name, is one author.
         let again = sign(&load(Some(&one), same), &alice).unwrap().to_string();
         assert_eq!(again, one);

@@ -117,6 +117,8 @@ pub mod metrics {
     pub const BUNDLE_INFO: &str = "countersign_bundle_info";
     /// Counter: bundles that were refused, the old one staying, by `tenant`.
     pub const BUNDLE_REFUSED_TOTAL: &str = "countersign_bundle_refused_total";
+    /// Counter: decisions that the shadow bundle judged again, by `tenant` and `result` (`same`, `different`, `skipped`).
+    pub const SHADOW_TOTAL: &str = "countersign_shadow_decisions_total";
     /// Gauge: records in the log, by `tenant`.
     pub const LOG_RECORDS: &str = "countersign_log_records";
     /// Gauge, always 1: the running version, by `version`.
@@ -159,6 +161,7 @@ pub mod metrics {
         describe_counter!(APPROVALS_TOTAL, "What happened to approval requests, by event");
         describe_gauge!(BUNDLE_INFO, "Always 1: the current bundle by tenant, digest and revision");
         describe_counter!(BUNDLE_REFUSED_TOTAL, "Bundles that were refused, the old one staying");
+        describe_counter!(SHADOW_TOTAL, "Decisions that the shadow bundle judged again, by result");
         describe_gauge!(LOG_RECORDS, "Records in the log");
         describe_gauge!(BUILD_INFO, "Always 1: the running version");
     }

@@ -183,7 +183,8 @@ async fn request(args: RequestArgs, client: &Client, output: &mut Output) -> Res
     answered(approval.state())
 }
 
-fn answered(state: ApprovalState) -> Result<Exit, Failure> {
+/// What people's answer means for whoever waited for it.
+pub fn answered(state: ApprovalState) -> Result<Exit, Failure> {
     match state {
         ApprovalState::Approved => Ok(Exit::Done),
         ApprovalState::Denied => Ok(Exit::Deny),

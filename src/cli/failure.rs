@@ -165,6 +165,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         ErrorReason::CapabilityExpired | ErrorReason::CapabilityRevoked | ErrorReason::AlreadyRedeemed => {
             Some("decide again with `countersign decide --mint`")
         }
+        ErrorReason::BundleNotFound => Some("list those that were with `countersign policy history`"),
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
         | ErrorReason::PrincipalUnknown
@@ -184,6 +185,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::PolicyDenied
         | ErrorReason::CompletionRefused
         | ErrorReason::CapabilityNotFound
+        | ErrorReason::PublishNeedsApproval
         | ErrorReason::NoBundle
         | ErrorReason::StoreUnavailable
         | ErrorReason::Contention

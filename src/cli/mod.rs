@@ -17,6 +17,7 @@ pub mod logcheck;
 pub mod output;
 mod policy;
 mod prove;
+mod publish;
 mod question;
 mod serve;
 mod session;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use countersign::client::ClientError;
-use countersign::proto::{Bundle as ActiveBundle, GetBundleRequest, ReloadBundleRequest};
+use countersign::proto::{Bundle as ActiveBundle, GetBundleRequest};
 use countersign_audit::NoteVerifier;
 use countersign_core::visible::Visible;
 use countersign_policy::{Bundle, Finding, Severity, Source};
@@ -63,8 +63,17 @@ pub enum PolicyCommand {
     #[command(after_help = "Examples:\n  countersign policy show")]
     Show,
     /// Let the server read its bundle directory again
-    #[command(after_help = "Examples:\n  countersign policy reload")]
-    Reload,
+    #[command(after_help = super::publish::RELOAD_EXAMPLES)]
+    Reload(super::publish::ConsentArgs),
+    /// List the bundles that were active
+    #[command(after_help = super::publish::HISTORY_EXAMPLES)]
+    History(super::publish::HistoryArgs),
+    /// Make a bundle active again that was active before
+    #[command(after_help = super::publish::ROLLBACK_EXAMPLES)]
+    Rollback(super::publish::RollbackArgs),
+    /// Show what the shadow bundle would have answered otherwise
+    #[command(after_help = super::publish::SHADOW_EXAMPLES)]
+    Shadow,
 }
 
 /// Runs one of the commands.
@@ -87,35 +96,15 @@ pub async fn run(command: PolicyCommand, connection: &Connection, output: &mut O
             output.document(&super::json::bundle(&bundle), &human(&bundle))?;
             Ok(Exit::Done)
         }
-        PolicyCommand::Reload => {
-            let answer = connection.client().await?.reload_bundle(ReloadBundleRequest::default()).await?;
-            let bundle = answer.bundle.ok_or(ClientError::Incomplete("bundle"))?;
-            let mut text = String::new();
-            for warning in &answer.warnings {
-                let place = (Visible::new(&warning.file).to_string(), warning.line, warning.column);
-                text.push_str(&line(
-                    place,
-                    false,
-                    &warning.message,
-                    Some(&warning.hint).filter(|hint| !hint.is_empty()),
-                    None,
-                ));
-            }
-            text.push_str(if answer.changed { "now active:\n" } else { "unchanged:\n" });
-            text.push_str(&human(&bundle));
-            let json = json!({
-                "bundle": super::json::bundle(&bundle),
-                "changed": answer.changed,
-                "replayed": answer.replayed,
-                "warnings": answer.warnings.iter().map(super::json::finding).collect::<Value>(),
-            });
-            output.document(&json, &text)?;
-            Ok(Exit::Done)
-        }
+        PolicyCommand::Reload(args) => super::publish::reload(args, connection, output).await,
+        PolicyCommand::History(args) => super::publish::history(&args, connection, output).await,
+        PolicyCommand::Rollback(args) => super::publish::rollback(args, connection, output).await,
+        PolicyCommand::Shadow => super::publish::shadow(connection, output).await,
     }
 }
 
-fn human(bundle: &ActiveBundle) -> String {
+/// A bundle that is active.
+pub fn human(bundle: &ActiveBundle) -> String {
     let mut text = Lines::default();
     text.line(paint(STRONG, format!("{} revision {}", Visible::new(&bundle.name), bundle.revision)));
     text.shown("digest", &bundle.digest).field("active", relative(bundle.activated_at.as_ref()));
@@ -211,7 +200,7 @@ fn excerpt(text: &str, line: usize, column: usize) -> Option<String> {
 }
 
 /// `file:line:col: error: message`, which editors jump to, and below it the place and the hint.
-fn line<N: std::fmt::Display>(
+pub fn line<N: std::fmt::Display>(
     place: (String, N, N),
     error: bool,
     message: &str,

@@ -12,6 +12,7 @@ use super::{Exit, Failure};
 pub const SERVE_EXAMPLES: &str = "Examples:\n  \
     countersign serve --dev\n  \
     countersign serve --dev --bundle policies/ai-platform --data-dir data/dev\n  \
+    countersign serve --dev --shadow mine\n  \
     countersign serve --config /etc/countersign.toml";
 pub const CONFIG_EXAMPLES: &str = "Examples:\n  \
     countersign config --config /etc/countersign.toml\n  \
@@ -26,6 +27,9 @@ pub struct ServeArgs {
     /// The policy bundle of a development server
     #[arg(long, value_name = "DIR", requires = "dev", default_value = EXAMPLE_BUNDLE)]
     bundle: PathBuf,
+    /// A bundle that a development server asks beside, and never answers by
+    #[arg(long, value_name = "DIR", requires = "dev")]
+    shadow: Option<PathBuf>,
     /// The time at which a development server's clock starts, to rehearse rules that depend on the time. It is the clock that
     /// decides about actions; credentials are still held against the real one
     #[arg(long, value_name = "RFC3339", requires = "dev")]
@@ -43,6 +47,7 @@ impl ServeArgs {
             let start = self.clock.as_deref().map(rfc3339_millis).transpose()?;
             Config::development(Path::new(DEV_DATA_DIR), &self.bundle, &self.overrides).map(|mut config| {
                 config.development_clock = start;
+                config.tenants.values_mut().for_each(|tenant| tenant.shadow.clone_from(&self.shadow));
                 config
             })
         } else {

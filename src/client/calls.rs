@@ -165,6 +165,8 @@ changing! {
     change_entities: EntityServiceClient, ChangeEntitiesRequest => ChangeEntitiesResponse;
     /// Lets the server read its bundle directory again.
     reload_bundle: PolicyServiceClient, ReloadBundleRequest => ReloadBundleResponse;
+    /// Makes a bundle active that was active before.
+    rollback_bundle: PolicyServiceClient, RollbackBundleRequest => RollbackBundleResponse;
 }
 
 reading! {
@@ -176,6 +178,10 @@ reading! {
     get_capability: CapabilityServiceClient, GetCapabilityRequest => GetCapabilityResponse;
     /// A page of the capabilities of a session.
     list_capabilities: CapabilityServiceClient, ListCapabilitiesRequest => ListCapabilitiesResponse;
+    /// A page of the bundles that were active, the last one first.
+    list_bundles: PolicyServiceClient, ListBundlesRequest => ListBundlesResponse;
+    /// What the shadow bundle would have answered otherwise.
+    get_shadow: PolicyServiceClient, GetShadowRequest => GetShadowResponse;
     /// The public keys that tokens are signed with.
     list_public_keys: CapabilityServiceClient, ListPublicKeysRequest => ListPublicKeysResponse;
     /// One session.

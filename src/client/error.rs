@@ -1,5 +1,6 @@
 //! Why a call failed, as types.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use tonic::{Code, Status};
@@ -68,6 +69,7 @@ pub struct Refusal {
     code: Code,
     message: String,
     reason: String,
+    metadata: HashMap<String, String>,
     violations: Vec<FieldViolation>,
 }
 
@@ -84,12 +86,14 @@ impl Refusal {
     /// Reads a status.
     #[must_use]
     pub fn from_status(status: &Status) -> Self {
-        let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+        let info = status.get_details_error_info();
+        let (reason, metadata) = info.map(|info| (info.reason, info.metadata)).unwrap_or_default();
         let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
         Self {
             code: super::retry::code(status),
             message: status.message().to_owned(),
             reason: reason.strip_prefix(REASON_PREFIX).map(str::to_owned).unwrap_or(reason),
+            metadata,
             violations: violations
                 .into_iter()
                 .map(|violation| FieldViolation { field: violation.field, description: violation.description })
@@ -119,6 +123,12 @@ impl Refusal {
     #[must_use]
     pub fn reason_name(&self) -> &str {
         &self.reason
+    }
+
+    /// What the server says beside the message, for programs, such as the `operation` to ask for.
+    #[must_use]
+    pub fn metadata(&self, name: &str) -> Option<&str> {
+        self.metadata.get(name).map(String::as_str)
     }
 
     /// The fields that do not fit.

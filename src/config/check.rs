@@ -181,6 +181,9 @@ fn tenant<'a>(key: &str, tenant: &'a TenantConfig, development: bool, seen: &mut
         return Err(value(&origin_key, format!("`{other}` has the same origin; every log needs its own")));
     }
     publishing(&format!("{key}.publishing"), &tenant.publishing)?;
+    if let Some(shadow) = &tenant.shadow {
+        filled(&format!("{key}.shadow"), shadow)?;
+    }
     if tenant.issuers.is_empty() {
         let problem = format!("no issuer, so nobody could call; add `[[{key}.issuers]]`, or remove the tenant");
         return Err(value(key, problem));

@@ -162,6 +162,7 @@ impl Config {
                 bundle: bundle.to_owned(),
                 log_origin,
                 issuers: vec![issuer],
+                shadow: None,
                 publishing: PublishingConfig::default(),
             },
         );
@@ -196,6 +197,7 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     for tenant in config.tenants.values_mut() {
         resolve(&mut tenant.bundle);
         tenant.publishing.solver.as_mut().map(resolve);
+        tenant.shadow.as_mut().map(resolve);
         for issuer in &mut tenant.issuers {
             if !issuer.keys.to_str().is_some_and(|keys| keys.contains("://")) {
                 resolve(&mut issuer.keys);

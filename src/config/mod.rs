@@ -93,6 +93,9 @@ pub struct TenantConfig {
     /// Who may issue credentials for it. At least one.
     #[serde(default)]
     pub issuers: Vec<IssuerConfig>,
+    /// A bundle's directory: what it would answer is compared with what is answered, and nothing is done on it. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<PathBuf>,
     /// What becomes active, and when.
     #[serde(default)]
     pub publishing: PublishingConfig,
@@ -102,8 +105,11 @@ pub struct TenantConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PublishingConfig {
-    /// Whether a change of the bundle's directory is noticed and published, on the authority of whoever can write there.
+    /// Whether a change of the bundle's directory is published when its revision is raised, on the authority of whoever can write there.
     pub watch: bool,
+    /// The `name` that a bundle must have: a signature is worth something for every tenant that asks these authors. Absent: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle_name: Option<String>,
     /// The public keys (`name+id+key`, C2SP signed-note) of those who may sign bundles. Empty: nobody has to.
     pub authors: Vec<String>,
     /// How many different authors must have signed. Means nothing without authors.
@@ -117,7 +123,7 @@ pub struct PublishingConfig {
 
 impl Default for PublishingConfig {
     fn default() -> Self {
-        Self { watch: false, authors: Vec::new(), signatures: 1, proofs: false, solver: None }
+        Self { watch: false, bundle_name: None, authors: Vec::new(), signatures: 1, proofs: false, solver: None }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use countersign_core::approval::ApprovalError;
 use countersign_core::capability::CapabilityError;
-use countersign_engine::Error;
+use countersign_engine::{Error, PublishAction};
 use countersign_token::TokenError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -107,7 +107,12 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         | Error::BundleUnreadable(_)
         | Error::BundleNotAdmitted(_)
         | Error::EntityMisfit(_)
-        | Error::BundleOlder { .. } => (Code::FailedPrecondition, ErrorReason::BundleRefused),
+        | Error::BundleOlder { .. }
+        | Error::BundleNotRaised(_)
+        | Error::BundleRolledBack { .. } => (Code::FailedPrecondition, ErrorReason::BundleRefused),
+        Error::BundleNotFound(_) => (Code::NotFound, ErrorReason::BundleNotFound),
+        Error::PublishAsks(_) => (Code::FailedPrecondition, ErrorReason::PublishNeedsApproval),
+        Error::PublishDenied(_) => (Code::PermissionDenied, ErrorReason::PolicyDenied),
         Error::NoBundle => (Code::Unavailable, ErrorReason::NoBundle),
         Error::Store(_) | Error::OutcomeUnknown(_) => (Code::Unavailable, ErrorReason::StoreUnavailable),
         Error::Contention => (Code::Aborted, ErrorReason::Contention),
@@ -163,6 +168,18 @@ impl From<Failure> for Status {
         match &failure {
             Failure::Engine(Error::InvalidField { field, reason }) | Failure::Message { field, reason } => {
                 details.add_bad_request_violation(field, reason);
+            }
+            Failure::Engine(Error::PublishAsks(action)) => {
+                let PublishAction { operation, resource, input } = &**action;
+                let metadata = [
+                    ("operation", operation.as_str()),
+                    ("resource_type", resource.kind()),
+                    ("resource_id", resource.id()),
+                    ("audience", countersign_engine::OWN_AUDIENCE),
+                    ("input", input),
+                ];
+                let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));
+                details.set_error_info(reason_name(reason), DOMAIN, metadata);
             }
             Failure::Engine(Error::Contention | Error::LimitReached(_)) => {
                 details.set_retry_info(Some(std::time::Duration::from_millis(100)));

@@ -2,17 +2,25 @@
 
 use std::sync::Arc;
 
-use countersign_engine::{BundleInfo, Error, Replayable};
+use countersign_core::{Digest, Timestamp};
+use countersign_engine::{
+    ArchivePlace, ArchivedBundle, BundleInfo, Consent, Difference, Error, Example, Paged, Published, Replayable,
+    ShadowReport,
+};
 use countersign_policy::Source;
 use tonic::{Request, Response, Status};
 
 use super::call::{Backend, Verified, to_its_end};
-use super::convert::timestamp;
+use super::convert::{digest, optional_id, page_size, timestamp};
 use super::errors::Failure;
+use crate::client::convert::entity;
 use crate::http::metrics as names;
-use crate::proto::ErrorReason;
 use crate::proto::policy_service_server::PolicyService;
-use crate::proto::{Bundle, Finding, GetBundleRequest, GetBundleResponse, ReloadBundleRequest, ReloadBundleResponse};
+use crate::proto::{
+    ArchivedBundle as ArchivedMessage, Bundle, ErrorReason, Finding, GetBundleRequest, GetBundleResponse,
+    GetShadowRequest, GetShadowResponse, ListBundlesRequest, ListBundlesResponse, ReloadBundleRequest,
+    ReloadBundleResponse, RollbackBundleRequest, RollbackBundleResponse, ShadowDifference, ShadowExample,
+};
 
 /// Tells which policies decide, and takes new ones.
 #[derive(Clone)]
@@ -44,28 +52,139 @@ impl PolicyService for Policies {
         &self,
         request: Request<ReloadBundleRequest>,
     ) -> Result<Response<ReloadBundleResponse>, Status> {
-        let run = |verified: Verified, ReloadBundleRequest { request_id: _ }: ReloadBundleRequest| async move {
+        let run = |verified: Verified, message| async move {
             let verified = &verified;
+            let ReloadBundleRequest { request_id: _, session_id, approval_id } = message;
+            let consent = consent(&session_id, &approval_id)?;
             let dir = verified.bundle_dir.clone();
             let source = tokio::task::spawn_blocking(move || Source::read_dir(&dir))
                 .await
                 .map_err(|e| Error::Internal(e.to_string()))?
                 .map_err(|e| Error::BundleUnreadable(e.to_string()));
             let (engine, call) = (Arc::clone(&verified.engine), verified.call.clone());
-            let published = to_its_end(async move { engine.publish(&call, source).await }).await;
-            let Replayable { answer, replayed } = published.inspect_err(|error| {
-                // Whoever may not publish is refused, and no bundle is.
-                if matches!(error.classify(), (_, ErrorReason::BundleRefused)) {
-                    let tenant = verified.engine.tenant().to_string();
-                    metrics::counter!(names::BUNDLE_REFUSED_TOTAL, "tenant" => tenant).increment(1);
-                    tracing::error!(%error, "the bundle was refused and the active one stays");
-                }
-            })?;
-            tracing::info!(bundle = %answer.digest, changed = answer.changed, replayed, "bundle reloaded");
+            let published = to_its_end(async move { engine.publish(&call, source, consent).await }).await;
+            let Replayable { answer, replayed } = told(verified, published)?;
             let warnings = answer.warnings.iter().map(finding).collect();
             Ok(ReloadBundleResponse { bundle: bundle(verified)?, changed: answer.changed, warnings, replayed })
         };
         self.0.handle("ReloadBundle", request, |m| &m.request_id, run).await
+    }
+
+    async fn list_bundles(
+        &self,
+        request: Request<ListBundlesRequest>,
+    ) -> Result<Response<ListBundlesResponse>, Status> {
+        let run = |verified: Verified, ListBundlesRequest { page_size: size, page_token }| async move {
+            let verified = &verified;
+            let after = if page_token.is_empty() { None } else { Some(place(&page_token)?) };
+            let size = page_size(size, 100, 1_000)?;
+            let Paged { items, next } = verified.engine.bundles(&verified.call, after, size).await?;
+            let bundles = items.into_iter().map(archived).collect();
+            Ok(ListBundlesResponse { bundles, next_page_token: next.map(token).unwrap_or_default() })
+        };
+        self.0.handle("ListBundles", request, |_| "", run).await
+    }
+
+    async fn rollback_bundle(
+        &self,
+        request: Request<RollbackBundleRequest>,
+    ) -> Result<Response<RollbackBundleResponse>, Status> {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
+            let RollbackBundleRequest { digest: named, request_id: _, session_id, approval_id } = message;
+            let (named, consent) = (digest("digest", &named)?, consent(&session_id, &approval_id)?);
+            let (engine, call) = (Arc::clone(&verified.engine), verified.call.clone());
+            let published = to_its_end(async move { engine.rollback(&call, named, consent).await }).await;
+            let Replayable { answer, replayed } = told(verified, published)?;
+            Ok(RollbackBundleResponse { bundle: bundle(verified)?, changed: answer.changed, replayed })
+        };
+        self.0.handle("RollbackBundle", request, |m| &m.request_id, run).await
+    }
+
+    async fn get_shadow(&self, request: Request<GetShadowRequest>) -> Result<Response<GetShadowResponse>, Status> {
+        let run = |verified: Verified, GetShadowRequest {}: GetShadowRequest| async move {
+            let report = verified.engine.shadow_report(&verified.call).await?;
+            Ok(report.map(shadow).unwrap_or_default())
+        };
+        self.0.handle("GetShadow", request, |_| "", run).await
+    }
+}
+
+fn consent(session: &str, approval: &str) -> Result<Consent, Failure> {
+    Ok(Consent { session: optional_id("session_id", session)?, approval: optional_id("approval_id", approval)? })
+}
+
+/// Says loudly what became active, or was refused. Whoever may not publish is refused, and no bundle is.
+fn told(
+    verified: &Verified,
+    published: Result<Replayable<Published>, Failure>,
+) -> Result<Replayable<Published>, Failure> {
+    match &published {
+        Ok(Replayable { answer, replayed }) => {
+            tracing::info!(bundle = %answer.digest, changed = answer.changed, replayed, "bundle published");
+        }
+        Err(error) if matches!(error.classify(), (_, ErrorReason::BundleRefused)) => {
+            let tenant = verified.engine.tenant().to_string();
+            metrics::counter!(names::BUNDLE_REFUSED_TOTAL, "tenant" => tenant).increment(1);
+            tracing::error!(%error, "the bundle was refused and the active one stays");
+        }
+        Err(_) => {}
+    }
+    published
+}
+
+/// Where a page ended: milliseconds, or nothing, and the digest.
+fn token((at, digest): ArchivePlace) -> String {
+    format!("{}.{digest}", at.map(|at| at.millis().to_string()).unwrap_or_default())
+}
+
+fn place(token: &str) -> Result<ArchivePlace, Failure> {
+    let read = || {
+        let (at, digest) = token.split_once('.')?;
+        let at = if at.is_empty() { None } else { Some(Timestamp::from_millis(at.parse().ok()?)) };
+        Some((at, Digest::parse(digest).ok()?))
+    };
+    read().ok_or_else(|| Failure::field("page_token", "not one of this service's"))
+}
+
+fn archived(bundle: ArchivedBundle) -> ArchivedMessage {
+    let ArchivedBundle { digest, name, revision, activated_at, active } = bundle;
+    let activated_at = activated_at.map(timestamp);
+    ArchivedMessage { digest: digest.to_string(), name, revision, activated_at, active }
+}
+
+fn shadow(report: ShadowReport) -> GetShadowResponse {
+    let ShadowReport { digest, name, revision, compared_with, since, same, different, skipped, differences } = report;
+    GetShadowResponse {
+        digest: digest.to_string(),
+        name,
+        revision,
+        compared_with: compared_with.map(|digest| digest.to_string()).unwrap_or_default(),
+        since: since.map(timestamp),
+        same,
+        different,
+        skipped,
+        differences: differences.into_iter().map(difference).collect(),
+    }
+}
+
+fn difference(difference: Difference) -> ShadowDifference {
+    let Difference { operation, verdict, determining, shadow_verdict, shadow_determining, count, examples } =
+        difference;
+    let example = |Example { decision, at, principal, resource }: Example| ShadowExample {
+        decision_id: decision.to_string(),
+        decided_at: Some(timestamp(at)),
+        principal: Some(entity(&principal)),
+        resource: Some(entity(&resource)),
+    };
+    ShadowDifference {
+        operation,
+        verdict: verdict.to_owned(),
+        determining_policies: determining,
+        shadow_verdict: shadow_verdict.to_owned(),
+        shadow_determining_policies: shadow_determining,
+        count,
+        examples: examples.into_iter().map(example).collect(),
     }
 }
 

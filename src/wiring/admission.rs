@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use countersign_audit::NoteVerifier;
-use countersign_engine::Admission;
+use countersign_engine::{Admission, Admitted};
 use countersign_policy::Bundle;
 use countersign_prove::{Places, Verdict, find_solver, properties, prove};
 
@@ -13,6 +13,7 @@ use crate::config::PublishingConfig;
 
 /// `[tenants.NAME.publishing]`, ready to judge.
 pub(super) struct Requirements {
+    name: Option<String>,
     authors: Vec<NoteVerifier>,
     signatures: usize,
     proofs: bool,
@@ -21,11 +22,11 @@ pub(super) struct Requirements {
 
 impl Requirements {
     pub(super) fn new(config: &PublishingConfig) -> Self {
-        let PublishingConfig { authors, signatures, proofs, solver, watch: _ } = config;
+        let PublishingConfig { bundle_name, authors, signatures, proofs, solver, watch: _ } = config;
         // The configuration was checked: what cannot be parsed did not get here, and would be missing, not accepted.
         let authors: Vec<NoteVerifier> = authors.iter().filter_map(|key| key.parse().ok()).collect();
         let signatures = if config.authors.is_empty() { 0 } else { *signatures as usize };
-        Self { authors, signatures, proofs: *proofs, solver: solver.clone() }
+        Self { name: bundle_name.clone(), authors, signatures, proofs: *proofs, solver: solver.clone() }
     }
 }
 
@@ -36,15 +37,19 @@ impl fmt::Debug for Requirements {
 }
 
 impl Admission for Requirements {
-    fn admit(&self, bundle: &Bundle) -> Result<(), String> {
-        authors::require(bundle, &self.authors, self.signatures).map_err(|error| error.to_string())?;
-        if self.proofs { self.proved(bundle) } else { Ok(()) }
+    fn admit(&self, bundle: &Bundle) -> Result<Admitted, String> {
+        if let Some(name) = self.name.as_ref().filter(|name| *name != bundle.name()) {
+            return Err(format!("it is called `{}`, and the configuration asks for `{name}`", bundle.name()));
+        }
+        let signers = authors::require(bundle, &self.authors, self.signatures).map_err(|error| error.to_string())?;
+        let proved = if self.proofs { self.proved(bundle)? } else { Vec::new() };
+        Ok(Admitted { signed_by: signers.into_iter().collect(), proved })
     }
 }
 
 impl Requirements {
     /// Whether everything that is stated about the bundle is proved. Runs on a thread that may block.
-    fn proved(&self, bundle: &Bundle) -> Result<(), String> {
+    fn proved(&self, bundle: &Bundle) -> Result<Vec<String>, String> {
         let wanted = properties(bundle).map_err(|error| error.to_string())?;
         let solver = find_solver(&Places::here(self.solver.clone())).map_err(|error| error.to_string())?;
         let proofs = prove(bundle, &wanted, &solver, |_| ());
@@ -57,7 +62,7 @@ impl Requirements {
             .collect();
         // As many proofs as properties, or something was not looked at.
         if open.is_empty() && proofs.len() == wanted.len() {
-            return Ok(());
+            return Ok(wanted.into_iter().map(|property| property.id).collect());
         }
         Err(format!("{} not proved; see why with `countersign policy prove`", open.join(", ")))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::TenantId;
-use countersign_engine::{Engine, Error};
+use countersign_engine::{Engine, Error, RevisionRule};
 use countersign_policy::{Source, Stamp};
 use countersign_store::{Kernel, RocksKernel};
 use tokio::sync::watch;
@@ -28,11 +28,11 @@ const READINESS: Duration = Duration::from_millis(250);
 
 /// Makes the bundle of a directory active. If it is refused, whatever was active stays, and that is said loudly, once for
 /// each reason.
-pub(super) async fn activate(engine: &Engine<RocksKernel>, dir: &Path, told: &mut String) -> Result<(), ()> {
+async fn activate(engine: &Engine<RocksKernel>, dir: &Path, revision: RevisionRule, told: &mut String) {
     let path = dir.to_owned();
     let source = tokio::task::spawn_blocking(move || Source::read_dir(&path)).await;
     let published = match source {
-        Ok(Ok(source)) => engine.activate(source).await,
+        Ok(Ok(source)) => engine.activate(source, revision).await,
         Ok(Err(error)) => Err(Error::BundleUnreadable(error.to_string())),
         Err(error) => Err(Error::Internal(error.to_string())),
     };
@@ -51,7 +51,6 @@ pub(super) async fn activate(engine: &Engine<RocksKernel>, dir: &Path, told: &mu
             *told = error.to_string();
         }
     }
-    engine.active().map(drop).map_err(drop)
 }
 
 /// Tells of the active bundle, and no longer of the one before.
@@ -74,40 +73,94 @@ fn tell_bundle(engine: &Engine<RocksKernel>, told: &mut Option<(String, String)>
     *told = Some(now);
 }
 
-pub(super) async fn look_for_bundle(engine: Arc<Engine<RocksKernel>>, dir: PathBuf, mut told: String) {
-    let mut ticks = tokio::time::interval(LOOK_FOR_BUNDLE);
-    loop {
-        ticks.tick().await;
-        if engine.active().is_ok() || activate(&engine, &dir, &mut told).await.is_ok() {
-            return;
-        }
-    }
-}
-
 /// What a bundle's directory looks like; nothing if it cannot be listed.
-pub(super) async fn stamp(dir: &Path) -> Option<Stamp> {
+async fn stamp(dir: &Path) -> Option<Stamp> {
     let path = dir.to_owned();
     tokio::task::spawn_blocking(move || Source::stamp(&path).ok()).await.ok().flatten()
 }
 
-/// Publishes what is written into a bundle's directory. Each change is told, also one that is refused for the same reason as
-/// the one before.
-pub(super) async fn follow_bundle(engine: Arc<Engine<RocksKernel>>, dir: PathBuf, mut seen: Option<Stamp>) {
+/// Publishes what lies in a bundle's directory: at start, as long as there is no active bundle, and whenever it changes if it
+/// is watched.
+pub(super) struct BundleKeeper {
+    engine: Arc<Engine<RocksKernel>>,
+    dir: PathBuf,
+    watch: bool,
+    started: bool,
+    /// What was taken, or refused, last.
+    seen: Option<Stamp>,
+    /// What there was at the last look. What is still being written looks otherwise at the next.
+    noticed: Option<Stamp>,
+    /// The last refusal that was told.
+    told: String,
+}
+
+impl BundleKeeper {
+    pub(super) async fn new(engine: Arc<Engine<RocksKernel>>, dir: PathBuf, watch: bool) -> Self {
+        let seen = stamp(&dir).await;
+        Self { engine, dir, watch, started: false, noticed: seen.clone(), seen, told: String::new() }
+    }
+
+    pub(super) async fn start(&mut self) {
+        self.started = true;
+        activate(&self.engine, &self.dir, RevisionRule::NotLower, &mut self.told).await;
+    }
+
+    pub(super) async fn run(mut self) {
+        if !self.started {
+            self.start().await;
+        }
+        let mut ticks = tokio::time::interval(LOOK_FOR_BUNDLE);
+        loop {
+            ticks.tick().await;
+            let active = self.engine.active().is_ok();
+            if active && !self.watch {
+                return;
+            }
+            let now = stamp(&self.dir).await;
+            let still = now == self.noticed;
+            self.noticed.clone_from(&now);
+            if !still || (active && now == self.seen) {
+                continue;
+            }
+            // Each change is told, also one that is refused for the same reason as the one before.
+            if now != self.seen {
+                self.told.clear();
+                self.seen = now;
+            }
+            let raised = if active { RevisionRule::Raised } else { RevisionRule::NotLower };
+            activate(&self.engine, &self.dir, raised, &mut self.told).await;
+        }
+    }
+}
+
+/// Keeps the shadow bundle what its directory holds. One that is refused leaves the one before.
+pub(super) async fn follow_shadow(engine: Arc<Engine<RocksKernel>>, dir: PathBuf) {
     let mut ticks = tokio::time::interval(LOOK_FOR_BUNDLE);
-    let mut told = String::new();
+    let (mut seen, mut first) = (None, true);
+    let tenant = engine.tenant().to_string();
     loop {
         ticks.tick().await;
         let now = stamp(&dir).await;
-        if now == seen && engine.active().is_ok() {
+        if now == seen && !first {
             continue;
         }
-        if now != seen {
-            told.clear();
-            seen = now;
+        (seen, first) = (now, false);
+        let path = dir.clone();
+        let set = match tokio::task::spawn_blocking(move || Source::read_dir(&path)).await {
+            Ok(Ok(source)) => engine.set_shadow(source).await.map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match set {
+            Ok(digest) => tracing::info!(tenant, bundle = %digest, "shadow bundle set"),
+            Err(error) => tracing::error!(tenant, error, dir = %dir.display(), "shadow bundle refused"),
         }
-        // While something is active a refusal is told and done with; while nothing is, it is looked again.
-        let _active = activate(&engine, &dir, &mut told).await;
     }
+}
+
+/// Judges again what was decided.
+pub(super) async fn rehearse(engine: Arc<Engine<RocksKernel>>) {
+    engine.rehearse().await;
 }
 
 /// Writes counts of refusals, and the signed head of the log beside the store, for offline checks.
@@ -117,6 +170,10 @@ pub(super) async fn keep_up(engine: Arc<Engine<RocksKernel>>, data_dir: PathBuf)
     let mut told = None;
     loop {
         tell_bundle(&engine, &mut told);
+        for (result, total) in engine.shadow_totals().into_iter().filter(|(_, total)| *total > 0) {
+            let tenant = engine.tenant().to_string();
+            metrics::counter!(http::metrics::SHADOW_TOTAL, "tenant" => tenant, "result" => result).absolute(total);
+        }
         let result = tokio::select! {
             _ = flush.tick() => engine.flush_refusals().await.map_err(|e| e.to_string()),
             _ = publish.tick() => publish_head(&engine, &data_dir).await,

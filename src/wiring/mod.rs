@@ -22,7 +22,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use admission::Requirements;
-use background::{activate, follow_bundle, keep_up, look_for_bundle, publish_head, report_readiness, stamp, tidy};
+use background::{BundleKeeper, follow_shadow, keep_up, publish_head, rehearse, report_readiness, tidy};
 
 use crate::config::{Config, TenantConfig};
 use crate::grpc::{Approvals, Audit, Backend, Capabilities, Decisions, Policies, Sessions, StoredEntities, Tenants};
@@ -174,14 +174,17 @@ impl Server {
         for (engine, bundle) in &all {
             tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone())));
             tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
-            let mut told = String::new();
-            let seen = stamp(bundle).await;
-            let active = activate(engine, bundle, &mut told).await.is_ok();
-            if config.tenants.get(engine.tenant()).is_some_and(|settings| settings.publishing.watch) {
-                tasks.push(tokio::spawn(follow_bundle(Arc::clone(engine), bundle.clone(), seen)));
-            } else if !active {
-                tasks.push(tokio::spawn(look_for_bundle(Arc::clone(engine), bundle.clone(), told)));
+            let Some(settings) = config.tenants.get(engine.tenant()) else { continue };
+            if let Some(dir) = settings.shadow.clone() {
+                tasks.push(tokio::spawn(follow_shadow(Arc::clone(engine), dir)));
+                tasks.push(tokio::spawn(rehearse(Arc::clone(engine))));
             }
+            // What was active answers while another one is proved.
+            let mut keeper = BundleKeeper::new(Arc::clone(engine), bundle.clone(), settings.publishing.watch).await;
+            if !settings.publishing.proofs || engine.active().is_err() {
+                keeper.start().await;
+            }
+            tasks.push(tokio::spawn(keeper.run()));
         }
         tasks.push(tokio::spawn(report_readiness(
             Arc::clone(&kernel),

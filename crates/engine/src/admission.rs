@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use countersign_policy::Bundle;
+use serde::{Deserialize, Serialize};
 
 /// Judges every bundle that is about to become active, whoever publishes it. One that is active already is not judged again.
 pub trait Admission: Debug + Send + Sync {
@@ -10,7 +11,18 @@ pub trait Admission: Debug + Send + Sync {
     ///
     /// # Errors
     /// Why not, and what to do, as a sentence.
-    fn admit(&self, bundle: &Bundle) -> Result<(), String>;
+    fn admit(&self, bundle: &Bundle) -> Result<Admitted, String>;
+}
+
+/// What was found to hold, for the record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// Who signed the bundle, of those who were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub signed_by: Vec<String>,
+    /// The properties that were proved of it.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub proved: Vec<String>,
 }
 
 /// Asks for nothing more.
@@ -18,7 +30,7 @@ pub trait Admission: Debug + Send + Sync {
 pub struct AdmitAll;
 
 impl Admission for AdmitAll {
-    fn admit(&self, _bundle: &Bundle) -> Result<(), String> {
-        Ok(())
+    fn admit(&self, _bundle: &Bundle) -> Result<Admitted, String> {
+        Ok(Admitted::default())
     }
 }

@@ -1,12 +1,14 @@
 //! Decide: read, judge, act.
 
+use std::collections::BTreeSet;
+
 use countersign_core::approval::{Approval, ApprovalState, Spender};
 use countersign_core::capability::{Capability, Grant};
 use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, SessionId, Timestamp, TokenId};
-use countersign_policy::{AskingRule, DenyCause, Evaluated};
-use countersign_store::Kernel;
+use countersign_policy::{ApprovalFacts, AskingRule, DenyCause, Evaluated, View};
 use countersign_store::repository::{CommitExt, Stored};
+use countersign_store::{Commit, Kernel};
 use countersign_token::Token;
 use serde::{Deserialize, Serialize};
 
@@ -130,49 +132,19 @@ impl<K: Kernel> Engine<K> {
         if let Some(asked) = ask.entity_revision.filter(|asked| *asked > scene.active.entity_revision) {
             return Err(Error::EntityRevision { asked, newest: scene.active.entity_revision });
         }
-        let session = self.session_of(scene, ask.session, &ask.acting, &ask.operation.name).await?;
-        let open = session.value.require_open(scene.now)?;
-        let (action, canonical) = self.action(scene, &session.value, &ask.operation, &ask.audience)?;
-        let approval = match ask.approval {
-            Some(id) => Some(self.usable_approval(scene, id, &action, canonical.digest()).await?),
-            None => None,
-        };
-        let excluded = match &approval {
-            Some(approval) => &self.excluded(scene, &session.value, &action)? | &approval.value.excluded,
-            None => self.excluded(scene, &session.value, &action)?,
-        };
-        let approved = approval.as_ref().filter(|a| a.value.state(scene.now) == ApprovalState::Approved);
-        let facts = Facts {
-            view: scene.view(),
-            session: open,
-            action: &action,
-            canonical: &canonical,
-            approval: approved.map(|a| &a.value),
-            excluded: &excluded,
-            now: scene.now,
-        };
-        let Judgement { ruling, determining, counted, .. } = judge(facts)?;
-        let context = facts.evaluated(counted.as_ref());
-
-        let mut decision = Decision {
-            id: DecisionId::generate(),
-            verdict: Verdict::Deny { because: String::new() },
-            digest: canonical.digest(),
-            determining,
-            bundle: scene.active.bundle.digest(),
-            revisions: scene.revisions(&session, approval.as_ref().map(|approval| approval.revision)),
-            decided_at: scene.now,
-            log_index: None,
-            token: None,
-        };
-        let outcome = Outcome { session: &session, action: &action, canonical: &canonical, context: &context };
-        match ruling {
+        let (weighed, ruling) = self.weigh(scene, ask, &BTreeSet::new()).await?;
+        let facts = weighed.facts(scene)?;
+        let context = facts.evaluated(weighed.counted.as_ref());
+        let mut decision = weighed.decision(scene, Verdict::Deny { because: String::new() });
+        let approved = weighed.approved.as_ref();
+        let outcome = weighed.outcome(&context);
+        let answered = match ruling {
             Ruling::Deny { cause, errors } => {
                 decision.verdict = Verdict::Deny { because: because(cause).to_owned() };
                 self.answer(scene, decision, &outcome, &errors).await
             }
             Ruling::NeedsApproval(rules) => {
-                let query = answer_query(&action, &excluded, scene.now);
+                let query = answer_query(&weighed.action, &weighed.excluded, scene.now);
                 let persons = answerers(scene.view(), rules.iter().map(|rule| rule.id.as_str()), &query);
                 decision.verdict = Verdict::NeedsApproval {
                     would_expire_at: scene.now.plus(shortest_ttl(&rules)),
@@ -183,8 +155,75 @@ impl<K: Kernel> Engine<K> {
             }
             Ruling::Allow(permit) if ask.mint => self.mint(scene, permit, decision, &outcome, approved).await,
             Ruling::Allow(permit) => self.allow(scene, permit, decision, &outcome, approved).await,
+        }?;
+        self.shadow.offer(scene, weighed, &answered);
+        Ok(Replayable::fresh(answered))
+    }
+
+    /// Reads what an action is judged by, and judges it. `also` can answer for it as little as those whom it involves.
+    async fn weigh(&self, scene: &Scene, ask: &Decide, also: &BTreeSet<EntityRef>) -> Result<(Weighed, Ruling), Error> {
+        let session = self.session_of(scene, ask.session, &ask.acting, &ask.operation.name).await?;
+        session.value.require_open(scene.now)?;
+        let (action, canonical) = self.action(scene, &session.value, &ask.operation, &ask.audience)?;
+        let approval = match ask.approval {
+            Some(id) => Some(self.usable_approval(scene, id, &action, canonical.digest()).await?),
+            None => None,
+        };
+        let mut excluded = &self.excluded(scene, &session.value, &action)? | also;
+        excluded.extend(approval.iter().flat_map(|approval| approval.value.excluded.iter().cloned()));
+        let read = approval.as_ref().map(|approval| approval.revision);
+        let approved = approval.filter(|a| a.value.state(scene.now) == ApprovalState::Approved);
+        let mut weighed = Weighed {
+            revisions: scene.revisions(&session, read),
+            session,
+            action,
+            canonical,
+            approved,
+            excluded,
+            determining: Vec::new(),
+            counted: None,
+        };
+        let Judgement { ruling, determining, counted, .. } = judge(weighed.facts(scene)?)?;
+        (weighed.determining, weighed.counted) = (determining, counted);
+        Ok((weighed, ruling))
+    }
+
+    /// Decides an action that this service does itself: ALLOW, or nothing if people have to approve it.
+    ///
+    /// # Errors
+    /// [`Error::PublishDenied`] for a DENY, and whatever [`Self::decide`] refuses.
+    pub(crate) async fn decided(
+        &self,
+        scene: &Scene,
+        ask: &Decide,
+        also: &BTreeSet<EntityRef>,
+    ) -> Result<Option<Decided>, Error> {
+        let (weighed, ruling) = self.weigh(scene, ask, also).await?;
+        match ruling {
+            Ruling::Allow(permit) => {
+                let decision = weighed.decision(scene, Verdict::Allow { capability: None });
+                Ok(Some(Decided { permit, weighed, decision }))
+            }
+            Ruling::NeedsApproval(_) => Ok(None),
+            Ruling::Deny { .. } => Err(Error::PublishDenied(weighed.determining)),
         }
-        .map(Replayable::fresh)
+    }
+
+    /// Adds to a commit that the decision was made and its approval is spent, while what it rests on lasts.
+    pub(crate) fn spending(&self, scene: &Scene, decided: &Decided, commit: Commit) -> Result<Commit, Error> {
+        let Decided { permit: Permit { .. }, weighed, decision } = decided;
+        let approval = weighed.approved.as_ref();
+        let facts = weighed.facts(scene)?;
+        let context = facts.evaluated(weighed.counted.as_ref());
+        let outcome = weighed.outcome(&context);
+        let mut commit = self.lasting_also(commit, outcome.lapses(scene, approval)).unchanged(&weighed.session);
+        if let Some(approval) = approval {
+            let mut spent = approval.clone();
+            spent.value.redeem(Spender::Decision(decision.id), scene.now)?;
+            commit = commit.update(&spent);
+        }
+        let event = outcome.event(decision, &[], None).approved(approval.map(|a| a.value.id));
+        Ok(commit.record(self.record(scene, event)))
     }
 
     /// The approval that the caller wants to use: for this very action, and not over.
@@ -216,7 +255,7 @@ impl<K: Kernel> Engine<K> {
         errors: &[String],
     ) -> Result<Decision, Error> {
         if self.refusals.singly(&scene.caller.entity, scene.now) {
-            let commit = countersign_store::Commit::new(self.tenant().clone());
+            let commit = Commit::new(self.tenant().clone());
             let event = outcome.event(&decision, errors, None);
             let committed = self.commit(scene, commit, event, &decision).await?;
             decision.log_index = Some(committed.first_log_index);
@@ -299,6 +338,72 @@ impl<K: Kernel> Engine<K> {
             decision.token = Some(self.keys.load().issue(&capability.value.grant, self.tenant(), self.development)?);
         }
         Ok(decision)
+    }
+}
+
+/// What was read for one action.
+#[derive(Debug)]
+pub(crate) struct Weighed {
+    pub(crate) session: Stored<Session>,
+    pub(crate) action: Action,
+    pub(crate) canonical: Canonical,
+    /// The approval that the caller wants to use, if people have given it.
+    pub(crate) approved: Option<Stored<Approval>>,
+    pub(crate) excluded: BTreeSet<EntityRef>,
+    determining: Vec<String>,
+    counted: Option<ApprovalFacts>,
+    revisions: Revisions,
+}
+
+/// An ALLOW that is yet to be spent.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    permit: Permit,
+    weighed: Weighed,
+    decision: Decision,
+}
+
+impl Decided {
+    /// The decision.
+    pub(crate) const fn id(&self) -> DecisionId {
+        self.decision.id
+    }
+}
+
+impl Weighed {
+    fn facts<'a>(&'a self, scene: &'a Scene) -> Result<Facts<'a>, Error> {
+        self.facts_in(scene.view(), scene.now)
+    }
+
+    /// What is judged, by the policies and entities of `view`.
+    pub(crate) fn facts_in<'a>(&'a self, view: View<'a>, now: Timestamp) -> Result<Facts<'a>, Error> {
+        Ok(Facts {
+            view,
+            session: self.session.value.require_open(now)?,
+            action: &self.action,
+            canonical: &self.canonical,
+            approval: self.approved.as_ref().map(|approval| &approval.value),
+            excluded: &self.excluded,
+            now,
+        })
+    }
+
+    fn decision(&self, scene: &Scene, verdict: Verdict) -> Decision {
+        Decision {
+            id: DecisionId::generate(),
+            verdict,
+            digest: self.canonical.digest(),
+            determining: self.determining.clone(),
+            bundle: scene.active.bundle.digest(),
+            revisions: self.revisions,
+            decided_at: scene.now,
+            log_index: None,
+            token: None,
+        }
+    }
+
+    const fn outcome<'a>(&'a self, context: &'a Evaluated<'a>) -> Outcome<'a> {
+        Outcome { session: &self.session, action: &self.action, canonical: &self.canonical, context }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::keys::Keys;
 use crate::record::{Event, record};
 use crate::refusal::Refusals;
+use crate::shadow::Shadow;
 use crate::time::Time;
 
 /// How often a use case starts over because what it read was changed by others.
@@ -90,6 +91,7 @@ pub struct Engine<K> {
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) refusals: Refusals,
     pub(crate) publishing: tokio::sync::Mutex<()>,
+    pub(crate) shadow: Shadow,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
     active: ArcSwapOption<Active>,
@@ -215,6 +217,7 @@ impl<K: Kernel> Engine<K> {
             admission,
             refusals: Refusals::default(),
             publishing: tokio::sync::Mutex::new(()),
+            shadow: Shadow::default(),
             ended: tokio::sync::broadcast::channel(64).0,
             active: ArcSwapOption::empty(),
             commitment,
@@ -555,8 +558,12 @@ impl<K: Kernel> Engine<K> {
     /// A commit that takes effect only while what it rests on lasts, however long it waits for its turn: meanwhile others
     /// may have been told that it is over (I13).
     pub(crate) fn lasting<const N: usize>(&self, lapses: [Option<Timestamp>; N]) -> Commit {
+        self.lasting_also(Commit::new(self.tenant().clone()), lapses)
+    }
+
+    /// As [`Self::lasting`], of a commit that has something in it.
+    pub(crate) fn lasting_also<const N: usize>(&self, commit: Commit, lapses: [Option<Timestamp>; N]) -> Commit {
         let clock = self.clock();
-        let commit = Commit::new(self.tenant().clone());
         lapses.into_iter().flatten().fold(commit, |commit, lapses| commit.before(lapses, &clock))
     }
 

@@ -129,6 +129,36 @@ pub enum Error {
         /// The active one's.
         active: u64,
     },
+    /// The bundle changed, and its revision did not.
+    #[error(
+        "the bundle was changed and has the revision {0} of the active one; raise `revision` in `bundle.toml` when all is written, and it \
+         is published"
+    )]
+    BundleNotRaised(u64),
+    /// The bundle was rolled back.
+    #[error(
+        "the bundle has revision {found}, and a rollback left revision {rolled_back}; raise `revision` in `bundle.toml` above it, \
+         or roll back to the bundle's digest"
+    )]
+    BundleRolledBack {
+        /// Its revision.
+        found: u64,
+        /// The highest that a rollback left.
+        rolled_back: u64,
+    },
+    /// No such bundle was ever active.
+    #[error("no bundle of the digest {0} was ever active here")]
+    BundleNotFound(countersign_core::Digest),
+    /// The active bundle asks for an approval of publishing.
+    #[error(
+        "publishing is the action `{}` here, and people have to approve it: ask for it in a session of yours, on {}, for the \
+         audience `countersign`, with the input {}; then publish with that session and approval",
+        .0.operation, .0.resource, .0.input
+    )]
+    PublishAsks(Box<PublishAction>),
+    /// The active policies do not let the bundle be published.
+    #[error("the active policies do not allow publishing it ({})", if .0.is_empty() { "no permit".to_owned() } else { .0.join(", ") })]
+    PublishDenied(Vec<String>),
     /// No bundle is active.
     #[error("no bundle is loaded yet; nothing can be decided")]
     NoBundle,
@@ -153,6 +183,17 @@ pub enum Error {
     /// A fault of ours.
     #[error("internal fault: {0}")]
     Internal(String),
+}
+
+/// What publishing is, where people have to approve it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishAction {
+    /// The operation.
+    pub operation: String,
+    /// The tenant.
+    pub resource: countersign_core::EntityRef,
+    /// The input, as JSON.
+    pub input: String,
 }
 
 impl Error {
@@ -200,7 +241,12 @@ impl Error {
             | Self::BundleRefused(_)
             | Self::BundleUnreadable(_)
             | Self::BundleNotAdmitted(_)
-            | Self::BundleOlder { .. } => true,
+            | Self::BundleOlder { .. }
+            | Self::BundleNotRaised(_)
+            | Self::BundleRolledBack { .. }
+            | Self::BundleNotFound(_)
+            | Self::PublishAsks(_)
+            | Self::PublishDenied(_) => true,
             Self::CredentialExpired
             | Self::NoBundle
             | Self::Store(_)

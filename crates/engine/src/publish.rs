@@ -1,30 +1,29 @@
 //! Bundles become active.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use countersign_core::approval::{Approval, VoidCause};
-use countersign_core::{ApprovalId, Digest, Timestamp};
-use countersign_policy::{AdminAction, Bundle, Finding, Source, View};
+use countersign_core::{ApprovalId, Digest, EntityRef, Record, SessionId, Timestamp, Value};
+use countersign_policy::{AdminAction, Bundle, Finding, Source, View, publish_input};
 use countersign_store::kernel::MAX_VALUE_BYTES;
 use countersign_store::repository::{BundleRow, CommitExt, Stored, TenantRow, encode};
 use countersign_store::{Commit, CommitError, Kernel, Key};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
 
+use crate::admission::Admitted;
 use crate::ask::require_request_id;
-use crate::engine::{Active, Call, Engine, Replayable, Scene, tenant_entity};
-use crate::error::Error;
+use crate::decide::{Decide, Decided};
+use crate::engine::{Acting, Active, Call, Engine, Operation, Replayable, Scene, tenant_entity};
+use crate::error::{Error, PublishAction};
 use crate::record::{Event, record};
 
-/// How large a part of an archived bundle is, in bytes: below what a row takes.
-const CHUNK: usize = 60 * 1024;
+/// The audience of what this service does itself: there it is its own enforcement point.
+pub const OWN_AUDIENCE: &str = "countersign";
 /// How many requests are read at once.
 const PAGE: usize = 256;
 /// How long a request can live: a day until it is answered, and a day after, by the longest `@ttl`; and an hour to be sure.
 const LONGEST_LIFE: std::time::Duration = std::time::Duration::from_secs(49 * 60 * 60);
-/// How many parts are written in one commit.
-const CHUNKS_PER_COMMIT: usize = 16;
 
 /// What publishing led to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,52 +52,137 @@ pub struct BundleInfo {
     pub activated_at: Timestamp,
 }
 
+/// What a caller brings along, where the active bundle makes publishing an action that is decided.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Consent {
+    /// The session in which the action is done.
+    pub session: Option<SessionId>,
+    /// The approval to use.
+    pub approval: Option<ApprovalId>,
+}
+
+/// A bundle that is about to become active.
+struct Proposal {
+    bundle: Arc<Bundle>,
+    revision: RevisionRule,
+}
+
+/// What the revision of a bundle must be, next to that of the active one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RevisionRule {
+    /// The same or higher: somebody says that it is to be published as it is.
+    NotLower,
+    /// Higher: nobody says so, and what is half written may be fit to decide. Raising it says that all is there.
+    Raised,
+    /// Any: it comes from the archive.
+    Any,
+}
+
+/// On whose authority a bundle becomes active.
+enum Authority<'a> {
+    /// Whoever starts the server, or can write where it watches.
+    Operator,
+    /// A caller, and what was decided about it.
+    Caller { scene: &'a Scene, determining: Vec<String>, consent: Consent },
+}
+
 impl<K: Kernel> Engine<K> {
-    /// Makes a bundle active at start, on the authority of whoever starts the server. A bundle that is invalid or older
-    /// changes nothing.
+    /// Makes a bundle active on the authority of whoever starts the server, or can write where it looks. A bundle that is
+    /// invalid or older changes nothing.
     ///
     /// # Errors
-    /// [`Error::BundleRefused`], [`Error::BundleOlder`], [`Error::Store`].
-    pub async fn activate(&self, source: Source) -> Result<Published, Error> {
+    /// [`Error::BundleRefused`], [`Error::BundleNotAdmitted`], [`Error::BundleOlder`], [`Error::BundleRolledBack`],
+    /// [`Error::BundleNotRaised`], [`Error::PublishAsks`], [`Error::Store`].
+    pub async fn activate(&self, source: Source, revision: RevisionRule) -> Result<Published, Error> {
         let publishing = self.publishing.lock().await;
-        let bundle = load(source).await?;
-        let published = self.activate_bundle(bundle, None).await;
+        let proposal = Proposal { bundle: load(source).await?, revision };
+        let published = self.activate_bundle(&proposal, Authority::Operator, &OnceCell::new()).await;
         drop(publishing);
         published
     }
 
-    /// Makes a bundle active, if the `publish` policies of the active one permit it. A source that could not be read is
-    /// told to those only who may publish.
+    /// Makes a bundle active, if the `publish` policies of the active one permit it, and what it asks for besides is given. A
+    /// source that could not be read is told to those only who may publish.
     ///
     /// # Errors
-    /// As [`Self::activate`], and [`Error::AdministrationDenied`].
-    pub async fn publish(&self, call: &Call, source: Result<Source, Error>) -> Result<Replayable<Published>, Error> {
+    /// As [`Self::activate`], [`Error::AdministrationDenied`], [`Error::PublishDenied`].
+    pub async fn publish(
+        &self,
+        call: &Call,
+        source: Result<Source, Error>,
+        consent: Consent,
+    ) -> Result<Replayable<Published>, Error> {
         self.require(call, require_request_id(call)).await?;
         let publishing = self.publishing.lock().await;
-        let source = &source;
+        let (source, admitted) = (&source, &OnceCell::new());
         let attempt = |scene: Scene| async move {
             let scene = &scene;
             if let Some(published) = self.replay::<Published>(scene).await? {
                 return Ok(Replayable::replayed(published));
             }
             // Whether the caller may publish at all comes first: the findings tell what is in the bundle.
-            let tenant = tenant_entity(self.tenant())?;
             let TenantRow { bundle: active, bundle_revision, .. } = scene.active.row.value;
-            let digest = source.as_ref().map_or(active, Source::digest);
-            let permitted = |revision| AdminAction::Publish { tenant: &tenant, digest, revision };
-            self.administer(scene, permitted(bundle_revision), "publish")?;
+            self.may_publish(scene, source.as_ref().map_or(active, Source::digest), bundle_revision)?;
             let source = source.as_ref().map_err(Error::repeated)?;
             let bundle = load(source.clone()).await?;
-            self.administer(scene, permitted(bundle.revision()), "publish")?;
-            self.activate_bundle(bundle, Some(scene)).await.map(Replayable::fresh)
+            let determining = self.may_publish(scene, bundle.digest(), bundle.revision())?;
+            let (proposal, authority) = (
+                Proposal { bundle, revision: RevisionRule::NotLower },
+                Authority::Caller { scene, determining, consent },
+            );
+            self.activate_bundle(&proposal, authority, admitted).await.map(Replayable::fresh)
         };
         let published = self.settle(call, None, attempt).await;
         drop(publishing);
         published
     }
 
-    async fn activate_bundle(&self, bundle: Arc<Bundle>, scene: Option<&Scene>) -> Result<Published, Error> {
-        let now = self.now()?;
+    /// Makes a bundle active that was active before, whatever its revision. What it was asked for then, it is asked for again.
+    ///
+    /// # Errors
+    /// As [`Self::publish`], and [`Error::BundleNotFound`].
+    pub async fn rollback(
+        &self,
+        call: &Call,
+        digest: Digest,
+        consent: Consent,
+    ) -> Result<Replayable<Published>, Error> {
+        self.require(call, require_request_id(call)).await?;
+        let publishing = self.publishing.lock().await;
+        let admitted = &OnceCell::new();
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
+            if let Some(published) = self.replay::<Published>(scene).await? {
+                return Ok(Replayable::replayed(published));
+            }
+            self.may_publish(scene, digest, scene.active.row.value.bundle_revision)?;
+            let source = self.archived(digest).await?.ok_or(Error::BundleNotFound(digest))?;
+            let bundle = load(source).await?;
+            let determining = self.may_publish(scene, digest, bundle.revision())?;
+            let (proposal, authority) =
+                (Proposal { bundle, revision: RevisionRule::Any }, Authority::Caller { scene, determining, consent });
+            self.activate_bundle(&proposal, authority, admitted).await.map(Replayable::fresh)
+        };
+        let published = self.settle(call, Some(&digest.to_string()), attempt).await;
+        drop(publishing);
+        published
+    }
+
+    fn may_publish(&self, scene: &Scene, digest: Digest, revision: u64) -> Result<Vec<String>, Error> {
+        let tenant = tenant_entity(self.tenant())?;
+        let action = AdminAction::Publish { tenant: &tenant, digest, revision };
+        self.administer(scene, action, "publish").map(|answer| answer.policies)
+    }
+
+    /// Old and new, admission, consent, archive, and then one commit. Whoever calls holds the lock of publishing.
+    async fn activate_bundle(
+        &self,
+        proposal: &Proposal,
+        authority: Authority<'_>,
+        admitted: &OnceCell<Admitted>,
+    ) -> Result<Published, Error> {
+        let Proposal { bundle, revision } = proposal;
+        let rollback = *revision == RevisionRule::Any;
         let before = self.repo.tenant_row().await?;
         let digest = bundle.digest();
         let mut published = Published { digest, changed: true, warnings: bundle.warnings().to_vec() };
@@ -107,53 +191,131 @@ impl<K: Kernel> Engine<K> {
             let known = self.active().is_ok_and(|active| active.row.revision == before.revision);
             if before.value.bundle == digest && known {
                 published.changed = false;
-                if let Some(scene) = scene {
+                if let Authority::Caller { scene, .. } = authority {
                     self.remember(scene, &published).await?;
                 }
                 return Ok(published);
             }
-            if bundle.revision() < before.value.bundle_revision {
-                let active = before.value.bundle_revision;
-                return Err(Error::BundleOlder { found: bundle.revision(), active });
-            }
+            newer(bundle, &before.value, *revision)?;
         }
-        self.admit(&bundle).await?;
-        let (entities, entity_revision) = self.stored_entities(&bundle).await?;
-        self.archive(&bundle).await?;
+        let admitted = admitted.get_or_try_init(|| self.admit(bundle)).await?;
+        let decided = self.consented(proposal, &authority, admitted, before.as_ref()).await?;
+        let (entities, entity_revision) = self.stored_entities(bundle).await?;
+        let archived = self.archive(bundle).await?;
+        // Proofs and large bundles take their time; a caller whose moment has passed starts over.
+        let now = self.now()?;
         self.keep_excluded(now).await?;
-        let mint_epoch = before.as_ref().map_or(1, |before| before.value.mint_epoch);
-        let value = TenantRow { bundle: digest, bundle_revision: bundle.revision(), activated_at: now, mint_epoch };
-        let commit = match scene {
-            Some(scene) => self.bound(scene, Commit::new(self.tenant().clone())),
-            None => Commit::new(self.tenant().clone()),
+
+        let value = match &before {
+            Some(Stored { value: before, .. }) => TenantRow {
+                bundle: digest,
+                bundle_revision: bundle.revision(),
+                activated_at: now,
+                mint_epoch: before.mint_epoch,
+                rolled_back: before.rolled_back.max(rollback.then_some(before.bundle_revision)),
+            },
+            None => TenantRow {
+                bundle: digest,
+                bundle_revision: bundle.revision(),
+                activated_at: now,
+                mint_epoch: 1,
+                rolled_back: None,
+            },
         };
+        let commit = Commit::new(self.tenant().clone());
         let commit = match &before {
             Some(before) => commit.update(&Stored { revision: before.revision, value: value.clone() }),
             None => commit.insert(&value),
         };
-        let event = Event::BundleActivated {
+        let signatures = bundle.source().signatures().map(str::to_owned);
+        let kept = BundleRow { activated_at: Some(now), signatures, ..archived.value };
+        let commit = commit.replace(Key::bundle(self.tenant(), &digest), archived.revision, encode(&kept));
+        let event = |determining, decision| Event::BundleActivated {
             bundle: digest,
             name: bundle.name(),
             revision: bundle.revision(),
             replaces: before.as_ref().map(|before| before.value.bundle),
+            rollback,
+            admitted,
+            determining,
+            decision,
         };
-        let committed = match scene {
-            Some(scene) => self.commit(scene, commit, event, &published).await?,
-            None => {
-                let commit = commit.record(record(self.tenant(), now, None, None, event));
+        let committed = match &authority {
+            Authority::Operator => {
+                let commit = commit.record(record(self.tenant(), now, None, None, event(&[], None)));
                 self.repo.kernel().commit(commit).await?
+            }
+            Authority::Caller { scene, determining, .. } => {
+                let mut commit = self.bound(scene, commit);
+                if let Some(decided) = &decided {
+                    commit = self.spending(scene, decided, commit)?;
+                }
+                let decision = decided.as_ref().map(Decided::id);
+                self.commit(scene, commit, event(determining, decision), &published).await?
             }
         };
         let row = Stored { revision: committed.revision, value };
-        self.set_active(Active { bundle, row, entities, entity_revision });
+        self.set_active(Active { bundle: Arc::clone(bundle), row, entities, entity_revision });
         Ok(published)
     }
 
     /// Puts a bundle before whoever judges what becomes active. The very one that the store has as active was judged.
-    async fn admit(&self, bundle: &Arc<Bundle>) -> Result<(), Error> {
+    async fn admit(&self, bundle: &Arc<Bundle>) -> Result<Admitted, Error> {
         let (admission, bundle) = (Arc::clone(&self.admission), Arc::clone(bundle));
         let judged = tokio::task::spawn_blocking(move || admission.admit(&bundle)).await;
         judged.map_err(|error| Error::Internal(error.to_string()))?.map_err(Error::BundleNotAdmitted)
+    }
+
+    /// Where the active bundle makes publishing an action, decides it like any other, with this service as its enforcement
+    /// point. Whoever signed the bundle counts for nothing among those who approve it.
+    async fn consented(
+        &self,
+        proposal: &Proposal,
+        authority: &Authority<'_>,
+        admitted: &Admitted,
+        before: Option<&Stored<TenantRow>>,
+    ) -> Result<Option<Decided>, Error> {
+        let active = match authority {
+            Authority::Caller { scene, .. } => Arc::clone(&scene.active),
+            // What this release refuses asks for nothing: whoever starts the server helps.
+            Authority::Operator => match self.active() {
+                Ok(active) => active,
+                Err(_) => return Ok(None),
+            },
+        };
+        if before.is_some_and(|before| before.revision != active.row.revision) {
+            return Err(Error::Contention);
+        }
+        let Some(operation) = active.bundle.publish_operation() else { return Ok(None) };
+        let Proposal { bundle, revision } = proposal;
+        let resource = tenant_entity(self.tenant())?;
+        let input = publish_input(bundle.digest(), bundle.revision(), *revision == RevisionRule::Any);
+        let asks = || {
+            let (operation, resource) = (operation.to_owned(), resource.clone());
+            let input = Value::Record(input.clone()).canonical();
+            Error::PublishAsks(Box::new(PublishAction { operation, resource, input }))
+        };
+        let Authority::Caller { scene, consent: Consent { session: Some(session), approval }, .. } = authority else {
+            return Err(asks());
+        };
+        let operation = Operation {
+            name: operation.to_owned(),
+            resource: resource.clone(),
+            input: input.clone(),
+            environment: Record::new(),
+        };
+        let ask = Decide {
+            session: *session,
+            operation,
+            audience: OWN_AUDIENCE.to_owned(),
+            acting: Acting::Caller,
+            approval: *approval,
+            mint: false,
+            entity_revision: None,
+        };
+        let signers = admitted.signed_by.iter().filter_map(|name| EntityRef::new("Person", name.as_str()).ok());
+        let signers = signers.filter(|person| scene.view().contains(person)).collect();
+        self.decided(scene, &ask, &signers).await?.map_or_else(|| Err(asks()), |decided| Ok(Some(decided)))
     }
 
     /// Adds to every live request whom the outgoing bundle excludes, because nobody will know later: the excluded only grow
@@ -227,36 +389,6 @@ impl<K: Kernel> Engine<K> {
         Ok(Some(commit.update(&question.approval).record(record)))
     }
 
-    /// Keeps the bundle's files, so that whatever it decides can be decided again later.
-    async fn archive(&self, bundle: &Bundle) -> Result<(), Error> {
-        let key = Key::bundle(self.tenant(), &bundle.digest());
-        if self.repo.kernel().get(&key).await?.is_some() {
-            return Ok(());
-        }
-        let files = serde_json::to_vec(bundle.source().files()).map_err(|e| Error::Internal(e.to_string()))?;
-        let chunks: Vec<Bytes> = files.chunks(CHUNK).map(Bytes::copy_from_slice).collect();
-        let mut number = 0_u32;
-        for part in chunks.chunks(CHUNKS_PER_COMMIT) {
-            let mut commit = Commit::new(self.tenant().clone());
-            for chunk in part {
-                let key = Key::bundle_chunk(self.tenant(), &bundle.digest(), number);
-                // A part that an interrupted attempt left is the same part: its digest is in its key.
-                if self.repo.kernel().get(&key).await?.is_none() {
-                    commit = commit.create(key, chunk.clone());
-                }
-                number = number.saturating_add(1);
-            }
-            match self.repo.kernel().commit(commit).await {
-                Ok(_) | Err(CommitError::Empty) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let row = BundleRow { name: bundle.name().to_owned(), revision: bundle.revision(), chunks: number };
-        let commit = Commit::new(self.tenant().clone()).create(key, encode(&row));
-        self.repo.kernel().commit(commit).await?;
-        Ok(())
-    }
-
     /// Makes active what the store says, if that is something else than what decides here: a publish that was broken off
     /// after its commit would otherwise have everything that authorizes start over for ever.
     pub(crate) async fn catch_up(&self) -> Result<(), Error> {
@@ -273,11 +405,8 @@ impl<K: Kernel> Engine<K> {
     /// The bundle that was active when the store was closed is active again.
     pub(crate) async fn restore_bundle(&self) -> Result<(), Error> {
         let Some(row) = self.repo.tenant_row().await? else { return Ok(()) };
-        let archive = self.repo.bundle_archive(row.value.bundle).await?;
-        let archive = archive.ok_or_else(|| Error::Internal("the active bundle is not in the store".to_owned()))?;
-        let files: BTreeMap<String, String> =
-            serde_json::from_slice(&archive).map_err(|e| Error::Internal(e.to_string()))?;
-        let source = Source::from_files(files).map_err(|e| Error::BundleUnreadable(e.to_string()))?;
+        let source = self.archived(row.value.bundle).await?;
+        let source = source.ok_or_else(|| Error::Internal("the active bundle is not in the store".to_owned()))?;
         match Bundle::load(source) {
             Ok(bundle) if bundle.digest() == row.value.bundle => {
                 let bundle = Arc::new(bundle);
@@ -307,8 +436,21 @@ impl<K: Kernel> Engine<K> {
     }
 }
 
+/// Whether a bundle may follow on what is active. One that was published wrongly is not taken again from where it lies, so that
+/// no restart undoes a rollback.
+const fn newer(bundle: &Bundle, active: &TenantRow, revision: RevisionRule) -> Result<(), Error> {
+    let found = bundle.revision();
+    match (revision, active.rolled_back) {
+        (RevisionRule::Any, _) => Ok(()),
+        _ if found < active.bundle_revision => Err(Error::BundleOlder { found, active: active.bundle_revision }),
+        (RevisionRule::Raised, _) if found == active.bundle_revision => Err(Error::BundleNotRaised(found)),
+        (_, Some(rolled_back)) if found <= rolled_back => Err(Error::BundleRolledBack { found, rolled_back }),
+        (RevisionRule::Raised | RevisionRule::NotLower, _) => Ok(()),
+    }
+}
+
 /// Loads a bundle where it holds nobody up: a large one takes seconds.
-async fn load(source: Source) -> Result<Arc<Bundle>, Error> {
+pub(crate) async fn load(source: Source) -> Result<Arc<Bundle>, Error> {
     let loaded = tokio::task::spawn_blocking(|| Bundle::load(source)).await;
     Ok(Arc::new(loaded.map_err(|error| Error::Internal(error.to_string()))??))
 }

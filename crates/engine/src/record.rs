@@ -10,6 +10,7 @@ use countersign_core::{ApprovalId, DecisionId, Digest, EntityRef, SessionId, Ten
 use countersign_policy::{EntityData, Evaluated};
 use serde::Serialize;
 
+use crate::admission::Admitted;
 use crate::caller::{Caller, CallerRecord};
 use crate::engine::Revisions;
 use crate::entity::EntityChange;
@@ -209,6 +210,18 @@ pub enum Event<'a> {
         /// The one before.
         #[serde(skip_serializing_if = "Option::is_none")]
         replaces: Option<Digest>,
+        /// Whether it was taken from the archive, and may be older than the one before.
+        #[serde(skip_serializing_if = "is_false")]
+        rollback: bool,
+        /// What was asked of it, and holds.
+        #[serde(flatten)]
+        admitted: &'a Admitted,
+        /// The administration policies that permitted it. None if nobody called for it.
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        determining: &'a [String],
+        /// The decision that allowed it, where the bundle before asked for one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        decision: Option<DecisionId>,
     },
     /// Stored entities changed.
     EntitiesChanged {
@@ -290,6 +303,11 @@ pub fn record(
     let record = Record { v: RECORD_VERSION, at, tenant, caller: caller.map(Caller::record), request_id, event };
     // String keys only, so this cannot fail; an empty record would be refused by whoever reads the log.
     serde_json::to_vec(&record).unwrap_or_default().into()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 #[cfg(test)]

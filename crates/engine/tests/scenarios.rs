@@ -20,7 +20,7 @@ use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp};
 use countersign_engine::{
     Acting, Ask, Ballot, Call, Credential, Decide, Decision, Engine, Error, Limits, OpenSession, Operation, Parts,
-    RequestId, Subject, Verdict,
+    RequestId, RevisionRule, Subject, Verdict,
 };
 use countersign_policy::scenario::{Expect, Scenario, ScenarioVote, VoteExpect, VoteVerdict};
 use countersign_policy::{Bundle, Source};
@@ -72,7 +72,7 @@ impl<'a> Play<'a> {
         };
         let clock = Box::new(ManualClock::new(scenario.now));
         let engine = Engine::open(Arc::new(MemoryKernel::default()), clock, parts).await.unwrap();
-        engine.activate(source.clone()).await.unwrap();
+        engine.activate(source.clone(), RevisionRule::NotLower).await.unwrap();
         Self { engine, scenario, calls: 0, wrong: Vec::new() }
     }
 

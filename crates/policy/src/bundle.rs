@@ -15,7 +15,7 @@ use crate::entities::Directory;
 use crate::finding::{Finding, Refused, Severity};
 use crate::index::Index;
 use crate::lint;
-use crate::manifest::{Manifest, check_files};
+use crate::manifest::{Manifest, check_files, check_publish};
 use crate::policies::{self, Authored, Kind};
 use crate::shape::Fields;
 use crate::source::{ENTITIES, SCHEMA, Source};
@@ -181,6 +181,12 @@ impl Bundle {
         &self.composed
     }
 
+    /// The operation that publishing another bundle is while this one is active. Absent: publishing needs `publish` alone.
+    #[must_use]
+    pub fn publish_operation(&self) -> Option<&str> {
+        self.manifest.publish_operation.as_deref()
+    }
+
     /// The operations that can be decided about.
     pub fn operations(&self) -> impl Iterator<Item = &str> {
         self.operations.keys().map(String::as_str)
@@ -276,6 +282,7 @@ impl Parts {
         let directory = directory?;
         let answerable = answerable(&rules, authored, &directory, findings);
         let operations = operations(&composed, authored, &directory, findings);
+        check_publish(manifest, source, &operations, findings);
         let reserved = reserved(&composed, authored, &directory, findings);
         Some(Self { composed, directory, rules, answerable, operations, reserved })
     }

@@ -1,8 +1,11 @@
 //! `bundle.toml`, and the files that a bundle may have.
 
-use countersign_core::Digest;
+use std::collections::BTreeMap;
+
+use countersign_core::{Digest, Record, Value};
 use serde::Deserialize;
 
+use crate::bundle::Operation;
 use crate::finding::{Finding, locate, position};
 use crate::policies::Kind;
 use crate::source::{ENTITIES, MANIFEST, PROPERTIES, SCENARIOS, SCHEMA, SIGNATURES, Source};
@@ -26,6 +29,9 @@ pub(crate) struct Manifest {
     /// principal, and a third to look whether the team is in a group. It bounds what a decision has to read.
     #[serde(default = "usual_level")]
     pub level: u32,
+    /// The operation that publishing another bundle is while this one is active.
+    #[serde(default)]
+    pub publish_operation: Option<String>,
 }
 
 /// Steps that policies may go unless the manifest says otherwise.
@@ -35,6 +41,46 @@ const fn usual_level() -> u32 {
 
 /// The most steps.
 const MAX_LEVEL: u32 = 8;
+/// The most that signatures take: they are kept in one row of a store, beside other things.
+const MAX_SIGNATURES_BYTES: usize = 32 * 1024;
+
+/// What publishing a bundle is asked about with, under the operation that the active one names for it.
+#[must_use]
+pub fn publish_input(digest: Digest, revision: u64, rollback: bool) -> Record {
+    // A manifest with a larger revision is refused.
+    let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+    Record::from([
+        ("bundle".to_owned(), Value::String(digest.to_string())),
+        ("revision".to_owned(), Value::Long(revision)),
+        ("rollback".to_owned(), Value::Bool(rollback)),
+    ])
+}
+
+/// An operation that publishing cannot be would keep every later bundle out.
+pub(crate) fn check_publish(
+    manifest: &Manifest,
+    source: &Source,
+    operations: &BTreeMap<String, Operation>,
+    findings: &mut Vec<Finding>,
+) {
+    let Some(name) = &manifest.publish_operation else { return };
+    let fits = operations.get(name).is_some_and(|operation| {
+        operation.resources.iter().any(|kind| kind == "Tenant")
+            && operation.input.convert(&publish_input(Digest::of(b""), 1, true)).is_ok()
+            && operation.environment.convert(&Record::new()).is_ok()
+            && operation.sensitive.is_empty()
+    });
+    if !fits {
+        let at = locate(source.text(MANIFEST).unwrap_or_default(), "publish_operation");
+        let message = format!("`{}` is no operation that publishing can be", name.escape_debug());
+        let hint = format!(
+            "declare `action {} appliesTo {{ principal: [Person], resource: [Tenant], context: {{ input: {{ bundle: String, \
+             revision: Long, rollback: Bool }} }} }};`",
+            name.escape_debug()
+        );
+        findings.push(Finding::error(MANIFEST, message).at(at).hint(hint));
+    }
+}
 
 impl Manifest {
     /// Reads it; whatever is wrong with it is a finding.
@@ -86,6 +132,10 @@ pub(crate) fn check_files(source: &Source, findings: &mut Vec<Finding>) {
             let hint = if required == ENTITIES { "without entities write `[]`" } else { "declare the actions in it" };
             findings.push(Finding::error(required, format!("`{required}` is missing")).hint(hint));
         }
+    }
+    if source.signatures().is_some_and(|text| text.len() > MAX_SIGNATURES_BYTES) {
+        let message = format!("the signatures take more than {MAX_SIGNATURES_BYTES} bytes");
+        findings.push(Finding::error(SIGNATURES, message).hint("remove the file and sign again"));
     }
     for path in source.files().keys() {
         let known = match path.rsplit_once('/') {

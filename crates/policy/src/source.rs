@@ -135,6 +135,14 @@ impl Source {
         self.text(SIGNATURES)
     }
 
+    /// The same files with these signatures, or with none.
+    #[must_use]
+    pub fn with_signatures(mut self, signatures: Option<String>) -> Self {
+        self.files.remove(SIGNATURES);
+        self.files.extend(signatures.map(|text| (SIGNATURES.to_owned(), text)));
+        self
+    }
+
     /// The files, by their path inside the bundle.
     #[must_use]
     pub const fn files(&self) -> &BTreeMap<String, String> {

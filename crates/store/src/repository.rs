@@ -42,6 +42,10 @@ pub struct TenantRow {
     pub activated_at: Timestamp,
     /// Tokens of an older mint epoch are dead (I11).
     pub mint_epoch: u64,
+    /// The highest revision that a rollback left. The files that it came from may still lie where they were: nothing of this
+    /// revision or a lower one is taken from there again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rolled_back: Option<u64>,
 }
 
 /// What a request id was answered with.
@@ -66,6 +70,12 @@ pub struct BundleRow {
     pub revision: u64,
     /// In how many chunks its files are kept.
     pub chunks: u32,
+    /// The file with its authors' signatures, as it was last published.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signatures: Option<String>,
+    /// When it last became active. Absent in rows of the first release.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub activated_at: Option<Timestamp>,
 }
 
 /// A key that signs capabilities: its public half and what it may do.
@@ -290,20 +300,46 @@ impl<K: Kernel> Repository<K> {
         page.rows.iter().map(|(key, row)| stored(key, row)).collect()
     }
 
-    /// A bundle that was active once, as its files' bytes.
+    /// What is kept of a bundle that was active once.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn bundle(&self, digest: Digest) -> Result<Option<Stored<BundleRow>>, StoreError> {
+        self.read(&Key::bundle(&self.tenant, &digest)).await
+    }
+
+    /// Every bundle that was active once, by its digest.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn bundles(&self) -> Result<Vec<(Digest, BundleRow)>, StoreError> {
+        let prefix = Prefix::kind(&self.tenant, Kind::Bundle);
+        let (mut bundles, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.kernel.scan(&prefix, after.as_ref(), usize::MAX).await?;
+            for (key, row) in &page.rows {
+                let digest = <[u8; 32]>::try_from(key.parts()).map_err(|_| damaged(key))?;
+                bundles.push((Digest::from_bytes(digest), stored::<BundleRow>(key, row)?.value));
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(bundles);
+            }
+        }
+    }
+
+    /// The files of a bundle that was active once, as their bytes.
     ///
     /// # Errors
     /// [`StoreError`], also when a chunk is missing.
-    pub async fn bundle_archive(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = Key::bundle(&self.tenant, &digest);
-        let Some(Stored { value: BundleRow { chunks, .. }, .. }) = self.read(&key).await? else { return Ok(None) };
+    pub async fn bundle_files(&self, digest: Digest, chunks: u32) -> Result<Vec<u8>, StoreError> {
         let mut bytes = Vec::new();
         for number in 0..chunks {
             let key = Key::bundle_chunk(&self.tenant, &digest, number);
             let row = self.kernel.get(&key).await?.ok_or_else(|| damaged(&key))?;
             bytes.extend_from_slice(&row.value);
         }
-        Ok(Some(bytes))
+        Ok(bytes)
     }
 
     /// The newest values of a kind, the newest first.

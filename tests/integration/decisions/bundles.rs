@@ -1,6 +1,8 @@
 //! Bundles come and go: a bad one changes nothing, and each decision is made on one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use countersign::client::Client;
 use countersign::proto::*;
@@ -189,14 +191,17 @@ async fn while_bundles_change_each_decision_is_made_on_one() {
     let quorum = |revision: u64| if revision % 2 == 1 { 2 } else { 3 };
     let mut expected = BTreeMap::from([(active(&admin).await.unwrap(), 2)]);
     let (stop, stopped) = tokio::sync::watch::channel(false);
+    let decided = Arc::new(AtomicUsize::new(0));
     let deciders: Vec<_> = (0..8)
         .map(|_| {
             let (agent, session, stopped) = (agent.clone(), session.clone(), stopped.clone());
+            let decided = Arc::clone(&decided);
             tokio::spawn(async move {
                 let mut answers = Vec::new();
                 while !*stopped.borrow() || answers.is_empty() {
                     let answer = decide(&agent, &session, &export(1)).await.unwrap();
                     answers.push((answer.bundle_digest, answer.needed_approval.unwrap().rules[0].quorum));
+                    decided.fetch_add(1, Ordering::Relaxed);
                 }
                 answers
             })
@@ -210,10 +215,14 @@ async fn while_bundles_change_each_decision_is_made_on_one() {
         let answer = reload(&admin).await.unwrap();
         assert!(answer.changed);
         expected.insert(answer.bundle.unwrap().digest, to);
-        // Until some decisions were made on it.
-        for _ in 0..50 {
-            decide(&agent, &session, &describe()).await.unwrap();
-        }
+        // Until many decisions were made, and some of them on it.
+        let enough = (usize::try_from(revision).unwrap() - 1) * 10_000 / 11;
+        let deciding = async {
+            while decided.load(Ordering::Relaxed) < enough {
+                decide(&agent, &session, &describe()).await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, deciding).await.unwrap();
     }
     stop.send(true).unwrap();
     let mut seen = BTreeSet::new();
@@ -226,5 +235,5 @@ async fn while_bundles_change_each_decision_is_made_on_one() {
         }
     }
     assert_eq!(expected.len(), 12);
-    assert!(count >= 500 && seen.len() >= 10, "{count} decisions on {} bundles", seen.len());
+    assert!(count >= 10_000 && seen.len() >= 11, "{count} decisions on {} bundles", seen.len());
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use countersign_core::time::ManualClock;
-use countersign_engine::{Engine, EntityChange, Error, Verdict};
+use countersign_engine::{Engine, EntityChange, Error, RevisionRule, Verdict};
 use countersign_policy::EntityData;
 use countersign_store::fail::FailPoint;
 use countersign_store::{Config, MemoryKernel, Mode, RocksKernel};
@@ -76,7 +76,7 @@ async fn entities_are_there_after_a_restart() {
     let world = World::on(Arc::clone(&kernel)).await;
     let revision = world.change("service:sync", &[dataset("docs", "secret")]).await.unwrap();
     let engine = Engine::open(kernel, Box::new(ManualClock::new(START)), parts()).await.unwrap();
-    let again = World { engine: Arc::new(engine), session: world.session };
+    let again = World { kernel: Arc::clone(&world.kernel), engine: Arc::new(engine), session: world.session };
     let denied = again.decide_at("query", "docs", None, Some(revision)).await.unwrap();
     assert_eq!(denied.determining, ["secret"]);
     let all = again.engine.entities(&call("service:sync", "ListEntities"), None, None, 100).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_bundle_that_what_is_stored_does_not_fit_is_refused() {
         .insert("policies/work.cedar".to_owned(), WORK.replace("\"secret\"", "5").replace("@id(5)", "@id(\"secret\")"));
     strict.insert("bundle.toml".to_owned(), files()["bundle.toml"].replace("revision = 1", "revision = 2"));
     let before = world.engine.bundle_info().unwrap().digest;
-    let refused = world.engine.activate(source(strict)).await;
+    let refused = world.engine.activate(source(strict), RevisionRule::NotLower).await;
     assert!(matches!(refused, Err(Error::EntityMisfit(_))), "{refused:?}");
     assert_eq!(world.engine.bundle_info().unwrap().digest, before);
     minted(&world.decide("query", "docs", None).await.unwrap());

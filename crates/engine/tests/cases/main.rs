@@ -9,7 +9,9 @@
 )]
 
 mod entities;
+mod publishing;
 mod questions;
+mod shadow;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
 use countersign_engine::{
     Acting, Ask, Ballot, Call, Credential, Decide, Decision, Engine, EntityChange, Error, Limits, OpenSession,
-    Operation, Parts, Redeem, RequestId, Subject, Verdict,
+    Operation, Parts, Redeem, RequestId, RevisionRule, Subject, Verdict,
 };
 use countersign_policy::Source;
 use countersign_store::{Kernel, MemoryKernel};
@@ -140,6 +142,7 @@ pub(crate) fn call_via(who: &str, via: &[&str], rpc: &'static str) -> Call {
 }
 
 pub(crate) struct World<K: Kernel> {
+    kernel: Arc<K>,
     pub(crate) engine: Arc<Engine<K>>,
     pub(crate) session: SessionId,
 }
@@ -152,9 +155,17 @@ impl World<MemoryKernel> {
 
 impl<K: Kernel> World<K> {
     pub(crate) async fn on(kernel: Arc<K>) -> Self {
-        let engine = Engine::open(kernel, Box::new(ManualClock::new(START)), parts()).await.unwrap();
+        Self::with(kernel, parts(), files()).await
+    }
+
+    pub(crate) fn kernel(&self) -> &K {
+        &self.kernel
+    }
+
+    pub(crate) async fn with(kernel: Arc<K>, parts: Parts, files: BTreeMap<String, String>) -> Self {
+        let engine = Engine::open(Arc::clone(&kernel), Box::new(ManualClock::new(START)), parts).await.unwrap();
         let engine = Arc::new(engine);
-        engine.activate(source(files())).await.unwrap();
+        engine.activate(source(files), RevisionRule::NotLower).await.unwrap();
         let group = |id: &str| put(&format!("Group::\"{id}\""), json!({}));
         let all = [
             group("owners"),
@@ -169,7 +180,7 @@ impl<K: Kernel> World<K> {
         engine.change_entities(&call("service:sync", "ChangeEntities"), &all).await.unwrap();
         let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
         let session = engine.open_session(&call("agent:bot", "OpenSession"), &opening).await.unwrap();
-        Self { engine, session: session.answer.value.id }
+        Self { kernel, engine, session: session.answer.value.id }
     }
 
     pub(crate) async fn change(&self, who: &str, changes: &[EntityChange]) -> Result<u64, Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use countersign_core::Value;
 use countersign_core::approval::{ApprovalError, ApprovalState, Verdict as Says};
 use countersign_core::time::ManualClock;
-use countersign_engine::{Acting, Engine, Error, OpenSession, Verdict};
+use countersign_engine::{Acting, Engine, Error, OpenSession, RevisionRule, Verdict};
 use countersign_store::MemoryKernel;
 
 use crate::*;
@@ -60,7 +60,7 @@ async fn votes_count_for_the_rule_that_was_shown() {
     let mut changed = files();
     let work = WORK.replace("@id(\"asks\")", "@id(\"asks\") @reason(\"Only with a decision of the board\")");
     changed.insert("policies/work.cedar".to_owned(), work);
-    world.engine.activate(source(changed)).await.unwrap();
+    world.engine.activate(source(changed), RevisionRule::NotLower).await.unwrap();
     let after = world.decide("export", "docs", Some(approval)).await.unwrap();
     assert!(matches!(after.verdict, Verdict::NeedsApproval { .. }), "{after:?}");
     let again = world.ask().await;
@@ -97,7 +97,7 @@ async fn a_process_that_disagrees_with_its_store_catches_up() {
     let mut changed = files();
     let manifest = files()["bundle.toml"].replace("revision = 1", "revision = 2");
     changed.insert("bundle.toml".to_owned(), manifest);
-    other.activate(source(changed)).await.unwrap();
+    other.activate(source(changed), RevisionRule::NotLower).await.unwrap();
     let decision = world.decide("query", "docs", None).await.unwrap();
     minted(&decision);
     assert_eq!(decision.bundle, other.bundle_info().unwrap().digest);

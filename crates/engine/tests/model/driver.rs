@@ -8,7 +8,7 @@ use countersign_audit::{Hash, verify_consistency};
 use countersign_core::Digest;
 use countersign_core::Timestamp;
 use countersign_core::time::ManualClock;
-use countersign_engine::{Decision, Engine, Error, Verdict};
+use countersign_engine::{Decision, Engine, Error, RevisionRule, Verdict};
 use countersign_store::Kernel;
 use countersign_store::fail::Fault;
 use countersign_store::repository::Repository;
@@ -62,7 +62,7 @@ impl<B: Backend> World<B> {
         let backend = B::create();
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(START)));
         let engine = open(backend.kernel(), &clock).await.unwrap();
-        engine.activate(source(Variant::Base)).await.unwrap();
+        engine.activate(source(Variant::Base), RevisionRule::NotLower).await.unwrap();
         Self {
             backend,
             clock,

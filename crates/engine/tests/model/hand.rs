@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Timestamp};
-use countersign_engine::{Decision, Engine, Error, Verdict};
+use countersign_engine::{Decision, Engine, Error, RevisionRule, Verdict};
 use countersign_store::fail::FailPoint;
 use countersign_store::repository::Repository;
 use countersign_store::{Kernel, MemoryKernel};
@@ -40,7 +40,7 @@ impl<K: Kernel> Hand<K> {
     pub async fn bare(kernel: Arc<K>) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(START)));
         let engine = open(Arc::clone(&kernel), &clock).await.unwrap();
-        engine.activate(source(Variant::Base)).await.unwrap();
+        engine.activate(source(Variant::Base), RevisionRule::NotLower).await.unwrap();
         Self { kernel, clock, engine, names: Names::default(), next_id: 0 }
     }
 

@@ -10,8 +10,8 @@ use countersign_core::session::SessionError;
 use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, Timestamp, TokenId, Value};
 use countersign_engine::{
-    Acting as As, Ask, Ballot, Call, Complete, Credential, Decide, Decision, Engine, Error, Limits, OpenSession,
-    Operation, Parts, Redeem, RequestId, Subject,
+    Acting as As, Ask, Ballot, Call, Complete, Consent, Credential, Decide, Decision, Engine, Error, Limits,
+    OpenSession, Operation, Parts, Redeem, RequestId, Subject,
 };
 use countersign_policy::Source;
 use countersign_store::Kernel;
@@ -238,7 +238,7 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
             Ok((Told::Session(done.answer.value.id), done.replayed))
         }
         Request::Publish { variant } => {
-            let done = engine.publish(call, Ok(source(variant))).await?;
+            let done = engine.publish(call, Ok(source(variant)), Consent::default()).await?;
             Ok((Told::Published(done.answer.changed, done.answer.digest), done.replayed))
         }
         Request::View { question } => {
