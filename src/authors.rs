@@ -66,7 +66,8 @@ pub fn signers(bundle: &Bundle, authors: &[NoteVerifier]) -> Result<BTreeSet<Str
     let note = Note::parse(note.as_bytes())?;
     let names = note.verify(authors)?.into_iter().map(|signature| signature.name().to_owned()).collect();
     if note.text() != statement(bundle) {
-        return Err(AuthorsError::Other { found: Visible::cut(note.text().trim_end(), 160).to_string() });
+        let found = note.text().split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
+        return Err(AuthorsError::Other { found: Visible::cut(&found, 160).to_string() });
     }
     Ok(names)
 }

@@ -77,6 +77,9 @@ pub fn test(args: &TestArgs, output: &mut Output) -> Result<Exit, Failure> {
     let summary = format!("{played} scenarios, {failed} failed");
     let report = json!({ "ok": failed == 0, "played": played, "failed": failed, "scenarios": told });
     output.document(&report, &summary)?;
+    if let (0, Some(text)) = (played, &args.only) {
+        return Err(Failure::usage(format!("no scenario has `{}` in its name or file", Visible::new(text))));
+    }
     if played == 0 {
         output.remark("there is nothing to play; write scenarios into `scenarios/`, as in policies/ai-platform");
     }

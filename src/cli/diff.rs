@@ -92,23 +92,25 @@ impl DiffArgs {
                 *number += 1;
             }
             Replayed::Otherwise(evaluation) => {
-                let RecordedDecision { id, verdict, determining, question, .. } = recorded;
-                let difference = Difference {
-                    was: verdict,
-                    now: evaluation.verdict.name(),
-                    operation: question.operation,
-                    was_by: determining,
-                    now_by: evaluation.determining,
-                };
-                let (number, examples) = tally.otherwise.entry(difference).or_default();
-                *number += 1;
-                if examples.len() < self.examples {
-                    let (principal, resource) = (question.principal.to_string(), question.resource.to_string());
-                    examples.push(Example { index, decision: id, principal, resource });
-                }
+                tally.differs(recorded, index, self.examples, evaluation.verdict.name(), evaluation.determining);
             }
+            Replayed::Invalid(why) => tally.differs(recorded, index, self.examples, "INVALID", vec![why]),
         }
         Ok(())
+    }
+}
+
+impl Tally {
+    /// Notes a decision that would be answered otherwise, and `most` of a kind as examples.
+    fn differs(&mut self, recorded: RecordedDecision, index: u64, most: usize, now: &'static str, now_by: Vec<String>) {
+        let RecordedDecision { id, verdict, determining, question, .. } = recorded;
+        let difference = Difference { was: verdict, now, operation: question.operation, was_by: determining, now_by };
+        let (number, examples) = self.otherwise.entry(difference).or_default();
+        *number += 1;
+        if examples.len() < most {
+            let (principal, resource) = (question.principal.to_string(), question.resource.to_string());
+            examples.push(Example { index, decision: id, principal, resource });
+        }
     }
 }
 

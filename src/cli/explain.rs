@@ -23,7 +23,7 @@ come first of which the fewest clauses are missing: what would have to be otherw
 Examples:
   countersign policy explain policies/ai-platform export Dataset::payroll --principal Agent::etl-bot \\
     --input '{\"rows\": 500, \"destination\": \"s3://ours-backup\"}'
-  countersign policy explain policies/ai-platform --scenario 'somebody else'
+  countersign policy explain policies/ai-platform --scenario 'answered by a release manager'
   countersign policy explain policies/ai-platform --record 42 --json";
 pub const WHO_EXAMPLES: &str = "\
 Examples:
@@ -158,13 +158,14 @@ fn told(text: &mut Lines, bundle: &Bundle, account: &Account) {
         text.line(format!("    {mark}  {}{}", one_line(&clause.text), paint(FAINT, note)));
         for read in &clause.reads {
             let value = read.value.as_deref().unwrap_or("nothing");
-            text.line(paint(FAINT, format!("           {} is {}", Visible::new(&read.path), Visible::new(value))));
+            text.line(paint(FAINT, format!("           {} is {}", harmless(&read.path), harmless(value))));
         }
     }
 }
 
 fn one_line(text: &str) -> String {
-    Visible::new(&text.split_whitespace().collect::<Vec<_>>().join(" ")).to_string()
+    // What the author escaped stays as it is written.
+    harmless(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 fn explained_json(bundle: &Bundle, explained: &Explanation) -> Value {

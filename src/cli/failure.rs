@@ -137,7 +137,12 @@ impl From<ClientError> for Failure {
                     name => name.to_owned(),
                 },
                 fields: refusal.violations().to_vec(),
-                hint: refusal.reason().and_then(hint_for).map(str::to_owned),
+                // Findings come line by line; any other refusal of a bundle says all there is to say.
+                hint: refusal
+                    .reason()
+                    .filter(|reason| *reason != ErrorReason::BundleRefused || message.contains('\n'))
+                    .and_then(hint_for)
+                    .map(str::to_owned),
                 ..Self::new(message)
             },
             ClientError::Unreachable { .. } => Self::new(message)

@@ -1,5 +1,7 @@
 //! What is active, was active, and could be: `countersign policy reload`, `history`, `rollback` and `shadow`.
 
+use std::time::{Duration, Instant};
+
 use clap::Args;
 use countersign::client::{Client, ClientError, operation};
 use countersign::proto::{
@@ -8,6 +10,7 @@ use countersign::proto::{
 };
 use countersign_core::visible::Visible;
 use serde_json::{Value, json};
+use tonic::Code;
 
 use super::args::Connection;
 use super::output::{FAINT, GOOD, Output, STRONG, WARN, paint};
@@ -28,8 +31,8 @@ Examples:
   countersign policy history
   countersign policy history --limit 1 --json";
 pub const ROLLBACK_EXAMPLES: &str = "\
-The bundle comes from the server's own archive, with what its authors signed then. What lies in the server's bundle directory is taken \
-again only with a higher revision than the one that was left, so that no restart undoes this.
+The bundle comes from the server's own archive, with what its authors signed then. What lies in the server's bundle directory of it is \
+not taken from there again, so that no restart undoes this.
 
 Examples:
   countersign policy rollback 4f8c2be1";
@@ -39,6 +42,9 @@ The server asks the bundle in `shadow` of `[tenants.NAME]` about every decision,
 Examples:
   countersign policy shadow
   countersign policy shadow --json";
+
+/// How long a server that proves is waited for.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// What the caller brings along where publishing is an action that is decided.
 #[derive(Debug, Args)]
@@ -74,8 +80,8 @@ pub struct RollbackArgs {
 /// Lets the server read its bundle directory again.
 pub async fn reload(args: ConsentArgs, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     let client = &connection.client().await?;
-    let call = |session_id, approval_id| {
-        client.reload_bundle(ReloadBundleRequest { request_id: String::new(), session_id, approval_id })
+    let call = |request_id, session_id, approval_id| {
+        client.reload_bundle(ReloadBundleRequest { request_id, session_id, approval_id })
     };
     let answer = match consented(args, client, output, call).await? {
         Consented::Answer(answer) => answer,
@@ -123,8 +129,7 @@ pub async fn rollback(args: RollbackArgs, connection: &Connection, output: &mut 
     let RollbackArgs { digest, consent } = args;
     let client = &connection.client().await?;
     let digest = if digest.len() < 64 { whole(client, &digest).await? } else { digest };
-    let call = |session_id, approval_id| {
-        let request_id = String::new();
+    let call = |request_id, session_id, approval_id| {
         client.rollback_bundle(RollbackBundleRequest { digest: digest.clone(), request_id, session_id, approval_id })
     };
     let answer = match consented(consent, client, output, call).await? {
@@ -152,10 +157,10 @@ async fn consented<T, F: Future<Output = Result<T, ClientError>>>(
     args: ConsentArgs,
     client: &Client,
     output: &mut Output,
-    call: impl Fn(String, String) -> F,
+    call: impl Fn(String, String, String) -> F,
 ) -> Result<Consented<T>, Failure> {
     let ConsentArgs { ask, mut session, approval } = args;
-    let refused = match call(session.clone(), approval).await {
+    let refused = match patiently(output, |id| call(id, session.clone(), approval.clone())).await {
         Ok(answer) => return Ok(Consented::Answer(answer)),
         Err(error) => error,
     };
@@ -184,8 +189,27 @@ async fn consented<T, F: Future<Output = Result<T, ClientError>>>(
     let answered = client.wait_for_approval(&asked.approval_id).await?;
     output.remark(&super::view::summary(&answered));
     match super::approvals::answered(answered.state())? {
-        Exit::Done => Ok(Consented::Answer(call(session, asked.approval_id).await?)),
+        Exit::Done => {
+            let answer = patiently(output, |id| call(id, session.clone(), asked.approval_id.clone())).await?;
+            Ok(Consented::Answer(answer))
+        }
         Exit::Deny | Exit::Error | Exit::Usage | Exit::NeedsApproval => Ok(Consented::Denied),
+    }
+}
+
+/// Makes a call that may take longer than one may wait, such as for proofs: the same once more gets the same answer.
+async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
+    output: &mut Output,
+    call: impl Fn(String) -> F,
+) -> Result<T, ClientError> {
+    let (request_id, began) = (uuid::Uuid::now_v7().to_string(), Instant::now());
+    loop {
+        let answer = call(request_id.clone()).await;
+        let late = matches!(&answer, Err(error) if error.refusal().is_some_and(|r| r.code() == Code::DeadlineExceeded));
+        if !late || began.elapsed() > PATIENCE {
+            return answer;
+        }
+        output.progress(&format!("the server is at it, {} s so far…", began.elapsed().as_secs()));
     }
 }
 

@@ -7,7 +7,7 @@ use countersign::proto::{ListEntitiesRequest, ListRecordsRequest};
 use countersign_core::visible::Visible;
 use countersign_core::{EntityRef, Timestamp};
 use countersign_policy::scenario::{Expect, Scenario};
-use countersign_policy::{Bundle, Entities, Question, RecordedDecision, Source};
+use countersign_policy::{Bundle, Entities, Question, RecordedDecision, Source, View};
 
 use super::Failure;
 use super::args::{Connection, parse_entity, read_record, read_text};
@@ -40,10 +40,10 @@ pub struct ActorArgs {
     #[arg(long, value_name = "ENTITY", value_parser = parse_entity)]
     operator: Option<EntityRef>,
     /// What the session is for
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     purpose: String,
     /// The enforcement point that would execute it, whose owner may not answer
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     audience: String,
     /// The time that decides, such as `2026-11-20T18:00:00Z`; now, if absent
     #[arg(long, value_name = "TIME")]
@@ -70,10 +70,10 @@ pub struct QuestionArgs {
     #[arg(long, value_name = "JSON", default_value = "{}")]
     environment: String,
     /// Ask what the one scenario asks whose name contains this
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["operation", "record"])]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["operation", "record", "ActorArgs", "input", "environment"])]
     scenario: Option<String>,
     /// Ask what the record of a decision asked, by its index in the server's log
-    #[arg(long, value_name = "INDEX", conflicts_with = "operation")]
+    #[arg(long, value_name = "INDEX", conflicts_with_all = ["operation", "ActorArgs", "input", "environment"])]
     record: Option<u64>,
 }
 
@@ -182,9 +182,27 @@ impl QuestionArgs {
                 return Err(Failure::usage(message));
             }
         };
+        known(&scenario, bundle.with(&stored, None))?;
         let question = scenario.question(bundle.with(&stored, None));
         Ok((question, stored))
     }
+}
+
+/// Whoever is misspelt has no owner, and who may not answer would be wrong.
+fn known(scenario: &Scenario, view: View<'_>) -> Result<(), Failure> {
+    let point = EntityRef::new("EnforcementPoint", &scenario.audience).ok().filter(|_| !scenario.audience.is_empty());
+    for (said, named) in [
+        ("principal", Some(&scenario.principal)),
+        ("operator", scenario.operator.as_ref()),
+        ("audience", point.as_ref()),
+    ] {
+        if let Some(named) = named.filter(|named| !view.contains(named)) {
+            let problem =
+                format!("`{said}`: there is no {} in the bundle or its store", Visible::new(&named.to_string()));
+            return Err(Failure::usage(problem));
+        }
+    }
+    Ok(())
 }
 
 fn only_scenario(bundle: &Bundle, wanted: &str) -> Result<Scenario, Failure> {

@@ -74,12 +74,17 @@ pub fn sign(args: &SignArgs, output: &mut Output) -> Result<Exit, Failure> {
     let path = args.bundle.dir.join(authors::FILE);
     write_atomically(&path, note.to_string().as_bytes(), 0o644)
         .map_err(|error| Failure::new(format!("cannot write `{}`: {error}", path.display())))?;
-    let signed: Vec<&str> = note.signatures().iter().map(|made| made.name()).collect();
+    let others: Vec<&str> =
+        note.signatures().iter().filter(|made| made.id() != signer.id()).map(|made| made.name()).collect();
     let mut text = Lines::default();
     let name = Visible::new(bundle.name());
     text.line(format!("{} {name} revision {} as {}", paint(GOOD.bold(), "signed"), bundle.revision(), signer.name()));
-    text.field("digest", bundle.digest()).shown("signed by", &signed.join(", "));
-    let json = json!({ "digest": bundle.digest(), "signed_by": signed, "file": path });
+    text.field("digest", bundle.digest());
+    if !others.is_empty() {
+        // Whoever wrote the file wrote the names.
+        text.shown("beside", &format!("{} (not verified here; `policy check --author` does)", others.join(", ")));
+    }
+    let json = json!({ "digest": bundle.digest(), "signed_by": signer.name(), "beside": others, "file": path });
     output.document(&json, &text.finish())?;
     Ok(Exit::Done)
 }

@@ -201,10 +201,16 @@ fn tenant<'a>(key: &str, tenant: &'a TenantConfig, development: bool, seen: &mut
 }
 
 fn publishing(key: &str, config: &PublishingConfig) -> Result<(), ConfigError> {
-    let mut names = BTreeSet::new();
+    let (mut names, mut keys) = (BTreeSet::new(), BTreeMap::new());
     for (index, author) in config.authors.iter().enumerate() {
         let parsed: Result<NoteVerifier, _> = author.parse();
         let author = parsed.map_err(|error| value(&format!("{key}.authors[{index}]"), error.to_string()))?;
+        if let Some(other) = keys.insert(author.public_key(), author.name().to_owned())
+            && other != author.name()
+        {
+            let problem = format!("the key of `{}` once more; everybody needs one of their own", Visible::new(&other));
+            return Err(value(&format!("{key}.authors[{index}]"), problem));
+        }
         names.insert(author.name().to_owned());
     }
     let most = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);

@@ -386,6 +386,9 @@ fn what_publishing_asks_for_can_be_given_or_is_refused() {
         let text = publishing(text).unwrap_err().to_string();
         assert!(text.contains(expected), "{text}\nis not\n{expected}");
     }
+    let other = key.replacen("alice", "bob", 1);
+    let shared = publishing(&format!("authors = [{key:?}, {other:?}]\nsignatures = 2")).unwrap_err().to_string();
+    assert!(shared.contains("authors[1]"), "{shared}");
     // One name is one author, whatever the number of keys.
     let twice = publishing(&format!("authors = [{key:?}, {key:?}]\nsignatures = 2")).unwrap_err().to_string();
     assert!(twice.starts_with("`tenants.acme.publishing.signatures`: out of range; 1 different"), "{twice}");

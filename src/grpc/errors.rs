@@ -170,12 +170,12 @@ impl From<Failure> for Status {
                 details.add_bad_request_violation(field, reason);
             }
             Failure::Engine(Error::PublishAsks(action)) => {
-                let PublishAction { operation, resource, input } = &**action;
+                let PublishAction { operation, resource, input, given: _ } = &**action;
                 let metadata = [
                     ("operation", operation.as_str()),
                     ("resource_type", resource.kind()),
                     ("resource_id", resource.id()),
-                    ("audience", countersign_engine::OWN_AUDIENCE),
+                    ("audience", countersign_policy::PUBLISH_AUDIENCE),
                     ("input", input),
                 ];
                 let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));

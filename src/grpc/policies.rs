@@ -56,6 +56,7 @@ impl PolicyService for Policies {
             let verified = &verified;
             let ReloadBundleRequest { request_id: _, session_id, approval_id } = message;
             let consent = consent(&session_id, &approval_id)?;
+            verified.engine.may_begin_to_publish(&verified.call).await?;
             let dir = verified.bundle_dir.clone();
             let source = tokio::task::spawn_blocking(move || Source::read_dir(&dir))
                 .await

@@ -1,12 +1,17 @@
 //! What the configuration asks of a bundle before it becomes active: authors' signatures, and proofs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use countersign_audit::NoteVerifier;
+use countersign_core::Digest;
 use countersign_engine::{Admission, Admitted};
 use countersign_policy::Bundle;
-use countersign_prove::{Places, Verdict, find_solver, properties, prove};
+use countersign_prove::{Places, Property, find_solver, properties, prove_all};
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::authors;
 use crate::config::PublishingConfig;
@@ -18,7 +23,15 @@ pub(super) struct Requirements {
     signatures: usize,
     proofs: bool,
     solver: Option<PathBuf>,
+    proving: Semaphore,
+    /// What was proved since the server started, and what is being proved: going back must not take long.
+    proofs_of: Mutex<BTreeMap<Digest, Arc<OnceCell<()>>>>,
 }
+
+/// How long the proofs about one bundle may take together.
+const MAX_PROOF: Duration = Duration::from_secs(15 * 60);
+/// How many bundles are proved at once: one that takes long does not keep out another that is urgent.
+const MAX_PROVING: usize = 2;
 
 impl Requirements {
     pub(super) fn new(config: &PublishingConfig) -> Self {
@@ -26,7 +39,15 @@ impl Requirements {
         // The configuration was checked: what cannot be parsed did not get here, and would be missing, not accepted.
         let authors: Vec<NoteVerifier> = authors.iter().filter_map(|key| key.parse().ok()).collect();
         let signatures = if config.authors.is_empty() { 0 } else { *signatures as usize };
-        Self { name: bundle_name.clone(), authors, signatures, proofs: *proofs, solver: solver.clone() }
+        Self {
+            name: bundle_name.clone(),
+            authors,
+            signatures,
+            proofs: *proofs,
+            solver: solver.clone(),
+            proving: Semaphore::new(MAX_PROVING),
+            proofs_of: Mutex::default(),
+        }
     }
 }
 
@@ -51,19 +72,34 @@ impl Requirements {
     /// Whether everything that is stated about the bundle is proved. Runs on a thread that may block.
     fn proved(&self, bundle: &Bundle) -> Result<Vec<String>, String> {
         let wanted = properties(bundle).map_err(|error| error.to_string())?;
-        let solver = find_solver(&Places::here(self.solver.clone())).map_err(|error| error.to_string())?;
-        let proofs = prove(bundle, &wanted, &solver, |_| ());
-        let proofs = tokio::runtime::Handle::current().block_on(proofs);
-        let open: Vec<String> = wanted
-            .iter()
-            .zip(&proofs)
-            .filter(|(_, proof)| proof.verdict() != Verdict::Proved)
-            .map(|(property, _)| format!("`{}`", property.id))
-            .collect();
-        // As many proofs as properties, or something was not looked at.
-        if open.is_empty() && proofs.len() == wanted.len() {
-            return Ok(wanted.into_iter().map(|property| property.id).collect());
-        }
-        Err(format!("{} not proved; see why with `countersign policy prove`", open.join(", ")))
+        let what = proved_of(bundle);
+        let Ok(mut proofs) = self.proofs_of.lock() else {
+            return Err("a proof broke off; restart the server".to_owned());
+        };
+        let proof = Arc::clone(proofs.entry(what).or_default());
+        drop(proofs);
+        // Whoever asks about the same bundle meanwhile waits for the same proof.
+        let proved = proof.get_or_try_init(|| self.prove(bundle, &wanted));
+        tokio::runtime::Handle::current().block_on(proved)?;
+        Ok(wanted.into_iter().map(|property| property.id).collect())
     }
+
+    async fn prove(&self, bundle: &Bundle, wanted: &[Property]) -> Result<(), String> {
+        let Ok(_turn) = self.proving.try_acquire() else {
+            return Err(format!("{MAX_PROVING} bundles are being proved already; try again when they are done"));
+        };
+        let solver = find_solver(&Places::here(self.solver.clone())).map_err(|error| error.to_string())?;
+        match tokio::time::timeout(MAX_PROOF, prove_all(bundle, wanted, &solver)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(open)) => Err(format!("`{open}` is not proved; see why with `countersign policy prove`")),
+            Err(_) => Err(format!("it is not proved within {} minutes", MAX_PROOF.as_secs() / 60)),
+        }
+    }
+}
+
+/// What names a bundle with the properties that are stated about it.
+fn proved_of(bundle: &Bundle) -> Digest {
+    let files = bundle.source().files().iter().filter(|(path, _)| *path != authors::FILE);
+    let parts: Vec<&[u8]> = files.flat_map(|(path, text)| [path.as_bytes(), text.as_bytes()]).collect();
+    Digest::of_parts(&parts)
 }

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use countersign_core::TenantId;
 use countersign_engine::{Engine, Error, RevisionRule};
 use countersign_policy::{Source, Stamp};
 use countersign_store::{Kernel, RocksKernel};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -27,16 +28,31 @@ const LOOK_FOR_BUNDLE: Duration = Duration::from_secs(2);
 const READINESS: Duration = Duration::from_millis(250);
 
 /// Makes the bundle of a directory active. If it is refused, whatever was active stays, and that is said loudly, once for
-/// each reason.
-async fn activate(engine: &Engine<RocksKernel>, dir: &Path, revision: RevisionRule, told: &mut String) {
-    let path = dir.to_owned();
-    let source = tokio::task::spawn_blocking(move || Source::read_dir(&path)).await;
+/// each reason. Answers whether it would be the same if it was tried again.
+async fn activate(
+    engine: &Engine<RocksKernel>,
+    dir: &Path,
+    revision: RevisionRule,
+    stamp: Option<&Stamp>,
+    told: &mut String,
+) -> bool {
+    let (path, stamp) = (dir.to_owned(), stamp.cloned());
+    let source = tokio::task::spawn_blocking(move || match stamp {
+        Some(stamp) => Source::read_as(&path, &stamp),
+        None => Source::read_dir(&path),
+    });
+    let source = source.await;
     let published = match source {
         Ok(Ok(source)) => engine.activate(source, revision).await,
         Ok(Err(error)) => Err(Error::BundleUnreadable(error.to_string())),
         Err(error) => Err(Error::Internal(error.to_string())),
     };
     let tenant = engine.tenant().to_string();
+    // What was stored or is about to be may fit it later; a fault may be over.
+    let settled = match &published {
+        Ok(_) => true,
+        Err(error) => error.is_refusal() && !matches!(error, Error::EntityMisfit(_)),
+    };
     match published {
         Ok(published) => {
             tracing::info!(tenant, bundle = %published.digest, changed = published.changed, "bundle active");
@@ -51,6 +67,7 @@ async fn activate(engine: &Engine<RocksKernel>, dir: &Path, revision: RevisionRu
             *told = error.to_string();
         }
     }
+    settled
 }
 
 /// Tells of the active bundle, and no longer of the one before.
@@ -90,6 +107,8 @@ pub(super) struct BundleKeeper {
     seen: Option<Stamp>,
     /// What there was at the last look. What is still being written looks otherwise at the next.
     noticed: Option<Stamp>,
+    /// Since when it looks like that.
+    since: Instant,
     /// The last refusal that was told.
     told: String,
 }
@@ -97,12 +116,29 @@ pub(super) struct BundleKeeper {
 impl BundleKeeper {
     pub(super) async fn new(engine: Arc<Engine<RocksKernel>>, dir: PathBuf, watch: bool) -> Self {
         let seen = stamp(&dir).await;
-        Self { engine, dir, watch, started: false, noticed: seen.clone(), seen, told: String::new() }
+        Self {
+            engine,
+            dir,
+            watch,
+            started: false,
+            noticed: seen.clone(),
+            since: Instant::now(),
+            seen,
+            told: String::new(),
+        }
     }
 
     pub(super) async fn start(&mut self) {
         self.started = true;
-        activate(&self.engine, &self.dir, RevisionRule::NotLower, &mut self.told).await;
+        // Where changes are followed, a start must not take what was not taken before it.
+        let rule = self.rule();
+        if !activate(&self.engine, &self.dir, rule, None, &mut self.told).await {
+            self.seen = None;
+        }
+    }
+
+    fn rule(&self) -> RevisionRule {
+        if self.watch && self.engine.active().is_ok() { RevisionRule::Raised } else { RevisionRule::NotLower }
     }
 
     pub(super) async fn run(mut self) {
@@ -110,6 +146,7 @@ impl BundleKeeper {
             self.start().await;
         }
         let mut ticks = tokio::time::interval(LOOK_FOR_BUNDLE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let active = self.engine.active().is_ok();
@@ -117,18 +154,22 @@ impl BundleKeeper {
                 return;
             }
             let now = stamp(&self.dir).await;
-            let still = now == self.noticed;
-            self.noticed.clone_from(&now);
-            if !still || (active && now == self.seen) {
+            if now != self.noticed {
+                (self.noticed, self.since) = (now, Instant::now());
+                continue;
+            }
+            // Ticks may come late, and then close together: what counts is the time.
+            if self.since.elapsed() < LOOK_FOR_BUNDLE || (active && now == self.seen) {
                 continue;
             }
             // Each change is told, also one that is refused for the same reason as the one before.
             if now != self.seen {
                 self.told.clear();
+            }
+            let rule = self.rule();
+            if activate(&self.engine, &self.dir, rule, now.as_ref(), &mut self.told).await {
                 self.seen = now;
             }
-            let raised = if active { RevisionRule::Raised } else { RevisionRule::NotLower };
-            activate(&self.engine, &self.dir, raised, &mut self.told).await;
         }
     }
 }

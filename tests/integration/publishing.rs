@@ -96,7 +96,7 @@ async fn only_what_enough_authors_signed_becomes_active() {
     mallory.sign(dir).await;
     refused_saying(&client, "signed by 1, and 2").await;
     let signed = bob.sign(dir).await.json();
-    assert_eq!(signed["signed_by"], serde_json::json!(["alice", "mallory", "bob"]));
+    assert_eq!((&signed["signed_by"], &signed["beside"]), (&"bob".into(), &serde_json::json!(["alice", "mallory"])));
     // Somebody who can write there exchanges a policy below the signatures.
     let good = tenant.bundle.files();
     tenant.bundle.replace("policies/exports.cedar", "@quorum(\"2\")", "@quorum(\"1\")");
@@ -199,7 +199,7 @@ async fn demanded_proofs_keep_a_hole_from_becoming_active() {
     let (forbids, weaker) = ("forbid (principal, action", "forbid (principal is Agent, action");
     tenant.bundle.replace("policies/documents.cedar", forbids, weaker);
     tenant.bundle.set_revision(first + 1);
-    refused_saying(&client, "`publishing-waits-for-an-editor` not proved").await;
+    refused_saying(&client, "`publishing-waits-for-an-editor` is not proved").await;
     assert_eq!(revision(&client).await.unwrap(), first);
     tenant.bundle.replace("policies/documents.cedar", weaker, forbids);
     assert!(reload(&client).await.unwrap().changed);

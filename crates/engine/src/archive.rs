@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use countersign_core::{Digest, Timestamp};
 use countersign_policy::{AdminAction, Bundle, Source};
-use countersign_store::repository::{BundleRow, Stored, encode};
+use countersign_store::repository::{BundleRow, Stored};
 use countersign_store::{Commit, CommitError, Kernel, Key};
 
 use crate::engine::{Call, Engine, Scene, tenant_entity};
@@ -55,6 +55,8 @@ impl<K: Kernel> Engine<K> {
                 self.administer(scene, AdminAction::ReadLog { tenant: &tenant }, "readLog")?;
             }
             let mut all = self.repo.bundles().await?;
+            let active = scene.active.row.value.bundle;
+            all.retain(|(digest, row)| row.activated_at.is_some() || *digest == active);
             all.sort_by_key(|(digest, row)| std::cmp::Reverse((row.activated_at, *digest)));
             let place = |(digest, row): &(Digest, BundleRow)| (row.activated_at, *digest);
             let rest = all.iter().skip_while(|bundle| after.is_some_and(|after| place(bundle) >= after));
@@ -67,7 +69,7 @@ impl<K: Kernel> Engine<K> {
                 name: row.name.clone(),
                 revision: row.revision,
                 activated_at: row.activated_at,
-                active: *digest == scene.active.row.value.bundle,
+                active: *digest == active,
             };
             Ok(Paged { items: page.into_iter().map(told).collect(), next })
         };
@@ -87,13 +89,10 @@ impl<K: Kernel> Engine<K> {
         Ok(Some(source.with_signatures(value.signatures)))
     }
 
-    /// Keeps the bundle's files, so that whatever it decides can be decided again later. Answers with the row that tells of
-    /// it, which is there and is to be replaced when the bundle becomes active.
-    pub(crate) async fn archive(&self, bundle: &Bundle) -> Result<Stored<BundleRow>, Error> {
+    /// Keeps the bundle's files, so that whatever it decides can be decided again later, and answers with the number of parts.
+    /// Nothing tells of them before the bundle is active: what was only about to become active was never allowed to.
+    pub(crate) async fn archive(&self, bundle: &Bundle) -> Result<u32, Error> {
         let digest = bundle.digest();
-        if let Some(row) = self.repo.bundle(digest).await? {
-            return Ok(row);
-        }
         let source = bundle.source().clone().with_signatures(None);
         let files = serde_json::to_vec(source.files()).map_err(|e| Error::Internal(e.to_string()))?;
         let chunks: Vec<Bytes> = files.chunks(CHUNK).map(Bytes::copy_from_slice).collect();
@@ -115,10 +114,6 @@ impl<K: Kernel> Engine<K> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let (name, revision) = (bundle.name().to_owned(), bundle.revision());
-        let value = BundleRow { name, revision, chunks: number, signatures: None, activated_at: None };
-        let commit = Commit::new(self.tenant().clone()).create(Key::bundle(self.tenant(), &digest), encode(&value));
-        let revision = self.repo.kernel().commit(commit).await?.revision;
-        Ok(Stored { revision, value })
+        Ok(number)
     }
 }

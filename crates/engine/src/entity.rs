@@ -70,8 +70,16 @@ impl<K: Kernel> Engine<K> {
         self.require(call, require_request_id(call)).await?;
         self.require(call, check_changes(changes)).await?;
         // One after the other, and none while a bundle becomes active: what stands beside what is checked here.
-        let changing = self.publishing.lock().await;
         let attempt = |scene: Scene| async move { self.change_once(&scene, changes).await };
+        let changing = self.publishing.lock().await;
+        let changed = self.settle(call, None, attempt).await;
+        drop(changing);
+        if !matches!(changed, Err(Error::Contention)) {
+            return changed;
+        }
+        // Whoever has the lock cannot catch up with a store that went on without it.
+        self.catch_up().await?;
+        let changing = self.publishing.lock().await;
         let changed = self.settle(call, None, attempt).await;
         drop(changing);
         changed

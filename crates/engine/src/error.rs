@@ -137,8 +137,8 @@ pub enum Error {
     BundleNotRaised(u64),
     /// The bundle was rolled back.
     #[error(
-        "the bundle has revision {found}, and a rollback left revision {rolled_back}; raise `revision` in `bundle.toml` above it, \
-         or roll back to the bundle's digest"
+        "the bundle of revision {found} was active, and a rollback left revision {rolled_back}; publish another one, or roll back to \
+         this one's digest"
     )]
     BundleRolledBack {
         /// Its revision.
@@ -152,8 +152,8 @@ pub enum Error {
     /// The active bundle asks for an approval of publishing.
     #[error(
         "publishing is the action `{}` here, and people have to approve it: ask for it in a session of yours, on {}, for the \
-         audience `countersign`, with the input {}; then publish with that session and approval",
-        .0.operation, .0.resource, .0.input
+         audience `countersign`, with the input {}; then publish with that session and approval{}",
+        .0.operation, .0.resource, .0.input, .0.given
     )]
     PublishAsks(Box<PublishAction>),
     /// The active policies do not let the bundle be published.
@@ -194,6 +194,8 @@ pub struct PublishAction {
     pub resource: countersign_core::EntityRef,
     /// The input, as JSON.
     pub input: String,
+    /// Why the approval that was given is not enough, to be appended; empty if none was given.
+    pub given: String,
 }
 
 impl Error {

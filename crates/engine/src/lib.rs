@@ -40,7 +40,7 @@ pub use entity::{EntitiesChanged, EntityChange, EntityPage, EntityView};
 pub use error::{Error, PublishAction};
 pub use keys::Keys;
 pub use log::{Records, SignedHead};
-pub use publish::{BundleInfo, Consent, OWN_AUDIENCE, Published, RevisionRule};
+pub use publish::{BundleInfo, Consent, Published, RevisionRule};
 pub use read::{ApprovalView, Paged};
 pub use redeem::{Receipt, Redeem};
 pub use revoke::Complete;

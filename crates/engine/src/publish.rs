@@ -1,10 +1,11 @@
 //! Bundles become active.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use countersign_core::approval::{Approval, VoidCause};
+use countersign_core::approval::{Approval, ApprovalState, VoidCause};
 use countersign_core::{ApprovalId, Digest, EntityRef, Record, SessionId, Timestamp, Value};
-use countersign_policy::{AdminAction, Bundle, Finding, Source, View, publish_input};
+use countersign_policy::{AdminAction, Bundle, Finding, PUBLISH_AUDIENCE, Source, View, publish_input};
 use countersign_store::kernel::MAX_VALUE_BYTES;
 use countersign_store::repository::{BundleRow, CommitExt, Stored, TenantRow, encode};
 use countersign_store::{Commit, CommitError, Kernel, Key};
@@ -18,8 +19,6 @@ use crate::engine::{Acting, Active, Call, Engine, Operation, Replayable, Scene, 
 use crate::error::{Error, PublishAction};
 use crate::record::{Event, record};
 
-/// The audience of what this service does itself: there it is its own enforcement point.
-pub const OWN_AUDIENCE: &str = "countersign";
 /// How many requests are read at once.
 const PAGE: usize = 256;
 /// How long a request can live: a day until it is answered, and a day after, by the longest `@ttl`; and an hour to be sure.
@@ -67,6 +66,23 @@ struct Proposal {
     revision: RevisionRule,
 }
 
+/// What a proposal would change.
+enum Due {
+    /// Nothing: it is active.
+    Nothing,
+    /// It is active, and signed by others now.
+    Signatures(Stored<BundleRow>),
+    /// It would become active.
+    Activation(Box<Activation>),
+}
+
+/// What a bundle becomes active upon.
+struct Activation {
+    before: Option<Stored<TenantRow>>,
+    archived: Option<Stored<BundleRow>>,
+    decided: Option<Decided>,
+}
+
 /// What the revision of a bundle must be, next to that of the active one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevisionRule {
@@ -94,11 +110,25 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::BundleRefused`], [`Error::BundleNotAdmitted`], [`Error::BundleOlder`], [`Error::BundleRolledBack`],
     /// [`Error::BundleNotRaised`], [`Error::PublishAsks`], [`Error::Store`].
     pub async fn activate(&self, source: Source, revision: RevisionRule) -> Result<Published, Error> {
-        let publishing = self.publishing.lock().await;
         let proposal = Proposal { bundle: load(source).await?, revision };
-        let published = self.activate_bundle(&proposal, Authority::Operator, &OnceCell::new()).await;
-        drop(publishing);
-        published
+        self.activate_bundle(&proposal, &Authority::Operator, &OnceCell::new()).await
+    }
+
+    /// Whether the caller may publish at all: to be asked before anything is read for them. Whoever has an answer already may
+    /// ask for it again.
+    ///
+    /// # Errors
+    /// [`Error::AdministrationDenied`].
+    pub async fn may_begin_to_publish(&self, call: &Call) -> Result<(), Error> {
+        self.require(call, require_request_id(call)).await?;
+        let attempt = |scene: Scene| async move {
+            let TenantRow { bundle, bundle_revision, .. } = scene.active.row.value;
+            match self.replay::<Published>(&scene).await? {
+                Some(_) => Ok(()),
+                None => self.may_publish(&scene, bundle, bundle_revision).map(drop),
+            }
+        };
+        self.settle(call, None, attempt).await
     }
 
     /// Makes a bundle active, if the `publish` policies of the active one permit it, and what it asks for besides is given. A
@@ -113,7 +143,6 @@ impl<K: Kernel> Engine<K> {
         consent: Consent,
     ) -> Result<Replayable<Published>, Error> {
         self.require(call, require_request_id(call)).await?;
-        let publishing = self.publishing.lock().await;
         let (source, admitted) = (&source, &OnceCell::new());
         let attempt = |scene: Scene| async move {
             let scene = &scene;
@@ -124,17 +153,12 @@ impl<K: Kernel> Engine<K> {
             let TenantRow { bundle: active, bundle_revision, .. } = scene.active.row.value;
             self.may_publish(scene, source.as_ref().map_or(active, Source::digest), bundle_revision)?;
             let source = source.as_ref().map_err(Error::repeated)?;
-            let bundle = load(source.clone()).await?;
-            let determining = self.may_publish(scene, bundle.digest(), bundle.revision())?;
-            let (proposal, authority) = (
-                Proposal { bundle, revision: RevisionRule::NotLower },
-                Authority::Caller { scene, determining, consent },
-            );
-            self.activate_bundle(&proposal, authority, admitted).await.map(Replayable::fresh)
+            let proposal = Proposal { bundle: load(source.clone()).await?, revision: RevisionRule::NotLower };
+            let determining = self.may_publish(scene, proposal.bundle.digest(), proposal.bundle.revision())?;
+            let authority = Authority::Caller { scene, determining, consent };
+            self.activate_bundle(&proposal, &authority, admitted).await.map(Replayable::fresh)
         };
-        let published = self.settle(call, None, attempt).await;
-        drop(publishing);
-        published
+        self.settle(call, None, attempt).await
     }
 
     /// Makes a bundle active that was active before, whatever its revision. What it was asked for then, it is asked for again.
@@ -148,24 +172,23 @@ impl<K: Kernel> Engine<K> {
         consent: Consent,
     ) -> Result<Replayable<Published>, Error> {
         self.require(call, require_request_id(call)).await?;
-        let publishing = self.publishing.lock().await;
         let admitted = &OnceCell::new();
         let attempt = |scene: Scene| async move {
             let scene = &scene;
             if let Some(published) = self.replay::<Published>(scene).await? {
                 return Ok(Replayable::replayed(published));
             }
-            self.may_publish(scene, digest, scene.active.row.value.bundle_revision)?;
-            let source = self.archived(digest).await?.ok_or(Error::BundleNotFound(digest))?;
-            let bundle = load(source).await?;
-            let determining = self.may_publish(scene, digest, bundle.revision())?;
-            let (proposal, authority) =
-                (Proposal { bundle, revision: RevisionRule::Any }, Authority::Caller { scene, determining, consent });
-            self.activate_bundle(&proposal, authority, admitted).await.map(Replayable::fresh)
+            let TenantRow { bundle: active, bundle_revision, .. } = scene.active.row.value;
+            self.may_publish(scene, digest, bundle_revision)?;
+            let was_active = self.repo.bundle(digest).await?.is_some_and(|row| row.value.activated_at.is_some());
+            let archived = if was_active || digest == active { self.archived(digest).await? } else { None };
+            let source = archived.ok_or(Error::BundleNotFound(digest))?;
+            let proposal = Proposal { bundle: load(source).await?, revision: RevisionRule::Any };
+            let determining = self.may_publish(scene, digest, proposal.bundle.revision())?;
+            let authority = Authority::Caller { scene, determining, consent };
+            self.activate_bundle(&proposal, &authority, admitted).await.map(Replayable::fresh)
         };
-        let published = self.settle(call, Some(&digest.to_string()), attempt).await;
-        drop(publishing);
-        published
+        self.settle(call, Some(&digest.to_string()), attempt).await
     }
 
     fn may_publish(&self, scene: &Scene, digest: Digest, revision: u64) -> Result<Vec<String>, Error> {
@@ -174,62 +197,147 @@ impl<K: Kernel> Engine<K> {
         self.administer(scene, action, "publish").map(|answer| answer.policies)
     }
 
-    /// Old and new, admission, consent, archive, and then one commit. Whoever calls holds the lock of publishing.
+    /// What is due is looked at before anything that takes long, and again when it is this bundle's turn; in between it is
+    /// judged, which holds nobody up.
     async fn activate_bundle(
         &self,
         proposal: &Proposal,
-        authority: Authority<'_>,
+        authority: &Authority<'_>,
         admitted: &OnceCell<Admitted>,
     ) -> Result<Published, Error> {
-        let Proposal { bundle, revision } = proposal;
-        let rollback = *revision == RevisionRule::Any;
-        let before = self.repo.tenant_row().await?;
-        let digest = bundle.digest();
-        let mut published = Published { digest, changed: true, warnings: bundle.warnings().to_vec() };
-        if let Some(before) = &before {
-            // Not only some bundle: the very one, as the store has it.
-            let known = self.active().is_ok_and(|active| active.row.revision == before.revision);
-            if before.value.bundle == digest && known {
-                published.changed = false;
+        let Proposal { bundle, .. } = proposal;
+        let (digest, warnings) = (bundle.digest(), bundle.warnings().to_vec());
+        match self.due(proposal, authority, &Admitted::default()).await? {
+            Due::Nothing => {}
+            Due::Signatures(_) | Due::Activation(_) => {
+                admitted.get_or_try_init(|| self.admit(bundle)).await?;
+            }
+        }
+        let turn = self.publishing.lock().await;
+        let judged = admitted.get();
+        let due = self.due(proposal, authority, judged.unwrap_or(&Admitted::default())).await?;
+        let published = |changed| Published { digest, changed, warnings };
+        let published = match (due, judged) {
+            (Due::Nothing, _) => {
+                let published = published(false);
                 if let Authority::Caller { scene, .. } = authority {
                     self.remember(scene, &published).await?;
                 }
-                return Ok(published);
+                published
             }
-            newer(bundle, &before.value, *revision)?;
+            (Due::Signatures(archived), Some(admitted)) => {
+                let published = published(false);
+                self.sign(proposal, authority, admitted, archived, &published).await?;
+                published
+            }
+            (Due::Activation(due), Some(admitted)) => {
+                let published = published(true);
+                self.replace_active(proposal, authority, admitted, *due, &published).await?;
+                published
+            }
+            // Somebody else published meanwhile.
+            (Due::Signatures(_) | Due::Activation(_), None) => return Err(Error::Contention),
+        };
+        drop(turn);
+        Ok(published)
+    }
+
+    /// What a proposal would change, if it may: it is new enough, and whoever has to approve it has.
+    async fn due(&self, proposal: &Proposal, authority: &Authority<'_>, admitted: &Admitted) -> Result<Due, Error> {
+        let Proposal { bundle, revision } = proposal;
+        let before = self.repo.tenant_row().await?;
+        let archived = self.repo.bundle(bundle.digest()).await?;
+        if let Some(before) = &before {
+            // Not only some bundle: the very one, as the store has it.
+            let known = self.active().is_ok_and(|active| active.row.revision == before.revision);
+            if before.value.bundle == bundle.digest() && known {
+                let signatures = bundle.source().signatures();
+                let other =
+                    |row: &Stored<BundleRow>| signatures.is_some() && row.value.signatures.as_deref() != signatures;
+                return Ok(archived.filter(other).map_or(Due::Nothing, Due::Signatures));
+            }
+            let was_active = archived.as_ref().is_some_and(|row| row.value.activated_at.is_some());
+            newer(bundle, &before.value, *revision, was_active)?;
         }
-        let admitted = admitted.get_or_try_init(|| self.admit(bundle)).await?;
-        let decided = self.consented(proposal, &authority, admitted, before.as_ref()).await?;
+        let decided = self.consented(proposal, authority, admitted, before.as_ref()).await?;
+        Ok(Due::Activation(Box::new(Activation { before, archived, decided })))
+    }
+
+    /// Keeps what more authors have signed of the bundle that is active, for when it is taken up again.
+    async fn sign(
+        &self,
+        proposal: &Proposal,
+        authority: &Authority<'_>,
+        admitted: &Admitted,
+        archived: Stored<BundleRow>,
+        published: &Published,
+    ) -> Result<(), Error> {
+        let digest = published.digest;
+        let signatures = proposal.bundle.source().signatures().map(str::to_owned);
+        let kept = BundleRow { signatures, ..archived.value };
+        let key = Key::bundle(self.tenant(), &digest);
+        let commit = Commit::new(self.tenant().clone()).replace(key, archived.revision, encode(&kept));
+        let event = |determining| Event::BundleSigned { bundle: digest, admitted, determining };
+        match authority {
+            Authority::Operator => {
+                let commit = commit.record(record(self.tenant(), self.now()?, None, None, event(&[])));
+                self.repo.kernel().commit(commit).await?;
+            }
+            Authority::Caller { scene, determining, .. } => {
+                self.commit(scene, self.bound(scene, commit), event(determining), published).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Archive, and then one commit.
+    async fn replace_active(
+        &self,
+        proposal: &Proposal,
+        authority: &Authority<'_>,
+        admitted: &Admitted,
+        due: Activation,
+        published: &Published,
+    ) -> Result<(), Error> {
+        let Proposal { bundle, revision } = proposal;
+        let Activation { before, archived, decided } = due;
+        let (digest, rollback) = (bundle.digest(), *revision == RevisionRule::Any);
         let (entities, entity_revision) = self.stored_entities(bundle).await?;
-        let archived = self.archive(bundle).await?;
-        // Proofs and large bundles take their time; a caller whose moment has passed starts over.
+        let chunks = match &archived {
+            Some(row) => row.value.chunks,
+            None => self.archive(bundle).await?,
+        };
+        // A large bundle takes its time; a caller whose moment has passed starts over.
         let now = self.now()?;
         self.keep_excluded(now).await?;
 
-        let value = match &before {
-            Some(Stored { value: before, .. }) => TenantRow {
-                bundle: digest,
-                bundle_revision: bundle.revision(),
-                activated_at: now,
-                mint_epoch: before.mint_epoch,
-                rolled_back: before.rolled_back.max(rollback.then_some(before.bundle_revision)),
-            },
-            None => TenantRow {
-                bundle: digest,
-                bundle_revision: bundle.revision(),
-                activated_at: now,
-                mint_epoch: 1,
-                rolled_back: None,
-            },
+        let value = TenantRow {
+            bundle: digest,
+            bundle_revision: bundle.revision(),
+            activated_at: now,
+            mint_epoch: before.as_ref().map_or(1, |before| before.value.mint_epoch),
+            rolled_back: before.as_ref().and_then(|Stored { value: before, .. }| {
+                before.rolled_back.max(rollback.then_some(before.bundle_revision))
+            }),
         };
         let commit = Commit::new(self.tenant().clone());
         let commit = match &before {
             Some(before) => commit.update(&Stored { revision: before.revision, value: value.clone() }),
             None => commit.insert(&value),
         };
-        let signatures = bundle.source().signatures().map(str::to_owned);
-        let kept = BundleRow { activated_at: Some(now), signatures, ..archived.value };
-        let commit = commit.replace(Key::bundle(self.tenant(), &digest), archived.revision, encode(&kept));
+        let kept = BundleRow {
+            name: bundle.name().to_owned(),
+            revision: bundle.revision(),
+            chunks,
+            signatures: bundle.source().signatures().map(str::to_owned),
+            activated_at: Some(now),
+        };
+        let key = Key::bundle(self.tenant(), &digest);
+        let commit = match &archived {
+            Some(row) => commit.replace(key, row.revision, encode(&kept)),
+            None => commit.create(key, encode(&kept)),
+        };
+        let commit = self.dated(before.as_ref().map(|before| &before.value), digest, commit).await?;
         let event = |determining, decision| Event::BundleActivated {
             bundle: digest,
             name: bundle.name(),
@@ -240,7 +348,7 @@ impl<K: Kernel> Engine<K> {
             determining,
             decision,
         };
-        let committed = match &authority {
+        let committed = match authority {
             Authority::Operator => {
                 let commit = commit.record(record(self.tenant(), now, None, None, event(&[], None)));
                 self.repo.kernel().commit(commit).await?
@@ -251,15 +359,25 @@ impl<K: Kernel> Engine<K> {
                     commit = self.spending(scene, decided, commit)?;
                 }
                 let decision = decided.as_ref().map(Decided::id);
-                self.commit(scene, commit, event(determining, decision), &published).await?
+                self.commit(scene, commit, event(determining, decision), published).await?
             }
         };
         let row = Stored { revision: committed.revision, value };
         self.set_active(Active { bundle: Arc::clone(bundle), row, entities, entity_revision });
-        Ok(published)
+        Ok(())
     }
 
-    /// Puts a bundle before whoever judges what becomes active. The very one that the store has as active was judged.
+    /// The first release did not write down when a bundle became active; of the one that goes it is still known.
+    async fn dated(&self, before: Option<&TenantRow>, digest: Digest, commit: Commit) -> Result<Commit, Error> {
+        let Some(before) = before.filter(|before| before.bundle != digest) else { return Ok(commit) };
+        let row = self.repo.bundle(before.bundle).await?.filter(|row| row.value.activated_at.is_none());
+        Ok(row.map_or(commit.clone(), |row| {
+            let value = BundleRow { activated_at: Some(before.activated_at), ..row.value };
+            commit.replace(Key::bundle(self.tenant(), &before.bundle), row.revision, encode(&value))
+        }))
+    }
+
+    /// Puts a bundle before whoever judges what becomes active.
     async fn admit(&self, bundle: &Arc<Bundle>) -> Result<Admitted, Error> {
         let (admission, bundle) = (Arc::clone(&self.admission), Arc::clone(bundle));
         let judged = tokio::task::spawn_blocking(move || admission.admit(&bundle)).await;
@@ -290,13 +408,13 @@ impl<K: Kernel> Engine<K> {
         let Proposal { bundle, revision } = proposal;
         let resource = tenant_entity(self.tenant())?;
         let input = publish_input(bundle.digest(), bundle.revision(), *revision == RevisionRule::Any);
-        let asks = || {
+        let asks = |given: String| {
             let (operation, resource) = (operation.to_owned(), resource.clone());
             let input = Value::Record(input.clone()).canonical();
-            Error::PublishAsks(Box::new(PublishAction { operation, resource, input }))
+            Error::PublishAsks(Box::new(PublishAction { operation, resource, input, given }))
         };
         let Authority::Caller { scene, consent: Consent { session: Some(session), approval }, .. } = authority else {
-            return Err(asks());
+            return Err(asks(String::new()));
         };
         let operation = Operation {
             name: operation.to_owned(),
@@ -307,7 +425,7 @@ impl<K: Kernel> Engine<K> {
         let ask = Decide {
             session: *session,
             operation,
-            audience: OWN_AUDIENCE.to_owned(),
+            audience: PUBLISH_AUDIENCE.to_owned(),
             acting: Acting::Caller,
             approval: *approval,
             mint: false,
@@ -315,7 +433,33 @@ impl<K: Kernel> Engine<K> {
         };
         let signers = admitted.signed_by.iter().filter_map(|name| EntityRef::new("Person", name.as_str()).ok());
         let signers = signers.filter(|person| scene.view().contains(person)).collect();
-        self.decided(scene, &ask, &signers).await?.map_or_else(|| Err(asks()), |decided| Ok(Some(decided)))
+        if let Some(decided) = self.decided(scene, &ask, &signers).await? {
+            return Ok(Some(decided));
+        }
+        let given = match approval {
+            Some(approval) => self.not_enough(*approval, &signers, scene.now).await?,
+            None => String::new(),
+        };
+        Err(asks(given))
+    }
+
+    /// Why an approval does not suffice, as the end of a sentence.
+    async fn not_enough(
+        &self,
+        approval: ApprovalId,
+        signers: &BTreeSet<EntityRef>,
+        now: Timestamp,
+    ) -> Result<String, Error> {
+        let question = self.question(approval).await?;
+        let state = question.state(now);
+        let votes = question.approval.value.votes();
+        let signed: Vec<String> =
+            votes.iter().filter(|vote| signers.contains(&vote.person)).map(|vote| vote.person.to_string()).collect();
+        Ok(match (state, signed.as_slice()) {
+            (ApprovalState::Pending, _) => format!(" (the given one, {approval}, is still pending)"),
+            (_, []) => format!(" (the given one, {approval}, does not count any more)"),
+            (_, signed) => format!(" (in the given one, {} signed the bundle and does not count)", signed.join(", ")),
+        })
     }
 
     /// Adds to every live request whom the outgoing bundle excludes, because nobody will know later: the excluded only grow
@@ -436,15 +580,17 @@ impl<K: Kernel> Engine<K> {
     }
 }
 
-/// Whether a bundle may follow on what is active. One that was published wrongly is not taken again from where it lies, so that
-/// no restart undoes a rollback.
-const fn newer(bundle: &Bundle, active: &TenantRow, revision: RevisionRule) -> Result<(), Error> {
+/// Whether a bundle may follow on what is active. One that a rollback left, or passed over, is not taken again from where it
+/// lies, so that no restart undoes the rollback.
+const fn newer(bundle: &Bundle, active: &TenantRow, revision: RevisionRule, was_active: bool) -> Result<(), Error> {
     let found = bundle.revision();
     match (revision, active.rolled_back) {
         (RevisionRule::Any, _) => Ok(()),
         _ if found < active.bundle_revision => Err(Error::BundleOlder { found, active: active.bundle_revision }),
         (RevisionRule::Raised, _) if found == active.bundle_revision => Err(Error::BundleNotRaised(found)),
-        (_, Some(rolled_back)) if found <= rolled_back => Err(Error::BundleRolledBack { found, rolled_back }),
+        (_, Some(rolled_back)) if was_active && found <= rolled_back => {
+            Err(Error::BundleRolledBack { found, rolled_back })
+        }
         (RevisionRule::Raised | RevisionRule::NotLower, _) => Ok(()),
     }
 }

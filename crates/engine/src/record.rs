@@ -223,6 +223,17 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         decision: Option<DecisionId>,
     },
+    /// The active bundle was signed by others than before.
+    BundleSigned {
+        /// Its digest.
+        bundle: Digest,
+        /// What was asked of it, and holds.
+        #[serde(flatten)]
+        admitted: &'a Admitted,
+        /// The administration policies that permitted it. None if nobody called for it.
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        determining: &'a [String],
+    },
     /// Stored entities changed.
     EntitiesChanged {
         /// Which, and what they are now.

@@ -4,7 +4,7 @@
 //! counted and left out, so a shadow costs a caller next to nothing.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -20,6 +20,10 @@ use crate::judge::{Judgement, Ruling, judge};
 
 /// How many decisions may wait to be judged again.
 const QUEUE: usize = 1024;
+/// How many bytes of canonical text they may have together.
+const QUEUE_BYTES: usize = 1024 * 1024;
+/// How many policies are named on either side of a difference.
+const MAX_POLICIES: usize = 32;
 /// How many kinds of differences are told apart.
 const MAX_DIFFERENCES: usize = 256;
 /// How many examples there are of each.
@@ -31,6 +35,7 @@ pub(crate) struct Shadow {
     rehearsed: ArcSwapOption<Rehearsed>,
     offered: mpsc::Sender<Offered>,
     waiting: tokio::sync::Mutex<mpsc::Receiver<Offered>>,
+    bytes: AtomicUsize,
     found: Mutex<Found>,
     totals: Totals,
 }
@@ -50,6 +55,7 @@ struct Offered {
     at: Timestamp,
     decision: DecisionId,
     answer: Answered,
+    bytes: usize,
 }
 
 /// What was answered, as far as it is compared. Who could answer a question is not.
@@ -68,6 +74,14 @@ struct Totals {
 }
 
 impl Answered {
+    fn new(verdict: &'static str, mut determining: Vec<String>) -> Self {
+        if determining.len() > MAX_POLICIES {
+            determining.truncate(MAX_POLICIES);
+            determining.push("…".to_owned());
+        }
+        Self { verdict, determining }
+    }
+
     /// Whether a caller is told the same: the verdict, and whom it takes if people have to approve. A policy that is called
     /// something else, or another one that forbids too, is no difference.
     fn means(&self, other: &Self) -> bool {
@@ -148,6 +162,7 @@ impl Default for Shadow {
             rehearsed: ArcSwapOption::empty(),
             offered,
             waiting: tokio::sync::Mutex::new(waiting),
+            bytes: AtomicUsize::new(0),
             found: Mutex::default(),
             totals: Totals::default(),
         }
@@ -160,12 +175,22 @@ impl Shadow {
         if self.rehearsed.load().is_none() {
             return;
         }
-        let answer = Answered { verdict: decision.word(), determining: decision.determining.clone() };
+        // Which policies match tells of what they read, and sensitive inputs were promised not to be told.
+        let sensitive = !scene.active.bundle.sensitive(&weighed.action.operation).is_empty();
+        let bytes = weighed.canonical.text().len();
+        let fits = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= QUEUE_BYTES;
+        let answer = Answered::new(decision.word(), decision.determining.clone());
         let (active, at, decision) = (Arc::clone(&scene.active), scene.now, decision.id);
-        if self.offered.try_send(Offered { weighed, active, at, decision, answer }).is_err() {
-            self.totals.skipped.fetch_add(1, Ordering::Relaxed);
-            self.found().skipped += 1;
+        let offered = Offered { weighed, active, at, decision, answer, bytes };
+        if sensitive || !fits || self.offered.try_send(offered).is_err() {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.skip();
         }
+    }
+
+    fn skip(&self) {
+        self.totals.skipped.fetch_add(1, Ordering::Relaxed);
+        self.found().skipped += 1;
     }
 
     fn found(&self) -> std::sync::MutexGuard<'_, Found> {
@@ -174,7 +199,7 @@ impl Shadow {
     }
 
     fn note(&self, shadow: Digest, offered: Offered, would: Answered) {
-        let Offered { weighed, active, at, decision, answer } = offered;
+        let Offered { weighed, active, at, decision, answer, bytes: _ } = offered;
         let mut found = self.found();
         let between = Some((shadow, active.bundle.digest()));
         if found.between != between {
@@ -202,7 +227,8 @@ impl Shadow {
 
 impl Rehearsed {
     /// What the bundle would answer. If stored entities do not fit it, it could not be published.
-    async fn answer<K: Kernel>(&self, engine: &Engine<K>, offered: &Offered) -> Result<Answered, Error> {
+    /// Nothing, if the entities that it was decided on are not there any more.
+    async fn answer<K: Kernel>(&self, engine: &Engine<K>, offered: &Offered) -> Result<Option<Answered>, Error> {
         let Offered { weighed, active, at, .. } = offered;
         let shared = active.bundle.composed_schema() == self.bundle.composed_schema()
             && active.bundle.stored_types() == self.bundle.stored_types();
@@ -210,17 +236,20 @@ impl Rehearsed {
         let entities = if shared || self.bundle.stored_types().is_empty() {
             &active.entities
         } else {
-            if own.as_ref().is_none_or(|(revision, _)| *revision != active.entity_revision) {
+            if own.as_ref().is_none_or(|(revision, _)| *revision < active.entity_revision) {
                 let (entities, revision) = engine.stored_entities(&self.bundle).await?;
                 *own = Some((revision, entities));
+            }
+            if own.as_ref().is_some_and(|(revision, _)| *revision > active.entity_revision) {
+                return Ok(None);
             }
             own.as_ref().map_or(&active.entities, |(_, entities)| entities)
         };
         let judged = weighed.facts_in(self.bundle.with(entities, None), *at).and_then(judge);
-        Ok(match judged {
-            Ok(Judgement { ruling, determining, .. }) => Answered { verdict: word(&ruling), determining },
+        Ok(Some(match judged {
+            Ok(Judgement { ruling, determining, .. }) => Answered::new(word(&ruling), determining),
             Err(error) => invalid(error),
-        })
+        }))
     }
 }
 
@@ -259,12 +288,13 @@ impl<K: Kernel> Engine<K> {
     pub async fn rehearse(&self) {
         let mut waiting = self.shadow.waiting.lock().await;
         while let Some(offered) = waiting.recv().await {
+            self.shadow.bytes.fetch_sub(offered.bytes, Ordering::Relaxed);
             let Some(rehearsed) = self.shadow.rehearsed.load_full() else { continue };
-            let would = match rehearsed.answer(self, &offered).await {
-                Ok(would) => would,
-                Err(error) => invalid(error),
-            };
-            self.shadow.note(rehearsed.bundle.digest(), offered, would);
+            match rehearsed.answer(self, &offered).await {
+                Ok(Some(would)) => self.shadow.note(rehearsed.bundle.digest(), offered, would),
+                Ok(None) => self.shadow.skip(),
+                Err(error) => self.shadow.note(rehearsed.bundle.digest(), offered, invalid(error)),
+            }
             tokio::task::yield_now().await;
         }
     }

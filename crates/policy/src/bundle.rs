@@ -282,7 +282,7 @@ impl Parts {
         let directory = directory?;
         let answerable = answerable(&rules, authored, &directory, findings);
         let operations = operations(&composed, authored, &directory, findings);
-        check_publish(manifest, source, &operations, findings);
+        check_publish(manifest, source, &operations, &directory, findings);
         let reserved = reserved(&composed, authored, &directory, findings);
         Some(Self { composed, directory, rules, answerable, operations, reserved })
     }

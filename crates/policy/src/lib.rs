@@ -44,7 +44,7 @@ pub use evaluated::Evaluated;
 pub use explain::{Account, Applies, Explanation, Outlook, Prospect};
 pub use finding::{Finding, Refused, Severity};
 pub use format::format;
-pub use manifest::publish_input;
+pub use manifest::{PUBLISH_AUDIENCE, publish_input};
 pub use policies::Kind as SetKind;
 pub use question::{Question, RecordError, RecordedDecision, Replayed};
 pub use source::{Source, SourceError, Stamp};

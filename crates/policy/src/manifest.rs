@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use countersign_core::{Digest, Record, Value};
+use countersign_core::value::MAX_LONG;
+use countersign_core::{Digest, EntityRef, Record, Value};
 use serde::Deserialize;
 
 use crate::bundle::Operation;
+use crate::entities::Directory;
 use crate::finding::{Finding, locate, position};
 use crate::policies::Kind;
 use crate::source::{ENTITIES, MANIFEST, PROPERTIES, SCENARIOS, SCHEMA, SIGNATURES, Source};
@@ -44,11 +46,14 @@ const MAX_LEVEL: u32 = 8;
 /// The most that signatures take: they are kept in one row of a store, beside other things.
 const MAX_SIGNATURES_BYTES: usize = 32 * 1024;
 
+/// The audience of what the service does itself: there it is its own enforcement point.
+pub const PUBLISH_AUDIENCE: &str = "countersign";
+
 /// What publishing a bundle is asked about with, under the operation that the active one names for it.
 #[must_use]
 pub fn publish_input(digest: Digest, revision: u64, rollback: bool) -> Record {
     // A manifest with a larger revision is refused.
-    let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+    let revision = i64::try_from(revision).map_or(MAX_LONG, |revision| revision.min(MAX_LONG));
     Record::from([
         ("bundle".to_owned(), Value::String(digest.to_string())),
         ("revision".to_owned(), Value::Long(revision)),
@@ -61,9 +66,16 @@ pub(crate) fn check_publish(
     manifest: &Manifest,
     source: &Source,
     operations: &BTreeMap<String, Operation>,
+    directory: &Directory,
     findings: &mut Vec<Finding>,
 ) {
     let Some(name) = &manifest.publish_operation else { return };
+    let (point, kind) = (EntityRef::new("EnforcementPoint", PUBLISH_AUDIENCE), "EnforcementPoint");
+    if !manifest.stored.iter().any(|stored| stored == kind) && !point.is_ok_and(|point| directory.contains(&point)) {
+        let message = format!("`publish_operation` needs the entity `EnforcementPoint::\"{PUBLISH_AUDIENCE}\"`");
+        let hint = "publishing is enforced by countersign itself; name its owner, who then cannot approve it";
+        findings.push(Finding::error(ENTITIES, message).hint(hint));
+    }
     let fits = operations.get(name).is_some_and(|operation| {
         operation.resources.iter().any(|kind| kind == "Tenant")
             && operation.input.convert(&publish_input(Digest::of(b""), 1, true)).is_ok()
@@ -109,8 +121,8 @@ impl Manifest {
             let message = format!("`{}` is not a bundle name", name.escape_debug());
             refuse("name", message, "use 1 to 64 of the characters a-z, 0-9 and `-`");
         }
-        // Cedar's numbers are signed, and `publish` is decided by the revision.
-        if i64::try_from(manifest.revision).is_err() {
+        // Publishing is decided by the revision, and what is decided has numbers that every client can write.
+        if i64::try_from(manifest.revision).map_or(true, |revision| revision > MAX_LONG) {
             refuse("revision", format!("the revision {} is too large", manifest.revision), "count up from 1");
         }
         if !(1..=MAX_LEVEL).contains(&manifest.level) {

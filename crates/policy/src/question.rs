@@ -136,6 +136,8 @@ pub enum Replayed {
     Same,
     /// Something else.
     Otherwise(Evaluation),
+    /// The bundle has no such question: it would be refused, for this reason.
+    Invalid(String),
     /// The question cannot be asked again, for this reason.
     Incomparable(String),
 }
@@ -149,7 +151,7 @@ impl View<'_> {
         }
         let now = match self.decide(&recorded.question.query()) {
             Ok(evaluation) => evaluation,
-            Err(error) => return Replayed::Incomparable(error.to_string()),
+            Err(error) => return Replayed::Invalid(error.to_string()),
         };
         let asks = matches!(now.verdict, Verdict::NeedsApproval { .. });
         let same = now.verdict.name() == recorded.verdict && (!asks || now.determining == recorded.determining);

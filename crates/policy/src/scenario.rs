@@ -76,6 +76,18 @@ pub enum Expect {
     Invalid,
 }
 
+impl Expect {
+    /// As scenarios spell it.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "ALLOW",
+            Self::Deny => "DENY",
+            Self::NeedsApproval => "NEEDS_APPROVAL",
+            Self::Invalid => "INVALID",
+        }
+    }
+}
+
 /// One vote.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,6 +127,20 @@ pub enum VoteExpect {
     NotEligible,
     /// The voter has voted.
     AlreadyVoted,
+}
+
+impl VoteExpect {
+    /// As scenarios spell it.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Counted => "COUNTED",
+            Self::Approved => "APPROVED",
+            Self::Ended => "ENDED",
+            Self::Excluded => "EXCLUDED",
+            Self::NotEligible => "NOT_ELIGIBLE",
+            Self::AlreadyVoted => "ALREADY_VOTED",
+        }
+    }
 }
 
 /// What comes after the votes.
@@ -234,7 +260,7 @@ impl Scenario {
         let first = view.decide(&question.query());
         let (expect, told) = outcome(&first);
         if expect != self.expect {
-            wrong.push(format!("`{}`: expected {:?}, got {first:?}", self.name, self.expect));
+            wrong.push(format!("`{}`: expected {}, got {}", self.name, self.expect.word(), in_words(&first)));
         }
         if let Some(rules) = &self.rules
             && BTreeSet::from_iter(rules) != BTreeSet::from_iter(&told)
@@ -258,17 +284,16 @@ impl Scenario {
             let came = poll.vote(view, vote, &query);
             if came != vote.expect {
                 let voter = &vote.person;
-                wrong.push(format!(
-                    "`{}`: expected the vote of {voter} to be {:?}, it was {came:?}",
-                    self.name, vote.expect
-                ));
+                let (expected, came) = (vote.expect.word(), came.word());
+                wrong.push(format!("`{}`: expected the vote of {voter} to be {expected}, it was {came}", self.name));
             }
         }
         if let Some(after) = self.after {
             question.approval = poll.facts(question.digest, self.now.plus(Duration::from_secs(60)));
             let second = view.decide(&question.query());
             if outcome(&second).0 != after.expect {
-                wrong.push(format!("`{}`: expected {:?} after the votes, got {second:?}", self.name, after.expect));
+                let (expected, got) = (after.expect.word(), in_words(&second));
+                wrong.push(format!("`{}`: expected {expected} after the votes, got {got}", self.name));
             }
         }
         wrong
@@ -294,6 +319,15 @@ impl Scenario {
             excluded: self.excluded(view),
             approval: None,
         }
+    }
+}
+
+/// The answer as a scenario spells it, and by what.
+fn in_words(evaluation: &Result<Evaluation, QueryError>) -> String {
+    match evaluation {
+        Err(error) => format!("INVALID: {error}"),
+        Ok(evaluation) if evaluation.determining.is_empty() => format!("{} by no policy", evaluation.verdict.name()),
+        Ok(evaluation) => format!("{} by {}", evaluation.verdict.name(), evaluation.determining.join(", ")),
     }
 }
 

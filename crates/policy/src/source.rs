@@ -55,6 +55,9 @@ pub enum SourceError {
     /// There are folders inside folders.
     #[error("`{0}` lies too deep; a bundle has one level of folders")]
     TooDeep(String),
+    /// There is something that is no file, such as a pipe.
+    #[error("`{0}` is neither a file nor a folder; remove it")]
+    NotAFile(String),
     /// There are too many files.
     #[error("a bundle holds at most {MAX_FILES} files; split it, or remove what does not belong")]
     TooManyFiles,
@@ -103,6 +106,18 @@ impl Source {
     pub fn read_dir(path: &Path) -> Result<Self, SourceError> {
         let root = fs::canonicalize(path).map_err(|source| io(path, source))?;
         let before = list(&root)?;
+        Self::read(&root, before)
+    }
+
+    /// As [`Self::read_dir`], of the files as they were when somebody looked at them.
+    ///
+    /// # Errors
+    /// As [`Self::read_dir`]; [`SourceError::Unstable`] if they look otherwise now.
+    pub fn read_as(path: &Path, stamp: &Stamp) -> Result<Self, SourceError> {
+        Self::read(&fs::canonicalize(path).map_err(|source| io(path, source))?, stamp.0.clone())
+    }
+
+    fn read(root: &Path, before: BTreeMap<String, Listed>) -> Result<Self, SourceError> {
         let mut files = BTreeMap::new();
         let mut left = MAX_BYTES;
         for (name, listed) in &before {
@@ -114,7 +129,7 @@ impl Source {
             let text = String::from_utf8(bytes).map_err(|_| SourceError::NotText(visible(name)))?;
             files.insert(name.clone(), text);
         }
-        let after = list(&root)?;
+        let after = list(root)?;
         match before.iter().chain(&after).find(|(name, _)| before.get(*name) != after.get(*name)) {
             Some((name, _)) => Err(SourceError::Unstable(visible(name))),
             None => Self::from_files(files),
@@ -204,6 +219,9 @@ fn list(root: &Path) -> Result<BTreeMap<String, Listed>, SourceError> {
                     return Err(SourceError::TooDeep(visible(&name)));
                 }
                 folders.push((real, format!("{name}/"), depth + 1));
+            } else if !meta.is_file() {
+                // Whoever opens a pipe waits for somebody to write into it.
+                return Err(SourceError::NotAFile(visible(&name)));
             } else {
                 found.insert(name, Listed { real, size: meta.len(), modified: meta.modified().ok() });
             }
@@ -296,6 +314,12 @@ mod tests {
         symlink("..data/bundle.toml", dir.path().join("bundle.toml")).unwrap();
         assert_eq!(Source::read_dir(dir.path()).unwrap(), source(&[("bundle.toml", "format = 1")]));
 
+        // Nothing but files: whoever opens a pipe waits for its writer.
+        let socket = std::os::unix::net::UnixListener::bind(dir.path().join("s.cedar")).unwrap();
+        assert!(matches!(Source::read_dir(dir.path()), Err(SourceError::NotAFile(_))));
+        drop(socket);
+        fs::remove_file(dir.path().join("s.cedar")).unwrap();
+
         // A folder that is replaced as a whole looks otherwise, even if its files have one size.
         let stamp = Source::stamp(dir.path()).unwrap();
         assert_eq!(Source::stamp(dir.path()).unwrap(), stamp);
@@ -304,6 +328,7 @@ mod tests {
         fs::remove_file(dir.path().join("..data")).unwrap();
         symlink("..2027", dir.path().join("..data")).unwrap();
         assert_ne!(Source::stamp(dir.path()).unwrap(), stamp);
+        assert!(matches!(Source::read_as(dir.path(), &stamp), Err(SourceError::Unstable(_) | SourceError::Io { .. })));
 
         symlink(".", dir.path().join("loop")).unwrap();
         assert!(matches!(Source::read_dir(dir.path()), Err(SourceError::TooDeep(_))));

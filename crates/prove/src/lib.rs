@@ -17,4 +17,4 @@ mod session;
 pub use counterexample::{Counterexample, Replay, Thing};
 pub use find::{Places, Solver, SolverMissing, find_solver};
 pub use property::{Property, PropertyError, properties};
-pub use prove::{Case, Finding, Proof, Step, Verdict, prove};
+pub use prove::{Case, Finding, Proof, Step, Verdict, prove, prove_all};

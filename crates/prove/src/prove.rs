@@ -112,6 +112,24 @@ pub async fn prove(
     Ground::of(bundle).prove(properties, solver, progress).await
 }
 
+/// Whether all of them are proved. Ends with the first that is not, and says which; nothing is told but that.
+///
+/// # Errors
+/// The property's id.
+pub async fn prove_all(bundle: &Bundle, properties: &[Property], solver: &Solver) -> Result<(), String> {
+    let mut session = Session::new(solver);
+    let mut ground = Ground::of(bundle);
+    for property in properties {
+        for kind in ground.kinds.iter_mut().filter(|kind| kind.set == property.set) {
+            let finding = kind.examine(&property.claim, ground.schema, &mut session).await;
+            if finding.verdict() != Verdict::Proved {
+                return Err(property.id.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What is proved about: the schema, and for each kind of request the policies that decide it.
 struct Ground<'a> {
     schema: &'a Schema,

@@ -128,6 +128,37 @@ async fn what_an_interrupted_attempt_left_in_the_archive_is_written_over() {
     assert_eq!(again.bundle_info().unwrap().digest, digest(2));
 }
 
+#[tokio::test]
+async fn what_was_only_about_to_become_active_is_in_no_archive() {
+    let kernel = Arc::new(MemoryKernel::default());
+    let world = World::on(Arc::clone(&kernel)).await;
+    // As an attempt left it that was refused at its last step, or as the first release wrote it before that step.
+    let tenant = TenantId::new("acme").unwrap();
+    let files = serde_json::to_vec(&revised(2)).unwrap();
+    let row = br#"\x01{"name":"test","revision":2,"chunks":1}"#.to_vec();
+    let row = [&[1_u8], &row[4..]].concat();
+    let left = Commit::new(tenant.clone())
+        .create(Key::bundle_chunk(&tenant, &digest(2), 0), files)
+        .create(Key::bundle(&tenant, &digest(2)), row);
+    kernel.commit(left).await.unwrap();
+    assert_eq!(world.history().await, [(1, true)]);
+    assert!(matches!(world.rollback("adam", digest(2)).await, Err(Error::BundleNotFound(_))));
+    assert!(world.publish(revised(2), Consent::default()).await.unwrap().changed);
+    assert_eq!(world.history().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_rollback_from_the_highest_revision_keeps_nothing_new_out() {
+    let highest = (1 << 53) - 1;
+    let world = World::new().await;
+    world.publish(revised(highest), Consent::default()).await.unwrap();
+    world.rollback("adam", digest(1)).await.unwrap();
+    assert!(matches!(world.publish(revised(highest), Consent::default()).await, Err(Error::BundleRolledBack { .. })));
+    assert!(world.publish(revised(2), Consent::default()).await.unwrap().changed);
+    assert!(matches!(world.publish(revised(highest), Consent::default()).await, Err(Error::BundleRolledBack { .. })));
+    assert!(Bundle::load(source(revised(highest + 1))).is_err(), "no client could write it");
+}
+
 /// Takes what is signed by enough, as far as it is told who signed.
 #[derive(Debug, Default)]
 struct Signed(Mutex<BTreeMap<String, Vec<String>>>);
@@ -167,6 +198,36 @@ async fn what_is_not_admitted_changes_nothing_and_a_rollback_is_judged_again() {
     signed.forget();
     assert!(matches!(world.rollback("adam", digest(1)).await, Err(Error::BundleNotAdmitted(_))));
     assert_eq!(world.revision(), 2);
+}
+
+#[tokio::test]
+async fn signatures_that_came_later_are_kept_for_the_way_back() {
+    let signed = Arc::new(Signed::default());
+    signed.sign(&files(), &[]);
+    let admission = Arc::clone(&signed) as Arc<dyn Admission>;
+    let kernel = Arc::new(MemoryKernel::default());
+    let world = World::with(Arc::clone(&kernel), Parts { admission, ..parts() }, files()).await;
+    let mut later = files();
+    later.insert("bundle.sig".to_owned(), "signed by alice".to_owned());
+    signed.sign(&files(), &["alice"]);
+    assert!(!world.publish(later.clone(), Consent::default()).await.unwrap().changed);
+    let record = world.last_record().await;
+    assert_eq!((&record["kind"], &record["signed_by"]), (&"bundle_signed".into(), &serde_json::json!(["alice"])));
+    let kept = kernel.get(&Key::bundle(&TenantId::new("acme").unwrap(), &digest(1))).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&kept.value).contains("signed by alice"));
+    // Once more is nothing new.
+    world.publish(later, Consent::default()).await.unwrap();
+    assert_eq!(world.last_record().await, record);
+}
+
+#[tokio::test]
+async fn nobody_proves_for_whoever_has_no_approval() {
+    let signed = Arc::new(Signed::default());
+    signed.sign(&governed(2), &[]);
+    let admission = Arc::clone(&signed) as Arc<dyn Admission>;
+    let world = World::with(Arc::new(MemoryKernel::default()), Parts { admission, ..parts() }, governed(2)).await;
+    // It would not be admitted, and that is not what is answered: it was not even looked at.
+    assert!(matches!(world.publish(governed(3), Consent::default()).await, Err(Error::PublishAsks(_))));
 }
 
 const PUBLISHING: &str = r#"
@@ -291,7 +352,8 @@ async fn whoever_signed_a_bundle_does_not_approve_it() {
     world.vote("dana", approval).await.unwrap();
     let with = |approval| Consent { session: Some(session), approval: Some(approval) };
     let refused = world.publish(governed(3), with(approval)).await;
-    assert!(matches!(refused, Err(Error::PublishAsks(_))), "{refused:?}");
+    let Err(refused @ Error::PublishAsks(_)) = refused else { panic!("{refused:?}") };
+    assert!(refused.to_string().contains("Person::\"dana\" signed the bundle"), "{refused}");
     signed.sign(&governed(3), &["erin"]);
     assert!(world.publish(governed(3), with(approval)).await.unwrap().changed);
 }
@@ -303,6 +365,10 @@ fn an_operation_that_publishing_cannot_be_is_found_before() {
     files.insert("schema.cedarschema".to_owned(), schema);
     let refused = Bundle::load(source(files)).unwrap_err().to_string();
     assert!(refused.contains("`publish_bundle` is no operation that publishing can be"), "{refused}");
+    let mut alone = governed(2);
+    alone.insert("entities.json".to_owned(), crate::files()["entities.json"].clone());
+    let refused = Bundle::load(source(alone)).unwrap_err().to_string();
+    assert!(refused.contains("needs the entity `EnforcementPoint::\"countersign\"`"), "{refused}");
     let mut missing = governed(2);
     let manifest = missing["bundle.toml"].replace("\"publish_bundle\"", "\"publish\"");
     missing.insert("bundle.toml".to_owned(), manifest);

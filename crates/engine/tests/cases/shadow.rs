@@ -114,6 +114,19 @@ async fn a_shadow_with_another_schema_reads_the_stored_entities_by_it() {
 }
 
 #[tokio::test]
+async fn a_shadow_learns_nothing_of_sensitive_inputs() {
+    let world = World::<countersign_store::MemoryKernel>::audited().await;
+    let mut sensitive = changed("policies/work.cedar", "@id(\"work\")", "@id(\"work\") @reason(\"Daily\")");
+    let schema = SCHEMA.replace("{ note?: String }", "{\n@sensitive\nnote?: String }");
+    sensitive.insert("schema.cedarschema".to_owned(), schema);
+    world.engine.activate(source(sensitive.clone()), RevisionRule::NotLower).await.unwrap();
+    world.engine.set_shadow(source(sensitive)).await.unwrap();
+    minted(&world.decide("query", "docs", None).await.unwrap());
+    let report = world.found(0).await;
+    assert_eq!((report.same, report.different, report.skipped), (0, 0, 1));
+}
+
+#[tokio::test]
 async fn what_comes_too_fast_for_the_shadow_is_counted_and_left_out() {
     let world = World::<countersign_store::MemoryKernel>::audited().await;
     world.engine.set_shadow(source(changed("policies/work.cedar", "== \"secret\"", "== \"top\""))).await.unwrap();
