@@ -163,6 +163,11 @@ pub fn read_text(text: &str, name: &str) -> Result<String, Failure> {
     match text.strip_prefix('@') {
         Some(path) => String::from_utf8(read_file(&PathBuf::from(path))?)
             .map_err(|_| Failure::usage(format!("`{path}` is not UTF-8 text"))),
+        // No key, JSON document or credential is also the name of a file.
+        None if std::path::Path::new(text).is_file() => {
+            let problem = format!("`--{name}`: `{text}` is a file, and its name is no content");
+            Err(Failure::usage(problem).hint(format!("to have it read, write `@{text}`")))
+        }
         None => Ok(text.to_owned()),
     }
 }

@@ -9,6 +9,7 @@ use countersign_policy::{CedarTest, Source, format};
 use serde_json::json;
 
 use super::output::{BAD, FAINT, GOOD, Output, paint};
+use super::text::count;
 use super::{Exit, Failure};
 
 pub const TEST_EXAMPLES: &str = "Scenarios are TOML files in the bundle's `scenarios/` directory; what lies in the store while they are played is in \
@@ -74,7 +75,7 @@ pub fn test(args: &TestArgs, output: &mut Output) -> Result<Exit, Failure> {
             }
         }
     }
-    let summary = format!("{played} scenarios, {failed} failed");
+    let summary = format!("{}, {failed} failed", count(played as u64, "scenario", "scenarios"));
     let report = json!({ "ok": failed == 0, "played": played, "failed": failed, "scenarios": told });
     output.document(&report, &summary)?;
     if let (0, Some(text)) = (played, &args.only) {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::args::Connection;
 use super::output::{BAD, FAINT, GOOD, Output, STRONG, WARN, paint};
 use super::question::BundleArgs;
-use super::text::Lines;
+use super::text::{Lines, count};
 use super::{Exit, Failure};
 
 pub const EXAMPLES: &str = "\
@@ -178,7 +178,8 @@ impl Tally {
             [] => "no policy".to_owned(),
             some => some.iter().map(|id| Visible::new(id).to_string()).collect::<Vec<_>>().join(", "),
         };
-        text.line(format!("{} decisions, {} would be answered otherwise", self.decisions, self.different()));
+        let decisions = count(self.decisions, "decision", "decisions");
+        text.line(format!("{decisions}, {} would be answered otherwise", self.different()));
         for (of, (number, examples)) in &self.otherwise {
             text.line("");
             let operation = paint(STRONG, Visible::new(&of.operation));

@@ -143,7 +143,8 @@ async fn change(changes: Vec<EntityChange>, connection: &Connection, output: &mu
         }
     }
     let json = json!({ "changed": done, "revision": revision });
-    output.document(&json, &format!("{done} entities changed, revision {revision}"))?;
+    output
+        .document(&json, &format!("{} changed, revision {revision}", text::count(done as u64, "entity", "entities")))?;
     Ok(Exit::Done)
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::args::Connection;
 use super::output::{BAD, FAINT, GOOD, Output, STRONG, WARN, harmless, paint};
-use super::text::Lines;
+use super::text::{Lines, count};
 use super::when::relative;
 use super::{Exit, Failure};
 
@@ -122,17 +122,13 @@ fn check(dir: &Path, authors: &[NoteVerifier], output: &mut Output) -> Result<Ex
             countersign::authors::require(&bundle, authors, wanted)
                 .map_err(|error| Failure::new(format!("the bundle is not signed as it must be: {error}")))?;
             let mut findings = bundle.warnings().to_vec();
-            // Wrong statements hinder no decision, and this is where their author finds out.
-            match bundle.statements() {
-                Ok(statements) => {
-                    findings.extend(statements.warnings);
-                    (Some((bundle.name().to_owned(), bundle.revision(), bundle.digest())), findings)
-                }
-                Err(refused) => {
-                    findings.extend(refused.findings);
-                    (None, findings)
-                }
-            }
+            // Wrong statements and scenarios hinder no decision, and this is where their author finds out.
+            let unreadable: Vec<Finding> = bundle.scenario_findings();
+            let stated = bundle.statements();
+            let whole = unreadable.is_empty() && stated.is_ok();
+            findings.extend(unreadable);
+            findings.extend(stated.map_or_else(|refused| refused.findings, |statements| statements.warnings));
+            (whole.then(|| (bundle.name().to_owned(), bundle.revision(), bundle.digest())), findings)
         }
         Err(refused) => (None, refused.findings),
     };
@@ -145,15 +141,17 @@ fn check(dir: &Path, authors: &[NoteVerifier], output: &mut Output) -> Result<Ex
     }
     match &bundle {
         Some((name, revision, digest)) => text.push_str(&format!(
-            "{} {} revision {revision}: {files} files, {} warnings\n  {}\n",
+            "{} {} revision {revision}: {}, {}\n  {}\n",
             paint(GOOD.bold(), "ok"),
             Visible::new(name),
-            findings.len(),
+            count(files as u64, "file", "files"),
+            count(findings.len() as u64, "warning", "warnings"),
             paint(FAINT, format!("digest {digest}")),
         )),
         None => {
             let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
-            text.push_str(&format!("{} {files} files, {errors} errors\n", paint(BAD, "refused")));
+            let (files, errors) = (count(files as u64, "file", "files"), count(errors as u64, "error", "errors"));
+            text.push_str(&format!("{} {files}, {errors}\n", paint(BAD, "refused")));
         }
     }
     output.document(&report(bundle.as_ref().map(|(_, _, digest)| digest.to_string()), &findings), &text)?;

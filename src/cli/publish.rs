@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::args::Connection;
-use super::output::{FAINT, GOOD, Output, STRONG, WARN, paint};
+use super::output::{FAINT, GOOD, Output, STRONG, WARN, harmless, paint};
 use super::text::{self, Lines};
 use super::when::{relative, rfc3339};
 use super::{Exit, Failure, json as as_json};
@@ -269,11 +269,25 @@ fn entry(bundle: &ArchivedBundle) -> String {
 }
 
 fn shadow_text(report: &GetShadowResponse) -> String {
-    let GetShadowResponse { digest, name, revision, compared_with, since, same, different, skipped, differences } =
-        report;
+    let GetShadowResponse {
+        digest,
+        name,
+        revision,
+        compared_with,
+        since,
+        same,
+        different,
+        skipped,
+        differences,
+        refused,
+    } = report;
     let mut lines = Lines::default();
     lines.line(paint(STRONG, format!("{} revision {revision}, as a shadow", Visible::new(name))));
     lines.shown("digest", digest);
+    if !refused.is_empty() {
+        lines.line(paint(WARN, "what lies in its directory now is refused, and this one stays:"));
+        lines.line(harmless(refused));
+    }
     if compared_with.is_empty() {
         lines.line("no decision was compared yet");
         return lines.finish();
@@ -312,8 +326,18 @@ fn shadow_text(report: &GetShadowResponse) -> String {
 }
 
 fn shadow_json(report: &GetShadowResponse) -> Value {
-    let GetShadowResponse { digest, name, revision, compared_with, since, same, different, skipped, differences } =
-        report;
+    let GetShadowResponse {
+        digest,
+        name,
+        revision,
+        compared_with,
+        since,
+        same,
+        different,
+        skipped,
+        differences,
+        refused,
+    } = report;
     let example = |example: &countersign::proto::ShadowExample| {
         json!({
             "decision_id": example.decision_id,
@@ -342,6 +366,7 @@ fn shadow_json(report: &GetShadowResponse) -> Value {
         "same": same,
         "different": different,
         "skipped": skipped,
+        "refused": Some(refused).filter(|why| !why.is_empty()),
         "differences": differences.iter().map(difference).collect::<Value>(),
     }})
 }

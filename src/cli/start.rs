@@ -45,7 +45,10 @@ pub struct NewArgs {
 /// Writes a bundle to begin with.
 pub fn run(args: &NewArgs, output: &mut Output) -> Result<Exit, Failure> {
     let dir = &args.dir;
-    let own = || dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // `.` has a name too.
+    let whole = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+    let own = || whole.components().next_back().map(|name| name.as_os_str().to_string_lossy().into_owned());
+    let own = || own().unwrap_or_default();
     let name = args.name.clone().unwrap_or_else(own);
     // The same judge as for every other bundle, before anything is written.
     let files = FILES

@@ -43,6 +43,12 @@ impl Lines {
     }
 }
 
+/// So many of something: `1 error`, `2 errors`.
+pub fn count(number: impl Into<u64>, one: &str, many: &str) -> String {
+    let number = number.into();
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// An entity as in Cedar; `-` for none.
 pub fn entity(entity: Option<&Entity>) -> String {
     entity.map_or_else(|| "-".to_owned(), |Entity { r#type, id }| format!("{}::{}", Visible::new(r#type), quoted(id)))

@@ -155,7 +155,8 @@ fn archived(bundle: ArchivedBundle) -> ArchivedMessage {
 }
 
 fn shadow(report: ShadowReport) -> GetShadowResponse {
-    let ShadowReport { digest, name, revision, compared_with, since, same, different, skipped, differences } = report;
+    let ShadowReport { digest, name, revision, refused, compared_with, since, same, different, skipped, differences } =
+        report;
     GetShadowResponse {
         digest: digest.to_string(),
         name,
@@ -166,6 +167,7 @@ fn shadow(report: ShadowReport) -> GetShadowResponse {
         different,
         skipped,
         differences: differences.into_iter().map(difference).collect(),
+        refused: refused.unwrap_or_default(),
     }
 }
 

@@ -192,6 +192,7 @@ pub(super) async fn follow_shadow(engine: Arc<Engine<RocksKernel>>, dir: PathBuf
             Ok(Err(error)) => Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         };
+        engine.tell_shadow(set.as_ref().err().cloned());
         match set {
             Ok(digest) => tracing::info!(tenant, bundle = %digest, "shadow bundle set"),
             Err(error) => tracing::error!(tenant, error, dir = %dir.display(), "shadow bundle refused"),

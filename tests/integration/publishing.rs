@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use countersign::client::{Client, ClientError};
 use countersign::proto::{
-    ApprovalState, GetBundleRequest, GetShadowRequest, ListApprovalsRequest, Verdict, VoteVerdict,
+    ApprovalState, GetBundleRequest, GetShadowRequest, GetShadowResponse, ListApprovalsRequest, Verdict, VoteVerdict,
 };
 use tempfile::TempDir;
 use tonic::Code;
@@ -349,7 +349,9 @@ async fn a_shadow_is_asked_beside_and_follows_its_directory() {
     // A shadow that is refused leaves the one before, and the live bundle is not touched by either.
     next.bundle.replace("policies/exports.cedar", "@quorum(\"2\")", "@quorum(\"0\")");
     server.log_line(|line| field(line, "message").as_deref() == Some("shadow bundle refused")).await;
-    assert_eq!(client.get_shadow(GetShadowRequest {}).await.unwrap(), shadow);
+    let after = client.get_shadow(GetShadowRequest {}).await.unwrap();
+    assert!(after.refused.contains("`0` is not a quorum"), "{after:?}");
+    assert_eq!(GetShadowResponse { refused: String::new(), ..after }, shadow);
     assert_eq!(revision(&client).await.unwrap(), 1);
     assert!(server.metrics().await.contains("countersign_shadow_decisions_total"));
     // Not everybody's business.

@@ -29,7 +29,7 @@ pub enum KeyError {
         name: String,
     },
     /// The text is not of the form `name+id+key`.
-    #[error("a verifier key has the form `name+id+key`: copy the whole text that the log publishes")]
+    #[error("a verifier key has the form `name+id+key`: copy the whole text that was published")]
     Form,
     /// The id in the text does not follow from the name and the key.
     #[error("the key id `{stated}` does not belong to this name and key, which give `{computed}`")]

@@ -37,6 +37,7 @@ pub(crate) struct Shadow {
     waiting: tokio::sync::Mutex<mpsc::Receiver<Offered>>,
     bytes: AtomicUsize,
     found: Mutex<Found>,
+    refused: Mutex<Option<String>>,
     totals: Totals,
 }
 
@@ -109,6 +110,8 @@ pub struct ShadowReport {
     pub name: String,
     /// Its revision.
     pub revision: u64,
+    /// Why what was to take its place was refused, if the last one was.
+    pub refused: Option<String>,
     /// The bundle that it is compared with; absent as long as nothing was.
     pub compared_with: Option<Digest>,
     /// Since when; absent as long as nothing was.
@@ -164,6 +167,7 @@ impl Default for Shadow {
             waiting: tokio::sync::Mutex::new(waiting),
             bytes: AtomicUsize::new(0),
             found: Mutex::default(),
+            refused: Mutex::default(),
             totals: Totals::default(),
         }
     }
@@ -196,6 +200,10 @@ impl Shadow {
     fn found(&self) -> std::sync::MutexGuard<'_, Found> {
         // Counts that a panic left are counts all the same.
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, shadow: Digest, offered: Offered, would: Answered) {
@@ -284,6 +292,11 @@ impl<K: Kernel> Engine<K> {
         Ok(digest)
     }
 
+    /// Says why there is no new shadow, or that there is one.
+    pub fn tell_shadow(&self, refused: Option<String>) {
+        *self.shadow.refused() = refused;
+    }
+
     /// Judges again what was decided, for as long as it is polled. To be run once.
     pub async fn rehearse(&self) {
         let mut waiting = self.shadow.waiting.lock().await;
@@ -324,6 +337,7 @@ impl<K: Kernel> Engine<K> {
                 digest: bundle.digest(),
                 name: bundle.name().to_owned(),
                 revision: bundle.revision(),
+                refused: self.shadow.refused().clone(),
                 compared_with: found.between.map(|(_, active)| active),
                 since: found.since,
                 same: found.same,

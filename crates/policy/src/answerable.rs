@@ -58,7 +58,11 @@ pub(crate) fn answerable(
                 unknown.escape_debug()
             );
             let known: Vec<String> = rules.keys().map(|rule| format!("`{rule}`")).collect();
-            findings.push(policy.finding(message).hint(format!("such rules are: {}", known.join(", "))));
+            let hint = match known.as_slice() {
+                [] => "there is none; if there should be one, see what else is found".to_owned(),
+                known => format!("such rules are: {}", known.join(", ")),
+            };
+            findings.push(policy.finding(message).hint(hint));
         }
         if !policy.permits() {
             continue;

@@ -18,7 +18,7 @@ use crate::lint;
 use crate::manifest::{Manifest, check_files, check_publish};
 use crate::policies::{self, Authored, Kind};
 use crate::shape::Fields;
-use crate::source::{ENTITIES, SCHEMA, Source};
+use crate::source::{ENTITIES, MANIFEST, SCHEMA, Source};
 use crate::stored::Entities;
 use crate::view::View;
 
@@ -92,6 +92,12 @@ impl Bundle {
     /// [`Refused`] with everything that is wrong with it, warnings included.
     pub fn load(source: Source) -> Result<Self, Refused> {
         let mut findings = Vec::new();
+        if source.text(MANIFEST).is_none() && source.text(SCHEMA).is_none() {
+            let hint = "name a bundle's own directory, or begin one with `countersign policy new`";
+            let nothing =
+                Finding::error(MANIFEST, "this is no bundle: it has neither a manifest nor a schema").hint(hint);
+            return Err(Refused::new(vec![nothing]));
+        }
         check_files(&source, &mut findings);
         let manifest = Manifest::read(&source, &mut findings);
         let mut authored = policies::read(&source, &mut findings);

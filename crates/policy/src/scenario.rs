@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use crate::answer::AnswerQuery;
 use crate::bundle::{AskingRule, Bundle};
 use crate::decide::{ApprovalFacts, Evaluation, QueryError, Verdict};
-use crate::finding::position;
+use crate::finding::{Finding, position};
 use crate::question::{Question, timestamp};
 use crate::source::SCENARIOS;
 use crate::stored::{Entities, EntityData};
@@ -174,6 +174,16 @@ impl Bundle {
         let files = self.source().files().iter();
         let files = files.filter(|(file, _)| file.starts_with(SCENARIOS) && file.ends_with(".toml"));
         files.map(|(file, text)| (file.as_str(), text.as_str()))
+    }
+
+    /// What cannot be read of its scenarios.
+    #[must_use]
+    pub fn scenario_findings(&self) -> Vec<Finding> {
+        let wrong = |(file, text): (&str, &str)| {
+            let ScenarioError { line, message } = Scenario::parse_file(text).err()?;
+            Some(Finding::error(file, message).at((line, 1)))
+        };
+        self.scenario_files().filter_map(wrong).collect()
     }
 
     /// The stored entities that its scenarios are played with: those of `scenarios/entities.json`, if there is one.

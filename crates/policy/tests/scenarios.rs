@@ -53,18 +53,18 @@ fn a_scenario_that_expects_something_else_fails() {
     let bundle = load("minimal");
     let text = &bundle.source().files()["scenarios/documents.toml"];
     for (from, to, wrong) in [
-        ("expect = \"ALLOW\"\nrules", "expect = \"DENY\"\nrules", "expected Deny"),
+        ("expect = \"ALLOW\"\nrules", "expect = \"DENY\"\nrules", "expected DENY, got ALLOW by documents"),
         ("rules = [\"documents\"]", "rules = []", "expected the rules []"),
-        ("expect = \"EXCLUDED\"", "expect = \"COUNTED\"", "to be Counted, it was Excluded"),
+        ("expect = \"EXCLUDED\"", "expect = \"COUNTED\"", "to be COUNTED, it was EXCLUDED"),
         (
             "[scenario.after]\nexpect = \"ALLOW\"",
             "[scenario.after]\nexpect = \"DENY\"",
-            "expected Deny after the votes",
+            "expected DENY after the votes",
         ),
         (
             "verdict = \"approve\"\nexpect = \"APPROVED\"",
             "verdict = \"deny\"\nexpect = \"ENDED\"",
-            "expected Allow after the votes",
+            "expected ALLOW after the votes",
         ),
     ] {
         assert!(text.contains(from), "{from}");
