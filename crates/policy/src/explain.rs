@@ -144,7 +144,7 @@ impl View<'_> {
     pub fn resources_of(&self, operation: &str) -> Vec<EntityRef> {
         let Some(operation) = self.bundle.operations.get(operation) else { return Vec::new() };
         let own = self.bundle.directory.entities.iter().map(Entity::uid);
-        let all = own.chain(self.stored().uids().cloned());
+        let all = own.chain(self.stored().uids());
         let fits = |entity: &EntityRef| operation.resources.iter().any(|kind| kind == entity.kind());
         all.filter_map(|uid| to_ref(&uid).ok()).filter(fits).collect::<BTreeSet<_>>().into_iter().collect()
     }

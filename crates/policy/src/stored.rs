@@ -1,9 +1,9 @@
 //! Entities that lie in the store and not in the bundle.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
-use cedar_policy::{Entities as CedarEntities, Entity, EntityUid, EvalResult};
+use cedar_policy::{Entities as CedarEntities, Entity, EntityTypeName, EntityUid, EvalResult};
 use countersign_core::EntityRef;
 use countersign_core::visible::Visible;
 use rpds::{HashTrieMapSync, HashTrieSetSync};
@@ -128,9 +128,9 @@ impl Bundle {
 pub(crate) struct Held {
     pub entity: Entity,
     /// What it is directly below; of a bundle's own entities, all that they are below.
-    pub parents: Vec<EntityUid>,
+    pub parents: Box<[EntityUid]>,
     /// The entities that its attributes and tags name. Those in sets are left out: Cedar compares them and goes no further.
-    pub refers: Vec<EntityUid>,
+    pub refers: Box<[EntityUid]>,
     /// The commit that wrote it.
     pub revision: u64,
 }
@@ -141,7 +141,7 @@ impl Held {
         for value in entity.attrs().chain(entity.tags()).filter_map(|(_, value)| value.ok()) {
             named_in(&value, &mut refers);
         }
-        Self { entity, parents, refers, revision }
+        Self { entity, parents: parents.into(), refers: refers.into(), revision }
     }
 }
 
@@ -160,7 +160,8 @@ fn named_in(value: &EvalResult, named: &mut Vec<EntityUid>) {
 /// The stored entities at one moment. Clones are the same moment and cost nothing; a change to one is not seen by the others.
 #[derive(Clone, Default)]
 pub struct Entities {
-    held: HashTrieMapSync<EntityUid, Arc<Held>>,
+    /// By type and id: a whole name for each of a million keys takes five times as much, and is in the entity already.
+    held: BTreeMap<EntityTypeName, HashTrieMapSync<Box<str>, Held>>,
     children: HashTrieMapSync<EntityUid, HashTrieSetSync<EntityUid>>,
     accounts: HashTrieMapSync<String, EntityUid>,
 }
@@ -169,13 +170,13 @@ impl Entities {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.held.size()
+        self.held.values().map(HashTrieMapSync::size).sum()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.held.values().all(HashTrieMapSync::is_empty)
     }
 
     /// Adds an entity, in place of the one of that name.
@@ -190,7 +191,8 @@ impl Entities {
         for account in accounts {
             self.accounts.insert_mut(account, uid.clone());
         }
-        self.held.insert_mut(uid, Arc::new(Held::new(entity, parents, revision)));
+        let of_type = self.held.entry(uid.type_name().clone()).or_default();
+        of_type.insert_mut(uid.id().unescaped().into(), Held::new(entity, parents, revision));
     }
 
     /// Removes an entity; whether it was there.
@@ -199,8 +201,9 @@ impl Entities {
     }
 
     fn take(&mut self, uid: &EntityUid) -> bool {
-        let Some(held) = self.held.get(uid).cloned() else { return false };
-        for parent in &held.parents {
+        let Some(held) = self.get(uid) else { return false };
+        let (parents, accounts) = (held.parents.clone(), accounts_of(&held.entity));
+        for parent in &parents {
             let below = self.children.get(parent).map(|below| below.remove(uid)).unwrap_or_default();
             if below.is_empty() {
                 self.children.remove_mut(parent);
@@ -208,20 +211,22 @@ impl Entities {
                 self.children.insert_mut(parent.clone(), below);
             }
         }
-        for account in accounts_of(&held.entity) {
-            self.accounts.remove_mut(&account);
+        for account in &accounts {
+            self.accounts.remove_mut(account);
         }
-        self.held.remove_mut(uid);
+        if let Some(of_type) = self.held.get_mut(uid.type_name()) {
+            of_type.remove_mut(uid.id().unescaped());
+        }
         true
     }
 
-    pub(crate) fn get(&self, uid: &EntityUid) -> Option<&Arc<Held>> {
-        self.held.get(uid)
+    pub(crate) fn get(&self, uid: &EntityUid) -> Option<&Held> {
+        self.held.get(uid.type_name())?.get(uid.id().unescaped())
     }
 
     /// Every entity's name.
-    pub(crate) fn uids(&self) -> impl Iterator<Item = &EntityUid> {
-        self.held.keys()
+    pub(crate) fn uids(&self) -> impl Iterator<Item = EntityUid> {
+        self.held.values().flat_map(HashTrieMapSync::values).map(|held| held.entity.uid())
     }
 
     /// What is directly below an entity.

@@ -78,7 +78,7 @@ impl<'a> View<'a> {
         if !directory.is_stored(uid.type_name()) {
             return directory.held(uid);
         }
-        let held = self.stored.get(uid).map(AsRef::as_ref);
+        let held = self.stored.get(uid);
         if let Some(reads) = self.reads {
             reads.note(uid, held.map(|held| held.revision));
         }
