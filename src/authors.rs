@@ -7,22 +7,19 @@ use std::collections::BTreeSet;
 
 use countersign_audit::{Note, NoteError, NoteSigner, NoteVerifier};
 use countersign_core::visible::Visible;
-use countersign_policy::Bundle;
-
-/// The file with the signatures, inside the bundle.
-pub const FILE: &str = "bundle.sig";
+use countersign_policy::{Bundle, SIGNATURES};
 
 /// Why a bundle does not count as signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorsError {
     /// There is no `bundle.sig`.
-    #[error("it has no `{FILE}`; sign it with `countersign policy sign`")]
+    #[error("it has no `{SIGNATURES}`; sign it with `countersign policy sign`")]
     Unsigned,
     /// `bundle.sig` is no note, or a signature in it does not hold.
-    #[error("its `{FILE}` is refused: {0}")]
+    #[error("its `{SIGNATURES}` is refused: {0}")]
     Note(#[from] NoteError),
     /// The signatures are under something else.
-    #[error("its `{FILE}` is of other content ({found}); sign what is there now with `countersign policy sign`")]
+    #[error("its `{SIGNATURES}` is of other content ({found}); sign what is there now with `countersign policy sign`")]
     Other {
         /// What was signed, visibly escaped and cut.
         found: String,
@@ -97,7 +94,7 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/minimal");
         let mut files = Source::read_dir(&path).unwrap().files().clone();
         files.values_mut().for_each(|text| *text = change(text));
-        files.extend(note.map(|note| (FILE.to_owned(), note.to_owned())));
+        files.extend(note.map(|note| (SIGNATURES.to_owned(), note.to_owned())));
         Bundle::load(Source::from_files(files).unwrap()).unwrap_or_else(|refused| panic!("{refused}"))
     }
 

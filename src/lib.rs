@@ -4,6 +4,7 @@
 //! server's parts, which meet in [`wiring`] only.
 
 pub mod authors;
+pub mod bundle_dir;
 pub mod client;
 pub mod config;
 pub mod grpc;

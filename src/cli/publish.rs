@@ -326,18 +326,6 @@ fn shadow_text(report: &GetShadowResponse) -> String {
 }
 
 fn shadow_json(report: &GetShadowResponse) -> Value {
-    let GetShadowResponse {
-        digest,
-        name,
-        revision,
-        compared_with,
-        since,
-        same,
-        different,
-        skipped,
-        differences,
-        refused,
-    } = report;
     let example = |example: &countersign::proto::ShadowExample| {
         json!({
             "decision_id": example.decision_id,
@@ -358,15 +346,15 @@ fn shadow_json(report: &GetShadowResponse) -> Value {
         })
     };
     json!({ "shadow": {
-        "digest": digest,
-        "name": name,
-        "revision": revision,
-        "compared_with": Some(compared_with).filter(|digest| !digest.is_empty()),
-        "since": rfc3339(since.as_ref()),
-        "same": same,
-        "different": different,
-        "skipped": skipped,
-        "refused": Some(refused).filter(|why| !why.is_empty()),
-        "differences": differences.iter().map(difference).collect::<Value>(),
+        "digest": report.digest,
+        "name": report.name,
+        "revision": report.revision,
+        "compared_with": Some(&report.compared_with).filter(|digest| !digest.is_empty()),
+        "since": rfc3339(report.since.as_ref()),
+        "same": report.same,
+        "different": report.different,
+        "skipped": report.skipped,
+        "refused": Some(&report.refused).filter(|why| !why.is_empty()),
+        "differences": report.differences.iter().map(difference).collect::<Value>(),
     }})
 }

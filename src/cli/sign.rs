@@ -7,6 +7,7 @@ use countersign::authors;
 use countersign::keystore::write_atomically;
 use countersign_audit::{NoteSigner, NoteVerifier};
 use countersign_core::visible::Visible;
+use countersign_policy::SIGNATURES;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -71,7 +72,7 @@ pub fn sign(args: &SignArgs, output: &mut Output) -> Result<Exit, Failure> {
     let key = Zeroizing::new(read_secret(&args.key, "key")?);
     let signer: NoteSigner = key.parse().map_err(|error| Failure::usage(format!("`--key`: {error}")))?;
     let note = authors::sign(&bundle, &signer).map_err(|error| Failure::new(error.to_string()))?;
-    let path = args.bundle.dir.join(authors::FILE);
+    let path = args.bundle.dir.join(SIGNATURES);
     write_atomically(&path, note.to_string().as_bytes(), 0o644)
         .map_err(|error| Failure::new(format!("cannot write `{}`: {error}", path.display())))?;
     let others: Vec<&str> =

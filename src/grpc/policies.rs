@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use countersign_core::{Digest, Timestamp};
 use countersign_engine::{
-    ArchivePlace, ArchivedBundle, BundleInfo, Consent, Difference, Error, Example, Paged, Published, Replayable,
-    ShadowReport,
+    ArchivePlace, ArchivedBundle, BundleInfo, Consent, Difference, Example, Paged, Published, Replayable, ShadowReport,
 };
-use countersign_policy::Source;
 use tonic::{Request, Response, Status};
 
 use super::call::{Backend, Verified, to_its_end};
 use super::convert::{digest, optional_id, page_size, timestamp};
 use super::errors::Failure;
+use crate::bundle_dir;
 use crate::client::convert::entity;
 use crate::http::metrics as names;
 use crate::proto::policy_service_server::PolicyService;
@@ -56,14 +55,10 @@ impl PolicyService for Policies {
             let verified = &verified;
             let ReloadBundleRequest { request_id: _, session_id, approval_id } = message;
             let consent = consent(&session_id, &approval_id)?;
-            verified.engine.may_begin_to_publish(&verified.call).await?;
-            let dir = verified.bundle_dir.clone();
-            let source = tokio::task::spawn_blocking(move || Source::read_dir(&dir))
-                .await
-                .map_err(|e| Error::Internal(e.to_string()))?
-                .map_err(|e| Error::BundleUnreadable(e.to_string()));
             let (engine, call) = (Arc::clone(&verified.engine), verified.call.clone());
-            let published = to_its_end(async move { engine.publish(&call, source, consent).await }).await;
+            let dir = verified.bundle_dir.clone();
+            let publishing = async move { engine.publish(&call, || bundle_dir::read(&dir, None), consent).await };
+            let published = to_its_end(publishing).await;
             let Replayable { answer, replayed } = told(verified, published)?;
             let warnings = answer.warnings.iter().map(finding).collect();
             Ok(ReloadBundleResponse { bundle: bundle(verified)?, changed: answer.changed, warnings, replayed })

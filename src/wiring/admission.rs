@@ -9,7 +9,7 @@ use std::time::Duration;
 use countersign_audit::NoteVerifier;
 use countersign_core::Digest;
 use countersign_engine::{Admission, Admitted};
-use countersign_policy::Bundle;
+use countersign_policy::{Bundle, SIGNATURES};
 use countersign_prove::{Places, Property, find_solver, properties, prove_all};
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -99,7 +99,7 @@ impl Requirements {
 
 /// What names a bundle with the properties that are stated about it.
 fn proved_of(bundle: &Bundle) -> Digest {
-    let files = bundle.source().files().iter().filter(|(path, _)| *path != authors::FILE);
+    let files = bundle.source().files().iter().filter(|(path, _)| *path != SIGNATURES);
     let parts: Vec<&[u8]> = files.flat_map(|(path, text)| [path.as_bytes(), text.as_bytes()]).collect();
     Digest::of_parts(&parts)
 }

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use countersign_core::TenantId;
 use countersign_engine::{Engine, Error, RevisionRule};
-use countersign_policy::{Source, Stamp};
+use countersign_policy::Stamp;
 use countersign_store::{Kernel, RocksKernel};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::bundle_dir;
 use crate::http::{self, Readiness};
 use crate::keystore;
 
@@ -36,16 +37,9 @@ async fn activate(
     stamp: Option<&Stamp>,
     told: &mut String,
 ) -> bool {
-    let (path, stamp) = (dir.to_owned(), stamp.cloned());
-    let source = tokio::task::spawn_blocking(move || match stamp {
-        Some(stamp) => Source::read_as(&path, &stamp),
-        None => Source::read_dir(&path),
-    });
-    let source = source.await;
-    let published = match source {
-        Ok(Ok(source)) => engine.activate(source, revision).await,
-        Ok(Err(error)) => Err(Error::BundleUnreadable(error.to_string())),
-        Err(error) => Err(Error::Internal(error.to_string())),
+    let published = match bundle_dir::read(dir, stamp).await {
+        Ok(source) => engine.activate(source, revision).await,
+        Err(error) => Err(error),
     };
     let tenant = engine.tenant().to_string();
     // What was stored or is about to be may fit it later; a fault may be over.
@@ -90,12 +84,6 @@ fn tell_bundle(engine: &Engine<RocksKernel>, told: &mut Option<(String, String)>
     *told = Some(now);
 }
 
-/// What a bundle's directory looks like; nothing if it cannot be listed.
-async fn stamp(dir: &Path) -> Option<Stamp> {
-    let path = dir.to_owned();
-    tokio::task::spawn_blocking(move || Source::stamp(&path).ok()).await.ok().flatten()
-}
-
 /// Publishes what lies in a bundle's directory: at start, as long as there is no active bundle, and whenever it changes if it
 /// is watched.
 pub(super) struct BundleKeeper {
@@ -115,7 +103,7 @@ pub(super) struct BundleKeeper {
 
 impl BundleKeeper {
     pub(super) async fn new(engine: Arc<Engine<RocksKernel>>, dir: PathBuf, watch: bool) -> Self {
-        let seen = stamp(&dir).await;
+        let seen = bundle_dir::stamp(&dir).await;
         Self {
             engine,
             dir,
@@ -153,7 +141,7 @@ impl BundleKeeper {
             if active && !self.watch {
                 return;
             }
-            let now = stamp(&self.dir).await;
+            let now = bundle_dir::stamp(&self.dir).await;
             if now != self.noticed {
                 (self.noticed, self.since) = (now, Instant::now());
                 continue;
@@ -181,21 +169,19 @@ pub(super) async fn follow_shadow(engine: Arc<Engine<RocksKernel>>, dir: PathBuf
     let tenant = engine.tenant().to_string();
     loop {
         ticks.tick().await;
-        let now = stamp(&dir).await;
+        let now = bundle_dir::stamp(&dir).await;
         if now == seen && !first {
             continue;
         }
         (seen, first) = (now, false);
-        let path = dir.clone();
-        let set = match tokio::task::spawn_blocking(move || Source::read_dir(&path)).await {
-            Ok(Ok(source)) => engine.set_shadow(source).await.map_err(|error| error.to_string()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
+        let set = match bundle_dir::read(&dir, None).await {
+            Ok(source) => engine.set_shadow(source).await,
+            Err(error) => Err(error),
         };
-        engine.tell_shadow(set.as_ref().err().cloned());
+        engine.tell_shadow(set.as_ref().err().map(ToString::to_string));
         match set {
             Ok(digest) => tracing::info!(tenant, bundle = %digest, "shadow bundle set"),
-            Err(error) => tracing::error!(tenant, error, dir = %dir.display(), "shadow bundle refused"),
+            Err(error) => tracing::error!(tenant, %error, dir = %dir.display(), "shadow bundle refused"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What policy authors ask of a bundle on the command line: a directory alone, or against what a server recorded.
 
-use crate::harness::cli::{Finished, run};
+use crate::harness::cli::{Finished, run, solver};
 use crate::harness::flow::*;
 use crate::harness::{AUDITOR, Bundle, Server};
 
@@ -19,9 +19,7 @@ async fn a_new_bundle_passes_every_check_that_there_is() {
         let done = policy(&[command, dir, "--json"]).await;
         assert_eq!((done.code, &done.json()["ok"]), (0, &true.into()), "{done:?}");
     }
-    let python = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
-    assert!(python.exists(), "there is no {}: run `make setup-prove`, which makes it", python.display());
-    let proved = policy(&["prove", dir, "--solver", python.to_str().unwrap(), "--json"]).await;
+    let proved = policy(&["prove", dir, "--solver", &solver(), "--json"]).await;
     assert_eq!((proved.code, &proved.json()["ok"]), (0, &true.into()), "{proved:?}");
     let again = policy(&["new", dir]).await;
     assert_eq!(again.code, 2, "{again:?}");

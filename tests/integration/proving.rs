@@ -1,14 +1,7 @@
 //! Proofs, on the command line.
 
 use crate::harness::Bundle;
-use crate::harness::cli::{Finished, run};
-
-/// The Python that `make setup-test` installs the solver for. Without it these tests fail, and say so.
-fn solver() -> String {
-    let python = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
-    assert!(python.exists(), "there is no {}: run `make setup-prove`, which makes it", python.display());
-    python.to_str().unwrap().to_owned()
-}
+use crate::harness::cli::{Finished, run, solver};
 
 async fn prove(bundle: &Bundle, args: &[&str]) -> Finished {
     let dir = bundle.path().to_str().unwrap();

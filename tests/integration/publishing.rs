@@ -9,7 +9,7 @@ use countersign::proto::{
 use tempfile::TempDir;
 use tonic::Code;
 
-use crate::harness::cli::{Finished, run};
+use crate::harness::cli::{Finished, run, solver};
 use crate::harness::flow::{AGENT, decide, describe, forbidden, open, refused, reload, vote};
 use crate::harness::production::{self, Tenant};
 use crate::harness::{Bundle, Mode, Options, PATIENCE, Server, field};
@@ -182,8 +182,6 @@ async fn without_being_watched_a_directory_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn demanded_proofs_keep_a_hole_from_becoming_active() {
     let place = tempfile::tempdir().unwrap();
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
-    assert!(python.exists(), "there is no {}: run `make setup-prove`, which makes it", python.display());
     let mut tenant = Tenant::new("acme");
     // Few kinds of request, for few and quick proofs.
     let issuer = tenant.issuer.name.clone();
@@ -193,7 +191,7 @@ async fn demanded_proofs_keep_a_hole_from_becoming_active() {
         *files.get_mut("admin/service.cedar").unwrap() += "@id(\"alice-publishes\")\n\
             permit (principal == Person::\"alice\", action == Action::\"publish\", resource);\n";
     });
-    let server = server(&place, &tenant, &format!("proofs = true\nsolver = {python:?}")).await;
+    let server = server(&place, &tenant, &format!("proofs = true\nsolver = {:?}", solver())).await;
     let client = admin(&server, &tenant).await;
     let first = revision(&client).await.unwrap();
     let (forbids, weaker) = ("forbid (principal, action", "forbid (principal is Agent, action");

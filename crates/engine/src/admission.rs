@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use countersign_policy::Bundle;
 use serde::{Deserialize, Serialize};
 
-/// Judges every bundle that is about to become active, whoever publishes it. One that is active already is not judged again.
+/// Judges every bundle that is about to become active, whoever publishes it; and the active one again, when
+/// its signatures change.
 pub trait Admission: Debug + Send + Sync {
     /// Whether the bundle may become active. May take its time: it holds nobody up but others who publish.
     ///

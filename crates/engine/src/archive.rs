@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use countersign_core::{Digest, Timestamp};
 use countersign_policy::{AdminAction, Bundle, Source};
-use countersign_store::repository::{BundleRow, Stored};
+use countersign_store::repository::{BundleRow, Stored, TenantRow};
 use countersign_store::{Commit, CommitError, Kernel, Key};
 
 use crate::engine::{Call, Engine, Scene, tenant_entity};
@@ -26,7 +26,7 @@ pub struct ArchivedBundle {
     pub name: String,
     /// Its revision.
     pub revision: u64,
-    /// When it last became active; absent if the first release saw to that.
+    /// When it last became active; absent if it is active since the first release.
     pub activated_at: Option<Timestamp>,
     /// Whether it is active now.
     pub active: bool,
@@ -48,14 +48,12 @@ impl<K: Kernel> Engine<K> {
     ) -> Result<Paged<ArchivedBundle, ArchivePlace>, Error> {
         let attempt = |scene: Scene| async move {
             let scene = &scene;
-            let tenant = tenant_entity(self.tenant())?;
-            let (digest, revision) = (scene.active.row.value.bundle, scene.active.row.value.bundle_revision);
-            let publishes = AdminAction::Publish { tenant: &tenant, digest, revision };
-            if !self.may_administer(scene, publishes).permitted {
+            let TenantRow { bundle: active, bundle_revision, .. } = scene.active.row.value;
+            if self.may_publish(scene, active, bundle_revision).is_err() {
+                let tenant = tenant_entity(self.tenant())?;
                 self.administer(scene, AdminAction::ReadLog { tenant: &tenant }, "readLog")?;
             }
             let mut all = self.repo.bundles().await?;
-            let active = scene.active.row.value.bundle;
             all.retain(|(digest, row)| row.activated_at.is_some() || *digest == active);
             all.sort_by_key(|(digest, row)| std::cmp::Reverse((row.activated_at, *digest)));
             let place = |(digest, row): &(Digest, BundleRow)| (row.activated_at, *digest);

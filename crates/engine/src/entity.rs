@@ -71,18 +71,20 @@ impl<K: Kernel> Engine<K> {
         self.require(call, check_changes(changes)).await?;
         // One after the other, and none while a bundle becomes active: what stands beside what is checked here.
         let attempt = |scene: Scene| async move { self.change_once(&scene, changes).await };
-        let changing = self.publishing.lock().await;
-        let changed = self.settle(call, None, attempt).await;
-        drop(changing);
-        if !matches!(changed, Err(Error::Contention)) {
-            return changed;
+        let in_turn = || async {
+            let turn = self.publishing.lock().await;
+            let changed = self.settle(call, None, attempt).await;
+            drop(turn);
+            changed
+        };
+        match in_turn().await {
+            // Whoever has the turn cannot catch up with a store that went on without it.
+            Err(Error::Contention) => {
+                self.catch_up().await?;
+                in_turn().await
+            }
+            settled => settled,
         }
-        // Whoever has the lock cannot catch up with a store that went on without it.
-        self.catch_up().await?;
-        let changing = self.publishing.lock().await;
-        let changed = self.settle(call, None, attempt).await;
-        drop(changing);
-        changed
     }
 
     async fn change_once(&self, scene: &Scene, changes: &[EntityChange]) -> Result<Replayable<EntitiesChanged>, Error> {

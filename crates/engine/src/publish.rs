@@ -1,28 +1,21 @@
 //! Bundles become active.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use countersign_core::approval::{Approval, ApprovalState, VoidCause};
-use countersign_core::{ApprovalId, Digest, EntityRef, Record, SessionId, Timestamp, Value};
-use countersign_policy::{AdminAction, Bundle, Finding, PUBLISH_AUDIENCE, Source, View, publish_input};
-use countersign_store::kernel::MAX_VALUE_BYTES;
+use countersign_core::{Digest, Timestamp};
+use countersign_policy::{AdminAction, Bundle, Finding, Source};
 use countersign_store::repository::{BundleRow, CommitExt, Stored, TenantRow, encode};
-use countersign_store::{Commit, CommitError, Kernel, Key};
+use countersign_store::{Commit, Committed, Kernel, Key};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use crate::admission::Admitted;
 use crate::ask::require_request_id;
-use crate::decide::{Decide, Decided};
-use crate::engine::{Acting, Active, Call, Engine, Operation, Replayable, Scene, tenant_entity};
-use crate::error::{Error, PublishAction};
+use crate::consent::Consent;
+use crate::decide::Decided;
+use crate::engine::{Active, Call, Engine, Replayable, Scene, tenant_entity};
+use crate::error::Error;
 use crate::record::{Event, record};
-
-/// How many requests are read at once.
-const PAGE: usize = 256;
-/// How long a request can live: a day until it is answered, and a day after, by the longest `@ttl`; and an hour to be sure.
-const LONGEST_LIFE: std::time::Duration = std::time::Duration::from_secs(49 * 60 * 60);
 
 /// What publishing led to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,19 +44,27 @@ pub struct BundleInfo {
     pub activated_at: Timestamp,
 }
 
-/// What a caller brings along, where the active bundle makes publishing an action that is decided.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Consent {
-    /// The session in which the action is done.
-    pub session: Option<SessionId>,
-    /// The approval to use.
-    pub approval: Option<ApprovalId>,
+/// A bundle that is about to become active.
+pub(crate) struct Proposal {
+    pub(crate) bundle: Arc<Bundle>,
+    pub(crate) revision: RevisionRule,
 }
 
-/// A bundle that is about to become active.
-struct Proposal {
-    bundle: Arc<Bundle>,
-    revision: RevisionRule,
+impl Proposal {
+    /// Whether it comes from the archive, and may be older than what is active.
+    pub(crate) fn is_rollback(&self) -> bool {
+        self.revision == RevisionRule::Any
+    }
+}
+
+impl Authority<'_> {
+    /// The administration policies that permit it.
+    fn determining(&self) -> &[String] {
+        match self {
+            Self::Operator => &[],
+            Self::Caller { determining, .. } => determining,
+        }
+    }
 }
 
 /// What a proposal would change.
@@ -95,7 +96,7 @@ pub enum RevisionRule {
 }
 
 /// On whose authority a bundle becomes active.
-enum Authority<'a> {
+pub(crate) enum Authority<'a> {
     /// Whoever starts the server, or can write where it watches.
     Operator,
     /// A caller, and what was decided about it.
@@ -114,49 +115,32 @@ impl<K: Kernel> Engine<K> {
         self.activate_bundle(&proposal, &Authority::Operator, &OnceCell::new()).await
     }
 
-    /// Whether the caller may publish at all: to be asked before anything is read for them. Whoever has an answer already may
-    /// ask for it again.
-    ///
-    /// # Errors
-    /// [`Error::AdministrationDenied`].
-    pub async fn may_begin_to_publish(&self, call: &Call) -> Result<(), Error> {
-        self.require(call, require_request_id(call)).await?;
-        let attempt = |scene: Scene| async move {
-            let TenantRow { bundle, bundle_revision, .. } = scene.active.row.value;
-            match self.replay::<Published>(&scene).await? {
-                Some(_) => Ok(()),
-                None => self.may_publish(&scene, bundle, bundle_revision).map(drop),
-            }
-        };
-        self.settle(call, None, attempt).await
-    }
-
-    /// Makes a bundle active, if the `publish` policies of the active one permit it, and what it asks for besides is given. A
-    /// source that could not be read is told to those only who may publish.
+    /// Makes a bundle active, if the `publish` policies of the active one permit it, and what it asks for besides is given.
+    /// `read` is called once at most, and only for a caller who may publish: nobody else is told even that it failed.
     ///
     /// # Errors
     /// As [`Self::activate`], [`Error::AdministrationDenied`], [`Error::PublishDenied`].
-    pub async fn publish(
+    pub async fn publish<F>(
         &self,
         call: &Call,
-        source: Result<Source, Error>,
+        read: impl Fn() -> F + Send + Sync,
         consent: Consent,
-    ) -> Result<Replayable<Published>, Error> {
+    ) -> Result<Replayable<Published>, Error>
+    where
+        F: Future<Output = Result<Source, Error>> + Send,
+    {
         self.require(call, require_request_id(call)).await?;
-        let (source, admitted) = (&source, &OnceCell::new());
+        let (read, source, admitted) = (&read, &OnceCell::new(), &OnceCell::new());
         let attempt = |scene: Scene| async move {
             let scene = &scene;
             if let Some(published) = self.replay::<Published>(scene).await? {
                 return Ok(Replayable::replayed(published));
             }
-            // Whether the caller may publish at all comes first: the findings tell what is in the bundle.
             let TenantRow { bundle: active, bundle_revision, .. } = scene.active.row.value;
-            self.may_publish(scene, source.as_ref().map_or(active, Source::digest), bundle_revision)?;
-            let source = source.as_ref().map_err(Error::repeated)?;
-            let proposal = Proposal { bundle: load(source.clone()).await?, revision: RevisionRule::NotLower };
-            let determining = self.may_publish(scene, proposal.bundle.digest(), proposal.bundle.revision())?;
-            let authority = Authority::Caller { scene, determining, consent };
-            self.activate_bundle(&proposal, &authority, admitted).await.map(Replayable::fresh)
+            self.may_publish(scene, active, bundle_revision)?;
+            let source = source.get_or_init(read).await.as_ref().map_err(Error::repeated)?;
+            self.may_publish(scene, source.digest(), bundle_revision)?;
+            self.propose(scene, source.clone(), RevisionRule::NotLower, consent, admitted).await
         };
         self.settle(call, None, attempt).await
     }
@@ -183,15 +167,28 @@ impl<K: Kernel> Engine<K> {
             let was_active = self.repo.bundle(digest).await?.is_some_and(|row| row.value.activated_at.is_some());
             let archived = if was_active || digest == active { self.archived(digest).await? } else { None };
             let source = archived.ok_or(Error::BundleNotFound(digest))?;
-            let proposal = Proposal { bundle: load(source).await?, revision: RevisionRule::Any };
-            let determining = self.may_publish(scene, digest, proposal.bundle.revision())?;
-            let authority = Authority::Caller { scene, determining, consent };
-            self.activate_bundle(&proposal, &authority, admitted).await.map(Replayable::fresh)
+            self.propose(scene, source, RevisionRule::Any, consent, admitted).await
         };
         self.settle(call, Some(&digest.to_string()), attempt).await
     }
 
-    fn may_publish(&self, scene: &Scene, digest: Digest, revision: u64) -> Result<Vec<String>, Error> {
+    /// Makes active what a caller proposes, who may publish this very bundle.
+    async fn propose(
+        &self,
+        scene: &Scene,
+        source: Source,
+        revision: RevisionRule,
+        consent: Consent,
+        admitted: &OnceCell<Admitted>,
+    ) -> Result<Replayable<Published>, Error> {
+        let proposal = Proposal { bundle: load(source).await?, revision };
+        let determining = self.may_publish(scene, proposal.bundle.digest(), proposal.bundle.revision())?;
+        let authority = Authority::Caller { scene, determining, consent };
+        self.activate_bundle(&proposal, &authority, admitted).await.map(Replayable::fresh)
+    }
+
+    /// By which policies the caller may publish a bundle.
+    pub(crate) fn may_publish(&self, scene: &Scene, digest: Digest, revision: u64) -> Result<Vec<String>, Error> {
         let tenant = tenant_entity(self.tenant())?;
         let action = AdminAction::Publish { tenant: &tenant, digest, revision };
         self.administer(scene, action, "publish").map(|answer| answer.policies)
@@ -277,17 +274,25 @@ impl<K: Kernel> Engine<K> {
         let kept = BundleRow { signatures, ..archived.value };
         let key = Key::bundle(self.tenant(), &digest);
         let commit = Commit::new(self.tenant().clone()).replace(key, archived.revision, encode(&kept));
-        let event = |determining| Event::BundleSigned { bundle: digest, admitted, determining };
+        let event = Event::BundleSigned { bundle: digest, admitted, determining: authority.determining() };
+        self.commit_for(authority, self.now()?, commit, event, published).await.map(drop)
+    }
+
+    /// Commits on somebody's authority: what a caller does is bound to what was read for it, and kept under the request id.
+    async fn commit_for(
+        &self,
+        authority: &Authority<'_>,
+        now: Timestamp,
+        commit: Commit,
+        event: Event<'_>,
+        published: &Published,
+    ) -> Result<Committed, Error> {
         match authority {
             Authority::Operator => {
-                let commit = commit.record(record(self.tenant(), self.now()?, None, None, event(&[])));
-                self.repo.kernel().commit(commit).await?;
+                Ok(self.repo.kernel().commit(commit.record(record(self.tenant(), now, None, None, event))).await?)
             }
-            Authority::Caller { scene, determining, .. } => {
-                self.commit(scene, self.bound(scene, commit), event(determining), published).await?;
-            }
+            Authority::Caller { scene, .. } => self.commit(scene, self.bound(scene, commit), event, published).await,
         }
-        Ok(())
     }
 
     /// Archive, and then one commit.
@@ -299,9 +304,9 @@ impl<K: Kernel> Engine<K> {
         due: Activation,
         published: &Published,
     ) -> Result<(), Error> {
-        let Proposal { bundle, revision } = proposal;
+        let (bundle, rollback) = (&proposal.bundle, proposal.is_rollback());
         let Activation { before, archived, decided } = due;
-        let (digest, rollback) = (bundle.digest(), *revision == RevisionRule::Any);
+        let digest = bundle.digest();
         let (entities, entity_revision) = self.stored_entities(bundle).await?;
         let chunks = match &archived {
             Some(row) => row.value.chunks,
@@ -338,30 +343,21 @@ impl<K: Kernel> Engine<K> {
             None => commit.create(key, encode(&kept)),
         };
         let commit = self.dated(before.as_ref().map(|before| &before.value), digest, commit).await?;
-        let event = |determining, decision| Event::BundleActivated {
+        let commit = match (authority, &decided) {
+            (Authority::Caller { scene, .. }, Some(decided)) => self.spending(scene, decided, commit)?,
+            (Authority::Caller { .. } | Authority::Operator, _) => commit,
+        };
+        let event = Event::BundleActivated {
             bundle: digest,
             name: bundle.name(),
             revision: bundle.revision(),
             replaces: before.as_ref().map(|before| before.value.bundle),
             rollback,
             admitted,
-            determining,
-            decision,
+            determining: authority.determining(),
+            decision: decided.as_ref().map(Decided::id),
         };
-        let committed = match authority {
-            Authority::Operator => {
-                let commit = commit.record(record(self.tenant(), now, None, None, event(&[], None)));
-                self.repo.kernel().commit(commit).await?
-            }
-            Authority::Caller { scene, determining, .. } => {
-                let mut commit = self.bound(scene, commit);
-                if let Some(decided) = &decided {
-                    commit = self.spending(scene, decided, commit)?;
-                }
-                let decision = decided.as_ref().map(Decided::id);
-                self.commit(scene, commit, event(determining, decision), published).await?
-            }
-        };
+        let committed = self.commit_for(authority, now, commit, event, published).await?;
         let row = Stored { revision: committed.revision, value };
         self.set_active(Active { bundle: Arc::clone(bundle), row, entities, entity_revision });
         Ok(())
@@ -371,10 +367,9 @@ impl<K: Kernel> Engine<K> {
     async fn dated(&self, before: Option<&TenantRow>, digest: Digest, commit: Commit) -> Result<Commit, Error> {
         let Some(before) = before.filter(|before| before.bundle != digest) else { return Ok(commit) };
         let row = self.repo.bundle(before.bundle).await?.filter(|row| row.value.activated_at.is_none());
-        Ok(row.map_or(commit.clone(), |row| {
-            let value = BundleRow { activated_at: Some(before.activated_at), ..row.value };
-            commit.replace(Key::bundle(self.tenant(), &before.bundle), row.revision, encode(&value))
-        }))
+        let Some(row) = row else { return Ok(commit) };
+        let value = BundleRow { activated_at: Some(before.activated_at), ..row.value };
+        Ok(commit.replace(Key::bundle(self.tenant(), &before.bundle), row.revision, encode(&value)))
     }
 
     /// Puts a bundle before whoever judges what becomes active.
@@ -382,155 +377,6 @@ impl<K: Kernel> Engine<K> {
         let (admission, bundle) = (Arc::clone(&self.admission), Arc::clone(bundle));
         let judged = tokio::task::spawn_blocking(move || admission.admit(&bundle)).await;
         judged.map_err(|error| Error::Internal(error.to_string()))?.map_err(Error::BundleNotAdmitted)
-    }
-
-    /// Where the active bundle makes publishing an action, decides it like any other, with this service as its enforcement
-    /// point. Whoever signed the bundle counts for nothing among those who approve it.
-    async fn consented(
-        &self,
-        proposal: &Proposal,
-        authority: &Authority<'_>,
-        admitted: &Admitted,
-        before: Option<&Stored<TenantRow>>,
-    ) -> Result<Option<Decided>, Error> {
-        let active = match authority {
-            Authority::Caller { scene, .. } => Arc::clone(&scene.active),
-            // What this release refuses asks for nothing: whoever starts the server helps.
-            Authority::Operator => match self.active() {
-                Ok(active) => active,
-                Err(_) => return Ok(None),
-            },
-        };
-        if before.is_some_and(|before| before.revision != active.row.revision) {
-            return Err(Error::Contention);
-        }
-        let Some(operation) = active.bundle.publish_operation() else { return Ok(None) };
-        let Proposal { bundle, revision } = proposal;
-        let resource = tenant_entity(self.tenant())?;
-        let input = publish_input(bundle.digest(), bundle.revision(), *revision == RevisionRule::Any);
-        let asks = |given: String| {
-            let (operation, resource) = (operation.to_owned(), resource.clone());
-            let input = Value::Record(input.clone()).canonical();
-            Error::PublishAsks(Box::new(PublishAction { operation, resource, input, given }))
-        };
-        let Authority::Caller { scene, consent: Consent { session: Some(session), approval }, .. } = authority else {
-            return Err(asks(String::new()));
-        };
-        let operation = Operation {
-            name: operation.to_owned(),
-            resource: resource.clone(),
-            input: input.clone(),
-            environment: Record::new(),
-        };
-        let ask = Decide {
-            session: *session,
-            operation,
-            audience: PUBLISH_AUDIENCE.to_owned(),
-            acting: Acting::Caller,
-            approval: *approval,
-            mint: false,
-            entity_revision: None,
-        };
-        let signers = admitted.signed_by.iter().filter_map(|name| EntityRef::new("Person", name.as_str()).ok());
-        let signers = signers.filter(|person| scene.view().contains(person)).collect();
-        if let Some(decided) = self.decided(scene, &ask, &signers).await? {
-            return Ok(Some(decided));
-        }
-        let given = match approval {
-            Some(approval) => self.not_enough(*approval, &signers, scene.now).await?,
-            None => String::new(),
-        };
-        Err(asks(given))
-    }
-
-    /// Why an approval does not suffice, as the end of a sentence.
-    async fn not_enough(
-        &self,
-        approval: ApprovalId,
-        signers: &BTreeSet<EntityRef>,
-        now: Timestamp,
-    ) -> Result<String, Error> {
-        let question = self.question(approval).await?;
-        let state = question.state(now);
-        let votes = question.approval.value.votes();
-        let signed: Vec<String> =
-            votes.iter().filter(|vote| signers.contains(&vote.person)).map(|vote| vote.person.to_string()).collect();
-        Ok(match (state, signed.as_slice()) {
-            (ApprovalState::Pending, _) => format!(" (the given one, {approval}, is still pending)"),
-            (_, []) => format!(" (the given one, {approval}, does not count any more)"),
-            (_, signed) => format!(" (in the given one, {} signed the bundle and does not count)", signed.join(", ")),
-        })
-    }
-
-    /// Adds to every live request whom the outgoing bundle excludes, because nobody will know later: the excluded only grow
-    /// (I2). A request that is made meanwhile is made under that bundle, and knows them.
-    pub(crate) async fn keep_excluded(&self, now: Timestamp) -> Result<(), Error> {
-        let Ok(outgoing) = self.active() else { return Ok(()) };
-        let mut before = None;
-        loop {
-            let page = self.repo.newest::<Approval>(before.as_ref(), PAGE).await?;
-            let mut changed = Vec::new();
-            for Stored { value, .. } in &page.values {
-                if now.since(value.created_at) > LONGEST_LIFE {
-                    self.keep_changed(changed, outgoing.view(), now).await?;
-                    return Ok(());
-                }
-                if let Some(commit) = self.excluding(value.id, outgoing.view(), now).await? {
-                    changed.push((value.id, commit));
-                }
-            }
-            self.keep_changed(changed, outgoing.view(), now).await?;
-            before = page.next;
-            if before.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Commits what a page of requests came to, for the price of one sync; who was voted on meanwhile is looked at again.
-    async fn keep_changed(
-        &self,
-        mut changed: Vec<(ApprovalId, Commit)>,
-        outgoing: View<'_>,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        while !changed.is_empty() {
-            let (ids, commits): (Vec<ApprovalId>, Vec<Commit>) = changed.into_iter().unzip();
-            changed = Vec::new();
-            for (id, outcome) in ids.into_iter().zip(self.repo.kernel().commit_many(commits).await) {
-                match outcome {
-                    Ok(_) => {}
-                    Err(CommitError::Conflict { .. }) => {
-                        changed.extend(self.excluding(id, outgoing, now).await?.map(|commit| (id, commit)));
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The commit by which a live request comes to exclude whom `outgoing` excludes, if there is anybody to add.
-    async fn excluding(&self, id: ApprovalId, outgoing: View<'_>, now: Timestamp) -> Result<Option<Commit>, Error> {
-        let mut question = self.question(id).await?;
-        let newly = question.exclude(outgoing)?;
-        if question.state(now).is_terminal() || newly.is_empty() {
-            return Ok(None);
-        }
-        let bundle = outgoing.bundle().digest();
-        let commit = Commit::new(self.tenant().clone());
-        // One request must not keep a bundle from being published: what has no room for them is put anew.
-        let (event, cause) =
-            (Event::ApprovalExcluded { approval: id, excluded: newly, bundle }, VoidCause::ConditionsChanged);
-        let event = if encode(&question.approval.value).len() > MAX_VALUE_BYTES {
-            question = self.question(id).await?;
-            question.approval.value.void(cause.clone(), now)?;
-            Event::ApprovalVoid { approval: id, cause: &cause }
-        } else {
-            event
-        };
-        let record = record(self.tenant(), now, None, None, event);
-        Ok(Some(commit.update(&question.approval).record(record)))
     }
 
     /// Makes active what the store says, if that is something else than what decides here: a publish that was broken off
@@ -552,12 +398,11 @@ impl<K: Kernel> Engine<K> {
         let source = self.archived(row.value.bundle).await?;
         let source = source.ok_or_else(|| Error::Internal("the active bundle is not in the store".to_owned()))?;
         match Bundle::load(source) {
-            Ok(bundle) if bundle.digest() == row.value.bundle => {
+            Ok(bundle) => {
                 let bundle = Arc::new(bundle);
                 let (entities, entity_revision) = self.stored_entities(&bundle).await?;
                 self.set_active(Active { bundle, row, entities, entity_revision });
             }
-            Ok(_) => return Err(Error::Internal("the archived bundle has another digest than its row".to_owned())),
             // A release may refuse what an older one took. Nothing is decided then until a good bundle is published.
             Err(refused) => tracing::error!(%refused, "the bundle that was active is refused by this release"),
         }

@@ -4,7 +4,7 @@
 //! counted and left out, so a shadow costs a caller next to nothing.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -38,7 +38,6 @@ pub(crate) struct Shadow {
     bytes: AtomicUsize,
     found: Mutex<Found>,
     refused: Mutex<Option<String>>,
-    totals: Totals,
 }
 
 /// The shadow bundle, and stored entities of its own if those of the active one do not fit it.
@@ -66,12 +65,12 @@ struct Answered {
     determining: Vec<String>,
 }
 
-/// Since the server started; never set back.
-#[derive(Debug, Default)]
-struct Totals {
-    same: AtomicU64,
-    different: AtomicU64,
-    skipped: AtomicU64,
+/// How many decisions came to what.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    same: u64,
+    different: u64,
+    skipped: u64,
 }
 
 impl Answered {
@@ -95,10 +94,27 @@ struct Found {
     /// The shadow and the active bundle that were compared.
     between: Option<(Digest, Digest)>,
     since: Option<Timestamp>,
-    same: u64,
-    different: u64,
-    skipped: u64,
+    counts: Counts,
     differences: BTreeMap<(String, Answered, Answered), (u64, Vec<Example>)>,
+    /// What was counted before that; the metrics are never set back.
+    earlier: Counts,
+}
+
+impl Found {
+    /// Begins anew, but for what the metrics count.
+    fn restart(&mut self) {
+        let earlier = self.totals();
+        *self = Self { earlier, ..Self::default() };
+    }
+
+    const fn totals(&self) -> Counts {
+        let Self { counts, earlier, .. } = self;
+        Counts {
+            same: earlier.same + counts.same,
+            different: earlier.different + counts.different,
+            skipped: earlier.skipped + counts.skipped,
+        }
+    }
 }
 
 /// What a shadow bundle would have answered, so far.
@@ -168,7 +184,6 @@ impl Default for Shadow {
             bytes: AtomicUsize::new(0),
             found: Mutex::default(),
             refused: Mutex::default(),
-            totals: Totals::default(),
         }
     }
 }
@@ -188,13 +203,8 @@ impl Shadow {
         let offered = Offered { weighed, active, at, decision, answer, bytes };
         if sensitive || !fits || self.offered.try_send(offered).is_err() {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.skip();
+            self.found().counts.skipped += 1;
         }
-    }
-
-    fn skip(&self) {
-        self.totals.skipped.fetch_add(1, Ordering::Relaxed);
-        self.found().skipped += 1;
     }
 
     fn found(&self) -> std::sync::MutexGuard<'_, Found> {
@@ -211,16 +221,17 @@ impl Shadow {
         let mut found = self.found();
         let between = Some((shadow, active.bundle.digest()));
         if found.between != between {
-            let skipped = if found.between.is_none() { found.skipped } else { 0 };
-            *found = Found { between, since: Some(at), skipped, ..Found::default() };
+            // What was skipped before the first comparison belongs to it.
+            if found.between.is_some() {
+                found.restart();
+            }
+            (found.between, found.since) = (between, Some(at));
         }
         if answer.means(&would) {
-            self.totals.same.fetch_add(1, Ordering::Relaxed);
-            found.same += 1;
+            found.counts.same += 1;
             return;
         }
-        self.totals.different.fetch_add(1, Ordering::Relaxed);
-        found.different += 1;
+        found.counts.different += 1;
         let action = weighed.action;
         let key = (action.operation, answer, would);
         if found.differences.len() >= MAX_DIFFERENCES && !found.differences.contains_key(&key) {
@@ -287,7 +298,7 @@ impl<K: Kernel> Engine<K> {
         let before = self.shadow.rehearsed.load_full().map(|before| before.bundle.digest());
         if before != Some(digest) {
             self.shadow.rehearsed.store(Some(Arc::new(Rehearsed { bundle, own: tokio::sync::Mutex::new(None) })));
-            *self.shadow.found() = Found::default();
+            self.shadow.found().restart();
         }
         Ok(digest)
     }
@@ -305,7 +316,7 @@ impl<K: Kernel> Engine<K> {
             let Some(rehearsed) = self.shadow.rehearsed.load_full() else { continue };
             match rehearsed.answer(self, &offered).await {
                 Ok(Some(would)) => self.shadow.note(rehearsed.bundle.digest(), offered, would),
-                Ok(None) => self.shadow.skip(),
+                Ok(None) => self.shadow.found().counts.skipped += 1,
                 Err(error) => self.shadow.note(rehearsed.bundle.digest(), offered, invalid(error)),
             }
             tokio::task::yield_now().await;
@@ -315,9 +326,8 @@ impl<K: Kernel> Engine<K> {
     /// How many decisions a shadow would have answered in the same way, otherwise, and how many were left out, since the
     /// engine was opened.
     pub fn shadow_totals(&self) -> [(&'static str, u64); 3] {
-        let Totals { same, different, skipped } = &self.shadow.totals;
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        [("same", read(same)), ("different", read(different)), ("skipped", read(skipped))]
+        let Counts { same, different, skipped } = self.shadow.found().totals();
+        [("same", same), ("different", different), ("skipped", skipped)]
     }
 
     /// What was found so far, for whoever may read the log; nothing if there is no shadow.
@@ -331,6 +341,7 @@ impl<K: Kernel> Engine<K> {
             let Some(rehearsed) = self.shadow.rehearsed.load_full() else { return Ok(None) };
             let bundle = &rehearsed.bundle;
             let found = self.shadow.found();
+            let Counts { same, different, skipped } = found.counts;
             let mut differences: Vec<Difference> = found.differences.iter().map(difference).collect();
             differences.sort_by_key(|difference| std::cmp::Reverse(difference.count));
             Ok(Some(ShadowReport {
@@ -340,9 +351,9 @@ impl<K: Kernel> Engine<K> {
                 refused: self.shadow.refused().clone(),
                 compared_with: found.between.map(|(_, active)| active),
                 since: found.since,
-                same: found.same,
-                different: found.different,
-                skipped: found.skipped,
+                same,
+                different,
+                skipped,
                 differences,
             }))
         };

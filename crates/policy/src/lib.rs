@@ -47,6 +47,6 @@ pub use format::format;
 pub use manifest::{PUBLISH_AUDIENCE, publish_input};
 pub use policies::Kind as SetKind;
 pub use question::{Question, RecordError, RecordedDecision, Replayed};
-pub use source::{Source, SourceError, Stamp};
+pub use source::{SIGNATURES, Source, SourceError, Stamp};
 pub use stored::{CheckedEntity, Entities, EntityData, EntityMisfit};
 pub use view::{Reads, View};

@@ -27,7 +27,7 @@ pub(crate) const SCENARIOS: &str = "scenarios/";
 /// The folder of what its author states about the bundle, to be proved. No part of it either, and for the same reason.
 pub(crate) const PROPERTIES: &str = "properties/";
 /// The file with its authors' signatures. They are over its digest, and cannot be part of it.
-pub(crate) const SIGNATURES: &str = "bundle.sig";
+pub const SIGNATURES: &str = "bundle.sig";
 
 /// The files of a bundle, by their path inside it, with `/` between the parts.
 #[derive(Debug, Clone, PartialEq, Eq)]

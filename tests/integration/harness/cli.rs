@@ -34,6 +34,13 @@ impl Finished {
     }
 }
 
+/// The Python that `make setup-prove` installs the solver for. Without it a test fails, and says so.
+pub fn solver() -> String {
+    let python = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+    assert!(python.exists(), "there is no {}: run `make setup-prove`, which makes it", python.display());
+    python.to_str().unwrap().to_owned()
+}
+
 /// Runs `countersign` with these arguments and environment variables.
 pub async fn run(args: &[&str], env: &[(&str, &str)]) -> Finished {
     run_with_input(args, env, "").await

@@ -1,6 +1,7 @@
 //! Bundles become active, go, and come back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use countersign_core::time::ManualClock;
@@ -13,6 +14,22 @@ use countersign_store::{Commit, Kernel, Key, MemoryKernel};
 use serde_json::Value as Json;
 
 use crate::{START, World, call, files, parts, source};
+
+#[tokio::test]
+async fn nothing_is_read_for_whoever_may_not_publish_and_once_for_whoever_may() {
+    let world = World::new().await;
+    let reads = AtomicUsize::new(0);
+    let read = || async {
+        reads.fetch_add(1, Ordering::Relaxed);
+        Err(Error::BundleUnreadable("half written".to_owned()))
+    };
+    let denied = world.engine.publish(&call("olivia", "ReloadBundle"), read, Consent::default()).await;
+    assert!(matches!(denied, Err(Error::AdministrationDenied { .. })), "{denied:?}");
+    assert_eq!(reads.load(Ordering::Relaxed), 0);
+    let refused = world.engine.publish(&call("adam", "ReloadBundle"), read, Consent::default()).await;
+    assert!(matches!(refused, Err(Error::BundleUnreadable(_))), "{refused:?}");
+    assert_eq!(reads.load(Ordering::Relaxed), 1);
+}
 
 /// The bundle of the tests with another revision, and so another digest.
 fn revised(revision: u64) -> BTreeMap<String, String> {
@@ -28,7 +45,8 @@ fn digest(revision: u64) -> Digest {
 
 impl<K: Kernel> World<K> {
     async fn publish(&self, files: BTreeMap<String, String>, consent: Consent) -> Result<Published, Error> {
-        let published = self.engine.publish(&call("adam", "ReloadBundle"), Ok(source(files)), consent).await;
+        let read = || async { Ok(source(files.clone())) };
+        let published = self.engine.publish(&call("adam", "ReloadBundle"), read, consent).await;
         published.map(|published| published.answer)
     }
 

@@ -238,7 +238,7 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
             Ok((Told::Session(done.answer.value.id), done.replayed))
         }
         Request::Publish { variant } => {
-            let done = engine.publish(call, Ok(source(variant)), Consent::default()).await?;
+            let done = engine.publish(call, || async { Ok(source(variant)) }, Consent::default()).await?;
             Ok((Told::Published(done.answer.changed, done.answer.digest), done.replayed))
         }
         Request::View { question } => {
