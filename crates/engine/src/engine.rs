@@ -90,6 +90,8 @@ pub struct Engine<K> {
     pub(crate) development: bool,
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) refusals: Refusals,
+    /// Held while counts of refusals are written.
+    flushing: tokio::sync::Mutex<()>,
     pub(crate) publishing: tokio::sync::Mutex<()>,
     pub(crate) shadow: Shadow,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
@@ -216,6 +218,7 @@ impl<K: Kernel> Engine<K> {
             development,
             admission,
             refusals: Refusals::default(),
+            flushing: tokio::sync::Mutex::new(()),
             publishing: tokio::sync::Mutex::new(()),
             shadow: Shadow::default(),
             ended: tokio::sync::broadcast::channel(64).0,
@@ -339,19 +342,25 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
-    /// Writes the counts of what came too fast to be recorded singly. To be called now and then, and at the end.
+    /// Writes the counts of what came too fast to be recorded singly. To be called now and then, and at the end. It runs to its
+    /// end whoever stops waiting for it: a count that was committed and not taken off would be written again.
     ///
     /// # Errors
     /// [`Error::Store`]; the counts are kept then.
-    pub async fn flush_refusals(&self) -> Result<(), Error> {
-        let now = self.now()?;
-        for (who, count, since) in self.refusals.due() {
-            let event = Event::Refusals { who: &who, count, since };
-            let commit = Commit::new(self.tenant().clone()).record(record(self.tenant(), now, None, None, event));
-            self.repo.kernel().commit(commit).await?;
-            self.refusals.written(&who, count);
-        }
-        Ok(())
+    pub async fn flush_refusals(self: &Arc<Self>) -> Result<(), Error> {
+        let engine = Arc::clone(self);
+        let flush = async move {
+            let _one_at_a_time = engine.flushing.lock().await;
+            let now = engine.now()?;
+            for (who, count, since) in engine.refusals.due() {
+                let event = Event::Refusals { who: &who, count, since };
+                let written = record(engine.tenant(), now, None, None, event);
+                engine.repo.kernel().commit(Commit::new(engine.tenant().clone()).record(written)).await?;
+                engine.refusals.written(&who, count);
+            }
+            Ok(())
+        };
+        tokio::spawn(flush).await.map_err(|error| Error::Internal(error.to_string()))?
     }
 
     /// Whether the administration policies permit a call.

@@ -11,6 +11,7 @@
 mod entities;
 mod publishing;
 mod questions;
+mod refusals;
 mod shadow;
 
 use std::collections::BTreeMap;
