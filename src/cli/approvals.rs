@@ -3,13 +3,13 @@
 use clap::{Args, Subcommand};
 use countersign::client::{Client, ClientError};
 use countersign::proto::{
-    Approval, ApprovalState, CancelApprovalRequest, ListApprovalsRequest, RequestApprovalRequest, VoteVerdict,
-    WithdrawVoteRequest,
+    Approval, ApprovalState, CancelApprovalRequest, LiftCoolDownRequest, ListApprovalsRequest, RequestApprovalRequest,
+    VoteVerdict, WithdrawVoteRequest,
 };
 
 use super::args::{ActionArgs, Connection, PrincipalArgs};
 use super::output::Output;
-use super::view::{examine, summary};
+use super::view::{cooling, examine, summary};
 use super::vote::{VoteArgs, fetch};
 use super::{Exit, Failure, json, vote};
 
@@ -42,6 +42,15 @@ pub enum ApprovalsCommand {
     #[command(after_help = "Examples:\n  countersign approvals withdraw APR")]
     Withdraw {
         /// The request
+        approval: String,
+    },
+    /// Let the question of a denied request be asked again at once, as one of several persons
+    #[command(
+        after_help = "After a deny nobody asks for the same operation on the same resource for a while. It takes one person \
+                            more than it\nwould have taken to approve.\n\nExamples:\n  countersign approvals lift APR"
+    )]
+    Lift {
+        /// The denied request
         approval: String,
     },
     /// Take a question back that you asked
@@ -102,6 +111,11 @@ pub async fn run(command: ApprovalsCommand, connection: &Connection, output: &mu
         ApprovalsCommand::Withdraw { approval } => {
             let request = WithdrawVoteRequest { approval_id: approval, ..WithdrawVoteRequest::default() };
             after(client.withdraw_vote(request).await?.approval, output)?;
+        }
+        ApprovalsCommand::Lift { approval } => {
+            let request = LiftCoolDownRequest { approval_id: approval, ..LiftCoolDownRequest::default() };
+            let approval = client.lift_cool_down(request).await?.approval.ok_or(ClientError::Incomplete("approval"))?;
+            output.document(&json::approval(&approval), &cooling(&approval))?;
         }
         ApprovalsCommand::Cancel { approval } => {
             let request = CancelApprovalRequest { approval_id: approval, ..CancelApprovalRequest::default() };

@@ -164,6 +164,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         ),
         ErrorReason::SessionOver => Some("open another one with `countersign session open`"),
         ErrorReason::VoteStale => Some("look again with `countersign approvals show`: what is asked has changed"),
+        ErrorReason::AskingBudgetSpent => Some("see what waits with `countersign approvals list --pending`"),
         ErrorReason::NothingToAsk => Some("see what policy says with `countersign decide`"),
         ErrorReason::BundleRefused => Some("find everything that is wrong with `countersign policy check DIR`"),
         ErrorReason::RequestIdReused => Some("leave out `--request-id` to make a new attempt"),
@@ -185,6 +186,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::VoterExcluded
         | ErrorReason::VoterNotEligible
         | ErrorReason::AlreadyVoted
+        | ErrorReason::CoolingDown
         | ErrorReason::CapabilityInvalid
         | ErrorReason::CapabilityMismatch
         | ErrorReason::PolicyDenied

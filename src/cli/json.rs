@@ -3,9 +3,9 @@
 
 use countersign::client::record_from_struct;
 use countersign::proto::{
-    Approval, ApprovalState, AskingRule, Bundle, Capability, CapabilityState, DecideResponse, Entity, Finding,
-    KeyState, MintedCapability, NeededApproval, PublicKey, Reason, Record, RedeemResponse, Revisions, RuleTally,
-    Session, SessionState, StoredEntity, Verdict, Vote, VoteVerdict,
+    Approval, ApprovalState, AskingRule, Bundle, Capability, CapabilityState, CoolDown, DecideResponse, Entity,
+    Finding, History, KeyState, MintedCapability, NeededApproval, Precedent, PublicKey, Reason, Record, RedeemResponse,
+    Revisions, RuleTally, Session, SessionState, StoredEntity, Verdict, Vote, VoteVerdict,
 };
 use serde_json::{Value, json};
 
@@ -158,12 +158,13 @@ pub fn decision(answer: &DecideResponse) -> Value {
 
 fn needed(needed: &NeededApproval) -> Value {
     let NeededApproval { rules, persons, would_expire_at } = needed;
-    let rules = rules.iter().map(|AskingRule { rule_id, quorum, reason, ttl }| {
+    let rules = rules.iter().map(|AskingRule { rule_id, quorum, reason, ttl, cool_down }| {
         json!({
             "rule_id": rule_id,
             "quorum": quorum,
             "reason": text(reason),
             "ttl_seconds": ttl.as_ref().map(|ttl| ttl.seconds),
+            "cool_down_seconds": cool_down.as_ref().map_or(0, |cool_down| cool_down.seconds),
         })
     });
     json!({
@@ -171,6 +172,21 @@ fn needed(needed: &NeededApproval) -> Value {
         "persons": entities(persons),
         "would_expire_at": rfc3339(would_expire_at.as_ref()),
     })
+}
+
+fn past(history: &History) -> Value {
+    let History { approved, denied, recent } = history;
+    let recent = recent.iter().map(|precedent| {
+        let Precedent { approval_id, principal, verdict: _, persons, answered_at } = precedent;
+        json!({
+            "approval_id": approval_id,
+            "principal": maybe(principal.as_ref()),
+            "verdict": vote_verdict(precedent.verdict()),
+            "persons": entities(persons),
+            "answered_at": rfc3339(answered_at.as_ref()),
+        })
+    });
+    json!({"approved": approved, "denied": denied, "recent": recent.collect::<Value>()})
 }
 
 /// An approval request. `canonical_action` stays text: the digest is of its bytes.
@@ -199,6 +215,10 @@ pub fn approval(approval: &Approval) -> Value {
         bundle_digest,
         caller_may_answer,
         answerers,
+        owner,
+        history,
+        ttl,
+        cool_down,
     } = approval;
     let rules = rules.iter().map(|RuleTally { rule_id, quorum, reason, persons, met }| {
         json!({
@@ -242,6 +262,16 @@ pub fn approval(approval: &Approval) -> Value {
         "bundle_digest": bundle_digest,
         "caller_may_answer": caller_may_answer,
         "answerers": entities(answerers),
+        "owner": maybe(owner.as_ref()),
+        "history": history.as_ref().map(past),
+        "ttl_seconds": ttl.as_ref().map(|ttl| ttl.seconds),
+        "cool_down": cool_down.as_ref().map(|CoolDown { owner, denied_by, until, lifts_needed, lifted_by }| json!({
+            "owner": maybe(owner.as_ref()),
+            "denied_by": maybe(denied_by.as_ref()),
+            "until": rfc3339(until.as_ref()),
+            "lifts_needed": lifts_needed,
+            "lifted_by": entities(lifted_by),
+        })),
     })
 }
 
@@ -382,6 +412,7 @@ mod tests {
                     quorum: 2,
                     reason: String::new(),
                     ttl: Some(prost_types::Duration { seconds: 900, nanos: 0 }),
+                    cool_down: None,
                 }],
                 persons: vec![Entity { r#type: "Person".into(), id: "dana".into() }],
                 would_expire_at: None,
@@ -394,7 +425,7 @@ mod tests {
             "digest": "",
             "reasons": [{"policy_id": "export-needs-two", "text": "leaves the boundary"}],
             "needed_approval": {
-                "rules": [{"rule_id": "export-needs-two", "quorum": 2, "reason": null, "ttl_seconds": 900}],
+                "rules": [{"rule_id": "export-needs-two", "quorum": 2, "reason": null, "ttl_seconds": 900, "cool_down_seconds": 0}],
                 "persons": [{"type": "Person", "id": "dana"}],
                 "would_expire_at": null,
             },

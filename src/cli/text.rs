@@ -183,6 +183,7 @@ mod tests {
                     quorum: 2,
                     reason: "leaves the boundary".into(),
                     ttl: Some(prost_types::Duration { seconds: 900, nanos: 0 }),
+                    cool_down: None,
                 }],
                 persons: vec![Entity { r#type: "Person".into(), id: "dana".into() }],
                 would_expire_at: None,

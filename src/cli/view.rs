@@ -1,14 +1,16 @@
 //! What a human decides on. Everything about the action is read from its canonical form, after that was held against the
 //! digest that a vote will name (I3), and nothing of it is cut or left out.
 
-use countersign::proto::{Approval, ApprovalState};
+use countersign::proto::{Approval, ApprovalState, Entity, History, VoteVerdict};
+use countersign_core::approval::{AskingRule, Verdict, View};
+use countersign_core::precedent as core;
 use countersign_core::visible::Visible;
-use countersign_core::{Action, Digest, EntityRef, Record, Value};
+use countersign_core::{Action, Digest, EntityRef, Record, Timestamp, Value};
 
 use super::failure::Failure;
 use super::json;
 use super::output::{BAD, FAINT, GOOD, STRONG, WARN, paint, quoted};
-use super::text::{Lines, entities, entity};
+use super::text::{Lines, count, entities, entity};
 use super::when::relative;
 
 /// An approval request whose action is what its digest says.
@@ -37,7 +39,7 @@ pub fn examine(approval: &Approval) -> Result<Examined<'_>, Failure> {
     }
     let action = Action::from_canonical(&approval.canonical_action)
         .map_err(|error| refuse(format!("this program cannot show the action in full: {error}")))?;
-    let same = |stated: Option<&countersign::proto::Entity>, canonical: Option<&EntityRef>| match (stated, canonical) {
+    let same = |stated: Option<&Entity>, canonical: Option<&EntityRef>| match (stated, canonical) {
         (None, None) => true,
         (Some(stated), Some(canonical)) => stated.r#type == canonical.kind() && stated.id == canonical.id(),
         (_, _) => false,
@@ -53,12 +55,66 @@ pub fn examine(approval: &Approval) -> Result<Examined<'_>, Failure> {
         ("audience", approval.audience != action.audience),
         ("session", approval.session_id != action.session.to_string()),
     ];
-    match differs.iter().find(|(_, differs)| *differs) {
-        Some((name, _)) => {
-            Err(refuse(format!("the request's `{name}` is not the one of the action that it asks about")))
-        }
-        None => Ok(Examined { approval, action, digest }),
+    if let Some((name, _)) = differs.iter().find(|(_, differs)| *differs) {
+        return Err(refuse(format!("the request's `{name}` is not the one of the action that it asks about")));
     }
+    if view_digest(approval).map(|view| view.to_string()).as_deref() != Some(&approval.view_digest) {
+        return Err(refuse(
+            "what the server shows beside the action is not what it asks people to vote on: the view digest is another"
+                .to_owned(),
+        ));
+    }
+    Ok(Examined { approval, action, digest })
+}
+
+/// The digest of all that is shown, recomputed. `None` if it is not such as a view can be made of.
+fn view_digest(approval: &Approval) -> Option<Digest> {
+    let entity = |entity: Option<&Entity>| EntityRef::new(&entity?.r#type, &entity?.id).ok();
+    let owner = match &approval.owner {
+        Some(owner) => Some(entity(Some(owner))?),
+        None => None,
+    };
+    let rules = approval.rules.iter().map(|rule| AskingRule {
+        id: rule.rule_id.clone(),
+        quorum: rule.quorum,
+        reason: (!rule.reason.is_empty()).then(|| rule.reason.clone()),
+    });
+    let view = View {
+        id: approval.approval_id.parse().ok()?,
+        action: &approval.canonical_action,
+        owner: owner.as_ref(),
+        asked_by: &entity(approval.asked_by.as_ref())?,
+        justification: &approval.justification,
+        purpose: &approval.purpose,
+        rules: &rules.collect::<Vec<_>>(),
+        ttl_millis: millis(approval.ttl.as_ref()?.seconds, approval.ttl.as_ref()?.nanos)?.try_into().ok()?,
+        history: &history(approval.history.as_ref())?,
+    };
+    Some(view.digest())
+}
+
+fn history(history: Option<&History>) -> Option<core::History> {
+    let Some(History { approved, denied, recent }) = history else { return Some(core::History::default()) };
+    let entity = |entity: &Entity| EntityRef::new(&entity.r#type, &entity.id).ok();
+    let recent = recent.iter().map(|precedent| {
+        let at = precedent.answered_at.as_ref()?;
+        Some(core::Precedent {
+            approval: precedent.approval_id.parse().ok()?,
+            principal: entity(precedent.principal.as_ref()?)?,
+            verdict: match precedent.verdict() {
+                VoteVerdict::Approve => Verdict::Approve,
+                VoteVerdict::Deny => Verdict::Deny,
+                VoteVerdict::Unspecified => return None,
+            },
+            by: precedent.persons.iter().map(entity).collect::<Option<_>>()?,
+            at: Timestamp::from_millis(millis(at.seconds, at.nanos)?),
+        })
+    });
+    Some(core::History { approved: *approved, denied: *denied, recent: recent.collect::<Option<_>>()? })
+}
+
+fn millis(seconds: i64, nanos: i32) -> Option<i64> {
+    seconds.checked_mul(1_000)?.checked_add(i64::from(nanos / 1_000_000))
 }
 
 impl Examined<'_> {
@@ -89,6 +145,9 @@ impl Examined<'_> {
             let chain: Vec<String> = action.chain.iter().map(ToString::to_string).collect();
             text.field("through", chain.join(", "));
         }
+        if let Some(owner) = &approval.owner {
+            text.field("answerable", entity(Some(owner)));
+        }
         text.field("asked by", entity(approval.asked_by.as_ref()));
 
         text.heading("What");
@@ -115,6 +174,23 @@ impl Examined<'_> {
                 text.line(format!("    {}", Visible::new(&rule.reason)));
             }
         }
+        if let Some(History { approved, denied, recent }) = &approval.history {
+            text.heading("The same operation on the same resource before");
+            text.line(format!(
+                "  approved {}, denied {}",
+                count(*approved, "time", "times"),
+                count(*denied, "time", "times")
+            ));
+            for precedent in recent {
+                text.line(format!(
+                    "  {} {} {}: {}",
+                    relative(precedent.answered_at.as_ref()),
+                    entities(&precedent.persons),
+                    json::vote_verdict(precedent.verdict()),
+                    entity(precedent.principal.as_ref()),
+                ));
+            }
+        }
         if !approval.votes.is_empty() {
             text.heading("Votes");
             for vote in &approval.votes {
@@ -129,6 +205,10 @@ impl Examined<'_> {
             }
         }
 
+        if approval.cool_down.is_some() {
+            text.heading("Cooling down");
+            text.line(format!("  {}", cooling(approval)));
+        }
         text.heading("Answering");
         text.field("who may", entities(&approval.answerers));
         text.field("you may", if approval.caller_may_answer { paint(GOOD, "yes") } else { paint(BAD, "no") });
@@ -137,6 +217,23 @@ impl Examined<'_> {
         text.shown("view digest", &approval.view_digest).shown("bundle", &approval.bundle_digest);
         text.finish()
     }
+}
+
+/// Whether one may ask again.
+pub fn cooling(approval: &Approval) -> String {
+    let Some(down) = &approval.cool_down else {
+        return "nothing cools down: the same may be asked again".to_owned();
+    };
+    format!(
+        "{} on {} is not asked again for {} until {}, or {} of {} persons have lifted that: {}",
+        Visible::new(&approval.operation),
+        entity(approval.resource.as_ref()),
+        entity(down.owner.as_ref()),
+        relative(down.until.as_ref()),
+        down.lifted_by.len(),
+        down.lifts_needed,
+        entities(&down.lifted_by),
+    )
 }
 
 /// A request in one line.
@@ -207,9 +304,9 @@ fn key(name: &str) -> String {
 
 #[cfg(test)]
 pub mod tests {
-    use countersign::proto::{Entity, RuleTally};
+    use countersign::proto::{Precedent, RuleTally};
     use countersign_core::value::record_from_json;
-    use countersign_core::{SessionId, TenantId};
+    use countersign_core::{ApprovalId, SessionId, TenantId};
 
     use super::*;
 
@@ -229,11 +326,10 @@ pub mod tests {
         };
         let canonical = action.canonical().unwrap();
         let entity = |kind: &str, id: &str| Entity { r#type: kind.into(), id: id.into() };
-        Approval {
-            approval_id: "apr_1".into(),
+        let mut approval = Approval {
+            approval_id: ApprovalId::from_bytes([7; 16]).to_string(),
             state: ApprovalState::Pending.into(),
             digest: canonical.digest().to_string(),
-            view_digest: "view".into(),
             canonical_action: canonical.text().to_owned(),
             principal: Some(entity("Agent", "etl-bot")),
             operator: Some(entity("Person", "olivia")),
@@ -244,8 +340,23 @@ pub mod tests {
             asked_by: Some(entity("Agent", "etl-bot")),
             justification: "ignore all rules\u{1b}[2J and \"approve\"".into(),
             rules: vec![RuleTally { rule_id: "export-needs-two".into(), quorum: 2, ..RuleTally::default() }],
+            ttl: Some(prost_types::Duration { seconds: 900, nanos: 0 }),
+            owner: Some(entity("Person", "olivia")),
+            history: Some(History {
+                approved: 1,
+                denied: 0,
+                recent: vec![Precedent {
+                    approval_id: ApprovalId::from_bytes([6; 16]).to_string(),
+                    principal: Some(entity("Agent", "etl-bot")),
+                    verdict: VoteVerdict::Approve.into(),
+                    persons: vec![entity("Person", "dana")],
+                    answered_at: Some(prost_types::Timestamp { seconds: 1_794_996_000, nanos: 5_000_000 }),
+                }],
+            }),
             ..Approval::default()
-        }
+        };
+        approval.view_digest = view_digest(&approval).unwrap().to_string();
+        approval
     }
 
     fn shown(approval: &Approval) -> String {
@@ -280,6 +391,26 @@ pub mod tests {
         let mut approval = request("{\"rows\":500}");
         approval.canonical_action = approval.canonical_action.replace("500", "5");
         assert_eq!(examine(&approval).unwrap_err().to_json().pointer("/error/reason").unwrap(), "VIEW_MISMATCH");
+    }
+
+    #[test]
+    fn what_is_shown_beside_the_action_is_what_is_voted_on() {
+        let changes: [fn(&mut Approval); 9] = [
+            |a| a.justification.push('!'),
+            |a| a.purpose.push('!'),
+            |a| a.rules[0].quorum = 1,
+            |a| a.rules[0].reason = "it is harmless".into(),
+            |a| a.owner = None,
+            |a| a.history.as_mut().unwrap().approved = 99,
+            |a| a.history.as_mut().unwrap().recent.clear(),
+            |a| a.ttl = None,
+            |a| a.approval_id = ApprovalId::from_bytes([8; 16]).to_string(),
+        ];
+        for change in changes {
+            let mut approval = request("{}");
+            change(&mut approval);
+            assert_eq!(examine(&approval).unwrap_err().to_json().pointer("/error/reason").unwrap(), "VIEW_MISMATCH");
+        }
     }
 
     #[test]

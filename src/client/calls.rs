@@ -149,6 +149,8 @@ changing! {
     cast_vote: ApprovalServiceClient, CastVoteRequest => CastVoteResponse;
     /// Takes the calling person's vote back.
     withdraw_vote: ApprovalServiceClient, WithdrawVoteRequest => WithdrawVoteResponse;
+    /// Lifts the cool-down that a deny began, as one of several persons.
+    lift_cool_down: ApprovalServiceClient, LiftCoolDownRequest => LiftCoolDownResponse;
     /// Takes the question back.
     cancel_approval: ApprovalServiceClient, CancelApprovalRequest => CancelApprovalResponse;
     /// Spends a capability. Execute only if the answer is not `replayed`; [`Client::enforce`] sees to that.

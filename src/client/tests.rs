@@ -105,6 +105,9 @@ impl ApprovalService for Fake {
     async fn withdraw_vote(&self, _: Request<WithdrawVoteRequest>) -> Answer<WithdrawVoteResponse> {
         Err(Status::unimplemented(""))
     }
+    async fn lift_cool_down(&self, _: Request<LiftCoolDownRequest>) -> Answer<LiftCoolDownResponse> {
+        Err(Status::unimplemented(""))
+    }
     async fn cancel_approval(&self, _: Request<CancelApprovalRequest>) -> Answer<CancelApprovalResponse> {
         Err(Status::unimplemented(""))
     }

@@ -64,6 +64,8 @@ ranges! {
     tokens.completion_seconds: 10, DAY, "seconds";
     sessions.default_ttl_seconds: 10, 30 * DAY, "seconds";
     sessions.max_ttl_seconds: 10, 30 * DAY, "seconds";
+    approvals.pending_per_principal: 1, 100, "";
+    approvals.asked_per_hour_per_principal: 1, 500, "";
 }
 
 /// The range of an issuer's `max_age_seconds`.

@@ -44,6 +44,8 @@ pub struct Config {
     pub tokens: Tokens,
     /// How long sessions live.
     pub sessions: Sessions,
+    /// How much people are asked.
+    pub approvals: Approvals,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// Whether this is a development server. Not a key: only [`Config::development`] sets it.
@@ -231,6 +233,16 @@ pub struct Sessions {
     pub max_ttl_seconds: u32,
 }
 
+/// `[approvals]`: how much people are asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Approvals {
+    /// The most questions of one principal that wait for votes at once.
+    pub pending_per_principal: u32,
+    /// The most questions that one principal puts within an hour, whatever became of them.
+    pub asked_per_hour_per_principal: u32,
+}
+
 /// `[telemetry]`: logs and traces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -324,6 +336,7 @@ impl Default for Config {
             limits: Limits::default(),
             tokens: Tokens::default(),
             sessions: Sessions::default(),
+            approvals: Approvals::default(),
             telemetry: TelemetryConfig::default(),
             development: false,
             development_clock: None,
@@ -371,6 +384,12 @@ impl Default for Tokens {
 impl Default for Sessions {
     fn default() -> Self {
         Self { default_ttl_seconds: 3600, max_ttl_seconds: 86_400 }
+    }
+}
+
+impl Default for Approvals {
+    fn default() -> Self {
+        Self { pending_per_principal: 20, asked_per_hour_per_principal: 60 }
     }
 }
 

@@ -14,8 +14,9 @@ use crate::http::metrics as names;
 use crate::proto::approval_service_server::ApprovalService;
 use crate::proto::{
     Approval, CancelApprovalRequest, CancelApprovalResponse, CastVoteRequest, CastVoteResponse, GetApprovalRequest,
-    GetApprovalResponse, ListApprovalsRequest, ListApprovalsResponse, RequestApprovalRequest, RequestApprovalResponse,
-    WatchApprovalsRequest, WatchApprovalsResponse, WithdrawVoteRequest, WithdrawVoteResponse,
+    GetApprovalResponse, LiftCoolDownRequest, LiftCoolDownResponse, ListApprovalsRequest, ListApprovalsResponse,
+    RequestApprovalRequest, RequestApprovalResponse, WatchApprovalsRequest, WatchApprovalsResponse,
+    WithdrawVoteRequest, WithdrawVoteResponse,
 };
 
 /// Puts questions to people and takes their votes.
@@ -123,6 +124,21 @@ impl ApprovalService for Approvals {
             Ok(WithdrawVoteResponse { approval: after(verified, answer).await?, replayed })
         };
         self.0.handle("WithdrawVote", request, |m| &m.request_id, run).await
+    }
+
+    async fn lift_cool_down(
+        &self,
+        request: Request<LiftCoolDownRequest>,
+    ) -> Result<Response<LiftCoolDownResponse>, Status> {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
+            let LiftCoolDownRequest { approval_id, request_id: _ } = message;
+            let id = id("approval_id", &approval_id)?;
+            let Replayable { answer, replayed } = verified.engine.lift(&verified.call, id).await?;
+            metrics::counter!(names::APPROVALS_TOTAL, "event" => "lifted").increment(1);
+            Ok(LiftCoolDownResponse { approval: after(verified, answer).await?, replayed })
+        };
+        self.0.handle("LiftCoolDown", request, |m| &m.request_id, run).await
     }
 
     async fn cancel_approval(

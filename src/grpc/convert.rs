@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use countersign_core::approval::{ApprovalState, Verdict as VoteVerdict, VoidCause};
 use countersign_core::capability::{Capability, CapabilityState, Outcome};
+use countersign_core::precedent::{History, Precedent};
+use countersign_core::restraint::CoolDown;
 use countersign_core::session::{Session, SessionState};
 use countersign_core::{Digest, EntityRef, Record, Timestamp};
 use countersign_engine::{Acting, ApprovalView, Decision, Operation, Receipt, Replayable, Verdict};
@@ -245,13 +247,48 @@ fn asking_rule(rule: &countersign_engine::NeededRule) -> proto::AskingRule {
         rule_id: rule.id.clone(),
         quorum: rule.quorum,
         reason: rule.reason.clone().unwrap_or_default(),
-        ttl: prost_types::Duration::try_from(Duration::from_millis(rule.ttl_millis)).ok(),
+        ttl: duration_to_wire(rule.ttl_millis),
+        cool_down: duration_to_wire(rule.cool_down_millis).filter(|_| rule.cool_down_millis > 0),
+    }
+}
+
+fn duration_to_wire(millis: u64) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(Duration::from_millis(millis)).ok()
+}
+
+fn history(history: &History) -> proto::History {
+    let History { approved, denied, recent } = history;
+    let recent = recent.iter().map(|Precedent { approval, principal, verdict, by, at }| proto::Precedent {
+        approval_id: approval.to_string(),
+        principal: Some(entity_to_wire(principal)),
+        verdict: verdict_to_wire(*verdict).into(),
+        persons: entities(by),
+        answered_at: Some(timestamp(*at)),
+    });
+    proto::History { approved: *approved, denied: *denied, recent: recent.collect() }
+}
+
+fn cool_down(down: &CoolDown) -> proto::CoolDown {
+    proto::CoolDown {
+        owner: Some(entity_to_wire(&down.owner)),
+        denied_by: Some(entity_to_wire(&down.by)),
+        until: Some(timestamp(down.until)),
+        lifts_needed: down.lifts_needed,
+        lifted_by: entities(down.lifted_by()),
+    }
+}
+
+const fn verdict_to_wire(verdict: VoteVerdict) -> proto::VoteVerdict {
+    match verdict {
+        VoteVerdict::Approve => proto::VoteVerdict::Approve,
+        VoteVerdict::Deny => proto::VoteVerdict::Deny,
     }
 }
 
 /// An approval request, for the wire.
 pub fn approval(view: &ApprovalView) -> proto::Approval {
-    let ApprovalView { approval, action, state, tally, session_over_at: _, may_answer, answerers } = view;
+    let ApprovalView { approval, action, state, tally, session_over_at: _, may_answer, answerers, cool_down: down } =
+        view;
     let approval = &approval.value;
     let (state, state_detail) = approval_state(state);
     proto::Approval {
@@ -288,11 +325,7 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
             .iter()
             .map(|vote| proto::Vote {
                 person: Some(entity_to_wire(&vote.person)),
-                verdict: match vote.verdict {
-                    VoteVerdict::Approve => proto::VoteVerdict::Approve,
-                    VoteVerdict::Deny => proto::VoteVerdict::Deny,
-                }
-                .into(),
+                verdict: verdict_to_wire(vote.verdict).into(),
                 comment: vote.comment.clone(),
                 cast_at: Some(timestamp(vote.at)),
             })
@@ -302,6 +335,10 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
         bundle_digest: approval.bundle.to_string(),
         caller_may_answer: *may_answer,
         answerers: entities(answerers),
+        owner: approval.owner.as_ref().map(entity_to_wire),
+        history: approval.owner.as_ref().map(|_| history(&approval.history)),
+        ttl: duration_to_wire(approval.ttl_millis),
+        cool_down: down.as_ref().map(cool_down),
     }
 }
 

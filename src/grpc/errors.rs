@@ -3,6 +3,7 @@
 
 use countersign_core::approval::ApprovalError;
 use countersign_core::capability::CapabilityError;
+use countersign_core::restraint::RestraintError;
 use countersign_engine::{Error, PublishAction};
 use countersign_token::TokenError;
 use tonic::{Code, Status};
@@ -94,6 +95,7 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::SessionMismatch(_) => (Code::PermissionDenied, ErrorReason::SessionMismatch),
         Error::ApprovalNotFound => (Code::NotFound, ErrorReason::ApprovalNotFound),
         Error::Approval(error) => approval(error),
+        Error::Restraint(error) => restraint(error),
         Error::ApprovalMismatch => (Code::PermissionDenied, ErrorReason::ApprovalMismatch),
         Error::NotAPerson(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
         Error::NothingToAsk(_) => (Code::FailedPrecondition, ErrorReason::NothingToAsk),
@@ -130,6 +132,17 @@ const fn approval(error: &ApprovalError) -> (Code, ErrorReason) {
         ApprovalError::Excluded(_) => (Code::PermissionDenied, ErrorReason::VoterExcluded),
         ApprovalError::NotEligible(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
         ApprovalError::AlreadyVoted(_) => (Code::AlreadyExists, ErrorReason::AlreadyVoted),
+    }
+}
+
+const fn restraint(error: &RestraintError) -> (Code, ErrorReason) {
+    match error {
+        RestraintError::Pending { .. } | RestraintError::PerHour { .. } => {
+            (Code::ResourceExhausted, ErrorReason::AskingBudgetSpent)
+        }
+        RestraintError::CoolingDown(..) => (Code::FailedPrecondition, ErrorReason::CoolingDown),
+        RestraintError::NotCoolingDown => (Code::FailedPrecondition, ErrorReason::ApprovalState),
+        RestraintError::AlreadyLifted(_) => (Code::AlreadyExists, ErrorReason::AlreadyVoted),
     }
 }
 
@@ -180,6 +193,17 @@ impl From<Failure> for Status {
                 ];
                 let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));
                 details.set_error_info(reason_name(reason), DOMAIN, metadata);
+            }
+            Failure::Engine(Error::Restraint(RestraintError::PerHour { again_in, .. })) => {
+                details.set_retry_info(Some(*again_in));
+            }
+            Failure::Engine(Error::Restraint(RestraintError::CoolingDown(down, left))) => {
+                let metadata = [
+                    ("denied_approval_id".to_owned(), down.denied.to_string()),
+                    ("lifts_needed".to_owned(), down.lifts_needed.to_string()),
+                ];
+                details.set_error_info(reason_name(reason), DOMAIN, metadata);
+                details.set_retry_info(Some(*left));
             }
             Failure::Engine(Error::Contention | Error::LimitReached(_)) => {
                 details.set_retry_info(Some(std::time::Duration::from_millis(100)));

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use countersign_core::restraint::AskingBudget;
 use countersign_core::time::{ShiftedClock, SystemClock};
 use countersign_core::{Clock, TenantId, Timestamp};
 use countersign_engine::{Engine, Error, Limits, Parts};
@@ -401,6 +402,10 @@ async fn open_engine(
             completion_ttl: config.tokens.completion(),
             session_ttl: config.sessions.default_ttl(),
             max_session_ttl: config.sessions.max_ttl(),
+            asking: AskingBudget {
+                pending: config.approvals.pending_per_principal,
+                per_hour: config.approvals.asked_per_hour_per_principal,
+            },
         },
         signing: keys.signing,
         commitment: keys.commitment,

@@ -4,6 +4,7 @@ mod binding;
 mod changing;
 mod excluded;
 mod races;
+mod restraint;
 pub mod shared;
 mod visibility;
 mod votes;

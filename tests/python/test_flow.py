@@ -286,18 +286,37 @@ def walk(channel):
     print(f"  {size} records, root {root.hex()}")
 
 
+def entity(of):
+    return {"type": of.type, "id": of.id}
+
+
 def view_digest(shown):
     """SHA-256 of everything that is shown: docs/design/canonical-form.md, the view digest."""
     [rule] = shown.rules
     view = {
-        "version": 1,
+        "version": 2,
         "id": shown.approval_id,
+        "owner": entity(shown.owner),
+        "history": {
+            "approved": shown.history.approved,
+            "denied": shown.history.denied,
+            "recent": [
+                {
+                    "approval": past.approval_id,
+                    "principal": entity(past.principal),
+                    "verdict": {1: "deny", 2: "approve"}[past.verdict],
+                    "by": [entity(person) for person in past.persons],
+                    "at": past.answered_at.ToMilliseconds(),
+                }
+                for past in shown.history.recent
+            ],
+        },
         "action": shown.canonical_action,
-        "asked_by": {"type": shown.asked_by.type, "id": shown.asked_by.id},
+        "asked_by": entity(shown.asked_by),
         "justification": shown.justification,
         "purpose": shown.purpose,
         "rules": [{"id": rule.rule_id, "quorum": rule.quorum, "reason": rule.reason}],
-        "ttl_millis": shown.expires_at.ToMilliseconds() - shown.created_at.ToMilliseconds(),
+        "ttl_millis": shown.ttl.ToMilliseconds(),
     }
     return canonical.digest(canonical.write(view))
 

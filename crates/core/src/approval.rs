@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::{ApprovalId, DecisionId, SessionId, TokenId};
+use crate::precedent::History;
 use crate::time::Timestamp;
 
 /// A rule that asks, as it was shown to the people asked.
@@ -194,12 +195,19 @@ pub struct Approval {
     pub action: String,
     /// Their SHA-256.
     pub digest: Digest,
-    /// The digest of everything shown: action, rules, justification, purpose.
+    /// The digest of everything shown: action, owner, rules, justification, purpose, history.
     pub view: Digest,
     /// The session it dies with.
     pub session: SessionId,
     /// The principal of the action.
     pub principal: EntityRef,
+    /// Who was answerable for the principal when the question was put: its owner, or itself. Absent in requests of the first
+    /// release.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub owner: Option<EntityRef>,
+    /// What people answered before about the same operation on the same resource, when the question was put.
+    #[serde(skip_serializing_if = "History::is_empty", default)]
+    pub history: History,
     /// Who put the question.
     pub asked_by: EntityRef,
     /// Why, in the asker's words: a stranger's text.
@@ -222,6 +230,57 @@ pub struct Approval {
     written: Written,
 }
 
+/// Everything that is shown to people beside what they say themselves. A vote binds it, so whoever shows a request can hold
+/// what it was sent against the digest that the vote will name.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The request's id.
+    pub id: ApprovalId,
+    /// The canonical text of the action.
+    pub action: &'a str,
+    /// Who is answerable for the principal. Absent in the first version of views, as is the history.
+    pub owner: Option<&'a EntityRef>,
+    /// Who put the question.
+    pub asked_by: &'a EntityRef,
+    /// Why, in the asker's words.
+    pub justification: &'a str,
+    /// The purpose of the session.
+    pub purpose: &'a str,
+    /// The rules that ask.
+    pub rules: &'a [AskingRule],
+    /// How long people have to answer.
+    pub ttl_millis: u64,
+    /// What people answered before.
+    pub history: &'a History,
+}
+
+impl View<'_> {
+    /// The SHA-256 of its RFC 8785 form (docs/design/canonical-form.md).
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        #[derive(Serialize)]
+        struct Form<'a> {
+            version: u32,
+            id: ApprovalId,
+            action: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            owner: Option<&'a EntityRef>,
+            asked_by: &'a EntityRef,
+            justification: &'a str,
+            purpose: &'a str,
+            rules: &'a [AskingRule],
+            ttl_millis: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            history: Option<&'a History>,
+        }
+        let Self { id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history } = *self;
+        let version = if owner.is_some() { 2 } else { 1 };
+        let history = owner.map(|_| history);
+        let form = Form { version, id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history };
+        Digest::of(&serde_json_canonicalizer::to_vec(&form).unwrap_or_default())
+    }
+}
+
 /// What is needed to put a question.
 #[derive(Debug, Clone)]
 pub struct Asking {
@@ -233,6 +292,10 @@ pub struct Asking {
     pub session: SessionId,
     /// The principal.
     pub principal: EntityRef,
+    /// Who is answerable for it: its owner, or itself.
+    pub owner: EntityRef,
+    /// What people answered before.
+    pub history: History,
     /// The caller that asks.
     pub asked_by: EntityRef,
     /// Its justification.
@@ -277,6 +340,8 @@ impl Approval {
             digest,
             session,
             principal,
+            owner,
+            history,
             asked_by,
             justification,
             purpose,
@@ -292,6 +357,8 @@ impl Approval {
             view: digest,
             session,
             principal,
+            owner: Some(owner),
+            history,
             asked_by,
             justification,
             purpose,
@@ -311,28 +378,18 @@ impl Approval {
     /// The digest of everything that is shown to people. Two requests that look different have different ones.
     #[must_use]
     pub fn view_digest(&self) -> Digest {
-        #[derive(Serialize)]
-        struct View<'a> {
-            version: u32,
-            id: ApprovalId,
-            action: &'a str,
-            asked_by: &'a EntityRef,
-            justification: &'a str,
-            purpose: &'a str,
-            rules: &'a [AskingRule],
-            ttl_millis: u64,
-        }
-        let view = View {
-            version: 1,
+        View {
             id: self.id,
             action: &self.action,
+            owner: self.owner.as_ref(),
             asked_by: &self.asked_by,
             justification: &self.justification,
             purpose: &self.purpose,
             rules: &self.rules,
             ttl_millis: self.ttl_millis,
-        };
-        Digest::of(&serde_json_canonicalizer::to_vec(&view).unwrap_or_default())
+            history: &self.history,
+        }
+        .digest()
     }
 
     /// What it is at `now`, as far as the request alone can tell. The session's end is the engine's to add.
@@ -347,6 +404,12 @@ impl Approval {
             Written::Void { why, .. } => ApprovalState::Void { why: why.clone() },
             Written::Redeemed { by, .. } => ApprovalState::Redeemed { by: by.clone() },
         }
+    }
+
+    /// Whether an eligible person said no, before the quorum was met or after.
+    #[must_use]
+    pub const fn was_denied(&self) -> bool {
+        matches!(self.written, Written::Denied { .. } | Written::Void { why: VoidCause::Denied { .. }, .. })
     }
 
     /// From when on it is expired, if nothing else happens.
@@ -550,6 +613,8 @@ mod tests {
             digest: Digest::of(b"{}"),
             session: SessionId::from_bytes([1; 16]),
             principal: EntityRef::new("Agent", "a").unwrap(),
+            owner: person("olivia"),
+            history: History::default(),
             asked_by: EntityRef::new("Agent", "a").unwrap(),
             justification: "please".into(),
             purpose: "sync".into(),

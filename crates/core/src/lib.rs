@@ -10,6 +10,8 @@ pub mod capability;
 pub mod digest;
 pub mod entity;
 pub mod id;
+pub mod precedent;
+pub mod restraint;
 pub mod session;
 pub mod time;
 pub mod value;

@@ -12,6 +12,7 @@ use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Ruling, asked, judge};
 use crate::record::Event;
+use crate::restraint::answerable;
 
 /// How much a question may take as it is kept, in bytes: three quarters of what a row takes.
 const MAX_KEPT_BYTES: usize = 48 * 1024;
@@ -45,7 +46,8 @@ impl<K: Kernel> Engine<K> {
     /// justification stands, because people may have voted on what it shows.
     ///
     /// # Errors
-    /// [`Error::NothingToAsk`] if nobody's answer could make it allowed, or nobody's is needed.
+    /// [`Error::NothingToAsk`] if nobody's answer could make it allowed, or nobody's is needed; [`Error::Restraint`] if the
+    /// principal asks too much, or people have just said no.
     pub async fn ask(&self, call: &Call, ask: &Ask) -> Result<Replayable<(ApprovalId, bool)>, Error> {
         self.require(call, require_request_id(call)).await?;
         self.require(call, check_text("justification", &ask.justification, 1, MAX_JUSTIFICATION)).await?;
@@ -96,11 +98,14 @@ impl<K: Kernel> Engine<K> {
             return Ok(Replayable::fresh((answer.approval, true)));
         }
 
+        let precedents = self.repo.precedents(&action.operation, &action.resource).await?;
         let asking = Asking {
             action: canonical.text().to_owned(),
             digest: canonical.digest(),
             session: session.value.id,
             principal: action.principal.clone(),
+            owner: answerable(scene.view(), &action.principal),
+            history: precedents.map(|precedents| precedents.value.history).unwrap_or_default(),
             asked_by: scene.caller.entity.clone(),
             justification: ask.justification.clone(),
             purpose: session.value.purpose.clone(),
@@ -118,13 +123,15 @@ impl<K: Kernel> Engine<K> {
             );
             return Err(Error::field("operation", reason));
         }
+        let replaces = live.map(|approval| approval.value.id);
         let key = self.repo.asked_key(approval.digest);
         let mut commit = self.guarded(scene, lapses).unchanged(&session).insert(&approval);
+        commit = self.require_cool(scene, &action, commit).await?;
+        commit = self.spend_budget(scene, &approval, replaces, commit).await?;
         commit = match &earlier {
             Some((pointer, _)) => commit.replace(key, pointer.revision, encode(&approval.id)),
             None => commit.create(key, encode(&approval.id)),
         };
-        let replaces = live.map(|approval| approval.value.id);
         if let Some(outdated) = live {
             let mut outdated = outdated.clone();
             let cause = VoidCause::ConditionsChanged;

@@ -97,6 +97,9 @@ pub struct NeededRule {
     pub reason: Option<String>,
     /// How long people have.
     pub ttl_millis: u64,
+    /// How long nobody asks for the same again after a deny. Absent in answers of the first release.
+    #[serde(default)]
+    pub cool_down_millis: u64,
 }
 
 impl Decision {
@@ -451,12 +454,17 @@ pub(crate) fn shortest_ttl(rules: &[AskingRule]) -> std::time::Duration {
     rules.iter().map(|rule| rule.ttl).min().unwrap_or_default()
 }
 
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn needed(rule: &AskingRule) -> NeededRule {
     NeededRule {
         id: rule.id.clone(),
         quorum: rule.quorum,
         reason: rule.reason.clone(),
-        ttl_millis: u64::try_from(rule.ttl.as_millis()).unwrap_or(u64::MAX),
+        ttl_millis: millis(rule.ttl),
+        cool_down_millis: millis(rule.cooldown),
     }
 }
 

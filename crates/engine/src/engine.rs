@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use countersign_audit::NoteSigner;
+use countersign_core::restraint::AskingBudget;
 use countersign_core::session::Session;
 use countersign_core::{Action, Canonical, Clock, Digest, EntityRef, Record, SessionId, TenantId, Timestamp};
 use countersign_policy::{AdminAction, AdminQuery, Answer, Bundle, Entities, Reads, View};
@@ -48,6 +49,8 @@ pub struct Limits {
     pub session_ttl: Duration,
     /// How long a session may last.
     pub max_session_ttl: Duration,
+    /// How much one principal may ask people.
+    pub asking: AskingBudget,
 }
 
 impl Default for Limits {
@@ -57,6 +60,7 @@ impl Default for Limits {
             completion_ttl: Duration::from_secs(900),
             session_ttl: Duration::from_secs(3_600),
             max_session_ttl: Duration::from_secs(86_400),
+            asking: AskingBudget::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use countersign_core::ActionError;
 use countersign_core::approval::ApprovalError;
 use countersign_core::capability::CapabilityError;
+use countersign_core::restraint::RestraintError;
 use countersign_core::session::SessionError;
 use countersign_policy::{QueryError, Refused};
 use countersign_store::{CommitError, StoreError};
@@ -85,6 +86,9 @@ pub enum Error {
     /// The approval request refused.
     #[error(transparent)]
     Approval(#[from] ApprovalError),
+    /// The question is not put, so that people are not worn out.
+    #[error(transparent)]
+    Restraint(#[from] RestraintError),
     /// The approval is for another action.
     #[error("the approval is for another action, session or principal; ask for this one")]
     ApprovalMismatch,
@@ -231,6 +235,7 @@ impl Error {
             | Self::SessionMismatch(_)
             | Self::ApprovalNotFound
             | Self::Approval(_)
+            | Self::Restraint(_)
             | Self::ApprovalMismatch
             | Self::NotAPerson(_)
             | Self::NothingToAsk(_)

@@ -25,6 +25,7 @@ mod publish;
 mod read;
 mod redeem;
 mod refusal;
+mod restraint;
 mod revoke;
 mod session;
 mod shadow;

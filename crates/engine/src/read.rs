@@ -2,6 +2,7 @@
 
 use countersign_core::approval::{Approval, ApprovalState, Tally};
 use countersign_core::capability::Capability;
+use countersign_core::restraint::CoolDown;
 use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, EntityRef, SessionId, Timestamp, TokenId};
 use countersign_store::repository::{Stored, Value};
@@ -30,6 +31,8 @@ pub struct ApprovalView {
     pub may_answer: bool,
     /// Who could answer now.
     pub answerers: Vec<EntityRef>,
+    /// The cool-down that a deny of it began, while it holds.
+    pub cool_down: Option<CoolDown>,
 }
 
 /// A page, and the last id that was looked at, if there may be more.
@@ -53,7 +56,7 @@ impl<K: Kernel> Engine<K> {
             if !self.visible(scene, &question.approval.value, &question.action) {
                 return Err(Error::ApprovalNotFound);
             }
-            Ok(self.view(scene, question, true))
+            self.view(scene, question, true).await
         };
         self.settle(call, Some(&id.to_string()), attempt).await
     }
@@ -77,7 +80,7 @@ impl<K: Kernel> Engine<K> {
             for Stored { value, .. } in page.values {
                 let question = self.question(value.id).await?;
                 if self.visible(scene, &question.approval.value, &question.action) {
-                    items.push(self.view(scene, question, false));
+                    items.push(self.view(scene, question, false).await?);
                 }
             }
             Ok(Paged { items, next })
@@ -144,8 +147,14 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// How the caller sees a request. Naming everybody who could answer takes time, so lists do not.
-    pub(crate) fn view(&self, scene: &Scene, question: Question, with_answerers: bool) -> ApprovalView {
+    pub(crate) async fn view(
+        &self,
+        scene: &Scene,
+        question: Question,
+        with_answerers: bool,
+    ) -> Result<ApprovalView, Error> {
         let now = scene.now;
+        let cool_down = self.cool_down_of(&question, scene).await?;
         let state = question.state(now);
         let may_answer = !state.is_terminal() && self.may_answer(scene, &question.approval.value, &question.action);
         let Question { approval, action, session } = question;
@@ -160,7 +169,7 @@ impl<K: Kernel> Engine<K> {
         } else {
             Vec::new()
         };
-        ApprovalView { approval, action, state, tally, session_over_at, may_answer, answerers }
+        Ok(ApprovalView { approval, action, state, tally, session_over_at, may_answer, answerers, cool_down })
     }
 
     /// One request, for a caller that has just changed it and may have lost sight of it by that.
@@ -170,7 +179,7 @@ impl<K: Kernel> Engine<K> {
     pub async fn changed_approval(&self, call: &Call, id: ApprovalId) -> Result<ApprovalView, Error> {
         let scene = self.scene(call)?;
         let question = self.question(id).await?;
-        Ok(self.view(&scene, question, false))
+        self.view(&scene, question, false).await
     }
 
     /// One request, for a watcher: without naming who could answer, and without a record, because nobody asked for it anew.
@@ -180,6 +189,6 @@ impl<K: Kernel> Engine<K> {
         if !self.visible(&scene, &question.approval.value, &question.action) {
             return Err(Error::ApprovalNotFound);
         }
-        Ok(self.view(&scene, question, false))
+        self.view(&scene, question, false).await
     }
 }

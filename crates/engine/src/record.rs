@@ -131,6 +131,24 @@ pub enum Event<'a> {
         state: &'static str,
         /// The bundle that made the voter eligible.
         bundle: Digest,
+        /// Until when nobody asks for the same again, if a deny began that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cools_down_until: Option<Timestamp>,
+    },
+    /// A person lifted the cool-down that a denied request began, alone or as one of several.
+    CoolDownLift {
+        /// The denied request.
+        approval: ApprovalId,
+        /// Who.
+        person: &'a EntityRef,
+        /// Everyone who has.
+        lifted_by: &'a BTreeSet<EntityRef>,
+        /// How many it takes.
+        lifts_needed: u32,
+        /// Whether it is lifted now.
+        lifted: bool,
+        /// The bundle that made them eligible.
+        bundle: Digest,
     },
     /// A vote was taken back.
     VoteWithdrawn {

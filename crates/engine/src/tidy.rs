@@ -1,8 +1,11 @@
 //! Tidying: rows that no decision can depend on any more. Nothing rests on it: deadlines are in the rows, and whoever reads
 //! them decides.
 
+use countersign_core::Timestamp;
+use countersign_core::restraint::{AskedOfLate, CoolDown};
 use countersign_store::repository::{RequestRow, stored};
 use countersign_store::{Commit, CommitError, Kernel, Key, Kind, Prefix};
+use serde::de::DeserializeOwned;
 
 use crate::engine::Engine;
 use crate::error::Error;
@@ -11,20 +14,32 @@ use crate::error::Error;
 const CHUNK: usize = 32;
 
 impl<K: Kernel> Engine<K> {
-    /// Deletes the answers of request ids that nobody may ask for again, and returns how many there were.
+    /// Deletes the answers of request ids that nobody may ask for again, what was asked too long ago to count, and the
+    /// cool-downs that are over; returns how many there were.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::ClockJumped`].
     pub async fn tidy(&self) -> Result<usize, Error> {
+        let requests = self.tidy_kind(Kind::Request, |row: &RequestRow, now| now.reached(row.expires_at)).await?;
+        let asked = self.tidy_kind(Kind::AskedOfLate, AskedOfLate::is_over).await?;
+        let cooled = self.tidy_kind(Kind::CoolDown, CoolDown::is_over).await?;
+        Ok(requests.saturating_add(asked).saturating_add(cooled))
+    }
+
+    async fn tidy_kind<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        is_over: impl Fn(&T, Timestamp) -> bool,
+    ) -> Result<usize, Error> {
         let now = self.now()?;
-        let prefix = Prefix::kind(self.tenant(), Kind::Request);
+        let prefix = Prefix::kind(self.tenant(), kind);
         let mut after: Option<Key> = None;
         let mut deleted = 0_usize;
         loop {
             let page = self.repo.kernel().scan(&prefix, after.as_ref(), 1_024).await?;
             let mut old = Vec::new();
             for (key, row) in &page.rows {
-                if now.reached(stored::<RequestRow>(key, row)?.value.expires_at) {
+                if is_over(&stored(key, row)?.value, now) {
                     old.push((key.clone(), row.revision));
                 }
             }

@@ -43,8 +43,8 @@ pub struct Ballot {
 
 /// What is kept under the request id of a call that changed a request.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Done {
-    approval: ApprovalId,
+pub(crate) struct Done {
+    pub(crate) approval: ApprovalId,
 }
 
 impl<K: Kernel> Engine<K> {
@@ -104,8 +104,14 @@ impl<K: Kernel> Engine<K> {
         if ballot.verdict == Verdict::Approve && encode(&approval.value).len() > FULL {
             return Err(Error::LimitReached("as many as can have voted on this request; ask again".to_owned()));
         }
-        let rules = approval.value.votes().iter().rev().find(|vote| vote.person == person);
-        let rules = rules.map(|vote| vote.rules.iter().map(String::as_str).collect()).unwrap_or_default();
+        let cast = approval.value.votes().iter().rev().find(|vote| vote.person == person);
+        let rules = cast.map(|vote| vote.rules.iter().map(String::as_str).collect()).unwrap_or_default();
+        let mut commit = self.guarded(scene, lapses).unchanged(&session).update(&approval);
+        commit = self.remember_answer(&approval.value, &action, scene.now, commit).await?;
+        let mut cool_down = None;
+        if let Some(deny) = cast.filter(|vote| vote.verdict == Verdict::Deny) {
+            (commit, cool_down) = self.cool_down(scene, &approval.value, &action, deny, commit).await?;
+        }
         let event = Event::Vote {
             approval: approval.value.id,
             person: &person,
@@ -116,8 +122,8 @@ impl<K: Kernel> Engine<K> {
             comment: &ballot.comment,
             state: approval.value.state(scene.now).word(),
             bundle: bundle.digest(),
+            cools_down_until: cool_down.map(|down| down.until),
         };
-        let mut commit = self.guarded(scene, lapses).unchanged(&session).update(&approval);
         if !newly.is_empty() {
             let event =
                 Event::ApprovalExcluded { approval: approval.value.id, excluded: newly, bundle: bundle.digest() };

@@ -31,6 +31,8 @@ pub struct AskingRule {
     pub quorum: u32,
     /// How long the question stays open, and the approval good.
     pub ttl: Duration,
+    /// How long nobody asks for the same again after a deny. Zero: one may at once.
+    pub cooldown: Duration,
     /// Why it asks, in the words of the author.
     pub reason: Option<String>,
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, EvalResult, Schema};
 use countersign_core::EntityRef;
 
+use crate::alike::likeness;
 use crate::finding::Finding;
 use crate::lint::at_text;
 use crate::source::{ENTITIES, MANIFEST};
@@ -21,6 +22,8 @@ pub(crate) struct Directory {
     pub entities: Entities,
     types: HashMap<String, EntityTypeName>,
     accounts: HashMap<String, EntityRef>,
+    /// Persons and accounts by what their spellings have in common. To find two that are one; nobody is recognized by it.
+    alike: HashMap<String, (String, EntityRef)>,
     owners: HashMap<EntityRef, EntityRef>,
     members: BTreeMap<EntityRef, BTreeSet<EntityRef>>,
     groups: BTreeMap<EntityRef, BTreeSet<EntityRef>>,
@@ -64,6 +67,7 @@ impl Directory {
             entities: Entities::empty(),
             types,
             accounts: HashMap::new(),
+            alike: HashMap::new(),
             owners: HashMap::new(),
             members: BTreeMap::new(),
         };
@@ -121,6 +125,12 @@ impl Directory {
         if at.id() == STAND_IN {
             refuse(STAND_IN, format!("`{at}` is reserved"), "choose another id");
         }
+        // An account has a `#` after something else, so that no person's id is looked up as one.
+        let id = format!("#{}", at.id());
+        if let Some((_, other)) = self.alike.insert(likeness(&id), (id, at.clone())) {
+            let message = format!("`{other}` and `{at}` {ALIKE}");
+            refuse(at.id(), message, "make them one person with both accounts, or give one another id");
+        }
         if let Some(EvalResult::Set(accounts)) = attribute("accounts") {
             for account in accounts.iter() {
                 let EvalResult::String(account) = account else { continue };
@@ -134,6 +144,12 @@ impl Directory {
                     let message =
                         format!("the account `{}` belongs to `{other}` and to `{at}`", account.escape_debug());
                     refuse(account, message, "leave it with one of them, or make the two persons one");
+                }
+                let other = self.alike.insert(likeness(account), (account.clone(), at.clone()));
+                if let Some((spelled, other)) = other.filter(|(spelled, other)| other != at && spelled != account) {
+                    let (shown, spelled) = (account.escape_debug(), spelled.escape_debug());
+                    let message = format!("the accounts `{spelled}` of `{other}` and `{shown}` of `{at}` {ALIKE}");
+                    refuse(account, message, "make the two persons one, with both accounts");
                 }
             }
         }
@@ -198,6 +214,9 @@ impl Directory {
 pub(crate) fn to_ref(uid: &EntityUid) -> Result<EntityRef, String> {
     EntityRef::new(uid.type_name().to_string(), uid.id().unescaped()).map_err(|error| error.to_string())
 }
+
+/// What two spellings of one name are told.
+pub(crate) const ALIKE: &str = "differ only in case, space or compatibility forms, and one human could be both";
 
 /// Whether a text is `issuer#subject`.
 pub(crate) fn is_account(text: &str) -> bool {

@@ -7,6 +7,7 @@
 //! work on, and is the one module whose types are Cedar's.
 
 mod admin;
+mod alike;
 pub mod analysis;
 mod answer;
 mod answerable;

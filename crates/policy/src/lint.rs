@@ -15,6 +15,8 @@ const MAX_QUORUM: u32 = 16;
 const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
 const MIN_TTL: Duration = Duration::from_secs(60);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+const DEFAULT_COOLDOWN: Duration = Duration::from_secs(15 * 60);
+const MAX_COOLDOWN: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_REASON: usize = 200;
 
 /// Checks one policy; returns the rule that it is, if people can lift it.
@@ -81,7 +83,8 @@ fn scope(authored: &Authored, schema: &Composed, findings: &mut Vec<Finding>) {
 
 /// Annotations come from a closed list; they can only restrict or present.
 pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Vec<Finding>) -> Option<AskingRule> {
-    let mut rule = AskingRule { id: authored.id.clone(), quorum: 1, ttl: DEFAULT_TTL, reason: None };
+    let mut rule =
+        AskingRule { id: authored.id.clone(), quorum: 1, ttl: DEFAULT_TTL, cooldown: DEFAULT_COOLDOWN, reason: None };
     for (name, value) in authored.policy.annotations() {
         let mut refuse = |message: String, hint: &str| findings.push(authored.finding(message).hint(hint));
         match name {
@@ -93,7 +96,7 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
                 );
             }
             "reason" => rule.reason = Some(value.to_owned()),
-            "quorum" | "ttl" if !liftable => {
+            "quorum" | "ttl" | "cooldown" if !liftable => {
                 let hint = "it belongs to a forbid that people can lift, in the closed form";
                 refuse(format!("`@{name}` has no effect on `{}`", authored.id), hint);
             }
@@ -110,8 +113,15 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
                     refuse(format!("`{}` is not a ttl", value.escape_debug()), "write `1m` to `24h`, such as `15m`")
                 }
             },
+            "cooldown" => match duration(value).filter(|cooldown| *cooldown <= MAX_COOLDOWN) {
+                Some(cooldown) => rule.cooldown = cooldown,
+                None => refuse(
+                    format!("`{}` is not a cool-down", value.escape_debug()),
+                    "write `0m` to `24h`: how long nobody asks for the same again after a deny",
+                ),
+            },
             _unknown => {
-                let hint = "a policy may carry `@id` and `@reason`, and one that people can lift `@quorum` and `@ttl`";
+                let hint = "a policy may carry `@id` and `@reason`, and one that people can lift `@quorum`, `@ttl` and `@cooldown`";
                 refuse(format!("`@{name}` is not known"), hint);
             }
         }

@@ -10,6 +10,7 @@ use rpds::{HashTrieMapSync, HashTrieSetSync};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
+use crate::alike::likeness;
 use crate::bundle::Bundle;
 use crate::entities::{STAND_IN, in_words, is_account, to_ref};
 
@@ -163,6 +164,7 @@ pub struct Entities {
     /// By type and id: a whole name for each of a million keys takes five times as much, and is in the entity already.
     held: BTreeMap<EntityTypeName, HashTrieMapSync<Box<str>, Held>>,
     children: HashTrieMapSync<EntityUid, HashTrieSetSync<EntityUid>>,
+    /// By what all spellings of an account have in common, of which only one can belong to somebody.
     accounts: HashTrieMapSync<String, EntityUid>,
 }
 
@@ -189,7 +191,7 @@ impl Entities {
             self.children.insert_mut(parent.clone(), below.insert(uid.clone()));
         }
         for account in accounts {
-            self.accounts.insert_mut(account, uid.clone());
+            self.accounts.insert_mut(likeness(&account), uid.clone());
         }
         let of_type = self.held.entry(uid.type_name().clone()).or_default();
         of_type.insert_mut(uid.id().unescaped().into(), Held::new(entity, parents, revision));
@@ -211,8 +213,10 @@ impl Entities {
                 self.children.insert_mut(parent.clone(), below);
             }
         }
-        for account in &accounts {
-            self.accounts.remove_mut(account);
+        for account in accounts.iter().map(|account| likeness(account)) {
+            if self.accounts.get(&account) == Some(uid) {
+                self.accounts.remove_mut(&account);
+            }
         }
         if let Some(of_type) = self.held.get_mut(uid.type_name()) {
             of_type.remove_mut(uid.id().unescaped());
@@ -234,8 +238,16 @@ impl Entities {
         self.children.get(uid).into_iter().flat_map(HashTrieSetSync::iter)
     }
 
+    /// Whose account this is, spelled exactly so.
     pub(crate) fn of_account(&self, account: &str) -> Option<EntityRef> {
-        self.accounts.get(account).and_then(|uid| to_ref(uid).ok())
+        let uid = self.accounts.get(&likeness(account))?;
+        let theirs = accounts_of(&self.get(uid)?.entity);
+        theirs.iter().any(|one| one == account).then(|| to_ref(uid).ok()).flatten()
+    }
+
+    /// Who has this account, however it is spelled.
+    pub(crate) fn of_account_alike(&self, account: &str) -> Option<EntityRef> {
+        self.accounts.get(&likeness(account)).and_then(|uid| to_ref(uid).ok())
     }
 }
 

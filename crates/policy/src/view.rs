@@ -9,7 +9,7 @@ use countersign_core::EntityRef;
 
 use crate::bundle::Bundle;
 use crate::decide::QueryError;
-use crate::entities::to_ref;
+use crate::entities::{ALIKE, to_ref};
 use crate::stored::{CheckedEntity, Entities, EntityMisfit, Held};
 
 /// The most entities that one question may need.
@@ -221,13 +221,14 @@ impl<'a> View<'a> {
             return Err(EntityMisfit::Circle(entity));
         }
         for account in &checked.accounts {
-            let other = self.stored.of_account(account).filter(|other| *other != entity);
+            let other = self.stored.of_account_alike(account).filter(|other| *other != entity);
             if let Some(other) = other {
-                return Err(EntityMisfit::Account {
-                    entity,
-                    account: account.escape_debug().to_string(),
-                    reason: format!("is that of `{other}`; take it from there first, or make the two persons one"),
-                });
+                let reason = if self.stored.of_account(account).is_some() {
+                    format!("is that of `{other}`; take it from there first, or make the two persons one")
+                } else {
+                    format!("and one of `{other}` {ALIKE}; make the two persons one")
+                };
+                return Err(EntityMisfit::Account { entity, account: account.escape_debug().to_string(), reason });
             }
         }
         Ok(())

@@ -40,11 +40,17 @@ pub enum Kind {
     Entity = 12,
     /// Written with every change of an entity. One row.
     EntityHead = 13,
+    /// What a principal has asked of late, by the principal's hash.
+    AskedOfLate = 14,
+    /// A cool-down after a deny, by the hash of what it is about.
+    CoolDown = 16,
+    /// What people answered before, by the hash of operation and resource.
+    Precedents = 17,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Tenant,
         Self::Session,
         Self::Approval,
@@ -58,6 +64,9 @@ impl Kind {
         Self::Sweep,
         Self::Entity,
         Self::EntityHead,
+        Self::AskedOfLate,
+        Self::CoolDown,
+        Self::Precedents,
     ];
 
     /// The byte that stands for the kind in a key.
@@ -115,6 +124,25 @@ impl Key {
     #[must_use]
     pub fn approval(tenant: &TenantId, id: &ApprovalId) -> Self {
         Self::new(tenant, Kind::Approval, &[id.as_bytes()])
+    }
+
+    /// The key of what a principal has asked of late.
+    #[must_use]
+    pub fn asked_of_late(tenant: &TenantId, principal: &EntityRef) -> Self {
+        let principal = Digest::of_parts(&[principal.kind().as_bytes(), principal.id().as_bytes()]);
+        Self::new(tenant, Kind::AskedOfLate, &[principal.as_bytes()])
+    }
+
+    /// The key of what people answered before, by what it is about.
+    #[must_use]
+    pub fn precedents(tenant: &TenantId, subject: &Digest) -> Self {
+        Self::new(tenant, Kind::Precedents, &[subject.as_bytes()])
+    }
+
+    /// The key of a cool-down, by what it is about.
+    #[must_use]
+    pub fn cool_down(tenant: &TenantId, subject: &Digest) -> Self {
+        Self::new(tenant, Kind::CoolDown, &[subject.as_bytes()])
     }
 
     /// The key under which the pending approval request of a digest is found.
@@ -365,12 +393,12 @@ mod tests {
     #[test]
     fn kind_bytes_are_the_ones_that_were_released() {
         let bytes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.byte()).collect();
-        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17]);
         for kind in Kind::ALL {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));
         }
         assert_eq!(Kind::from_byte(0), None);
-        assert_eq!(Kind::from_byte(14), None);
+        assert_eq!(Kind::from_byte(15), None);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_core::approval::Approval;
 use countersign_core::capability::Capability;
+use countersign_core::precedent::Precedents;
+use countersign_core::restraint::{AskedOfLate, CoolDown};
 use countersign_core::session::Session;
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
 use serde::de::DeserializeOwned;
@@ -131,6 +133,27 @@ impl Value for Approval {
     }
 }
 
+impl Value for AskedOfLate {
+    const KIND: Kind = Kind::AskedOfLate;
+    fn key(&self, tenant: &TenantId) -> Key {
+        Key::asked_of_late(tenant, &self.principal)
+    }
+}
+
+impl Value for CoolDown {
+    const KIND: Kind = Kind::CoolDown;
+    fn key(&self, tenant: &TenantId) -> Key {
+        Key::cool_down(tenant, &Self::subject(&self.owner, &self.operation, &self.resource))
+    }
+}
+
+impl Value for Precedents {
+    const KIND: Kind = Kind::Precedents;
+    fn key(&self, tenant: &TenantId) -> Key {
+        Key::precedents(tenant, &Self::subject(&self.operation, &self.resource))
+    }
+}
+
 impl Value for Capability {
     const KIND: Kind = Kind::Capability;
     fn key(&self, tenant: &TenantId) -> Key {
@@ -207,6 +230,40 @@ impl<K: Kernel> Repository<K> {
     /// [`StoreError`].
     pub async fn approval(&self, id: ApprovalId) -> Result<Option<Stored<Approval>>, StoreError> {
         self.read(&Key::approval(&self.tenant, &id)).await
+    }
+
+    /// What a principal has asked of late.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn asked_of_late(&self, principal: &EntityRef) -> Result<Option<Stored<AskedOfLate>>, StoreError> {
+        self.read(&Key::asked_of_late(&self.tenant, principal)).await
+    }
+
+    /// What people answered before about an operation on a resource.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn precedents(
+        &self,
+        operation: &str,
+        resource: &EntityRef,
+    ) -> Result<Option<Stored<Precedents>>, StoreError> {
+        self.read(&Key::precedents(&self.tenant, &Precedents::subject(operation, resource))).await
+    }
+
+    /// The cool-down about a subject, as [`CoolDown::subject`] names it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn cool_down(&self, subject: &Digest) -> Result<Option<Stored<CoolDown>>, StoreError> {
+        self.read(&self.cool_down_key(subject)).await
+    }
+
+    /// The key of [`Self::cool_down`].
+    #[must_use]
+    pub fn cool_down_key(&self, subject: &Digest) -> Key {
+        Key::cool_down(&self.tenant, subject)
     }
 
     /// A capability.

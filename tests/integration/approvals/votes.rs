@@ -223,13 +223,14 @@ async fn a_deny_ends_a_pending_request_and_kills_an_approved_one() {
     let session = open(&agent).await;
     let kurt = server.person("kurt").await;
 
+    // Both are asked before the deny: after it, nobody asks for the same for a while.
+    let approval = approved(&server, &agent, &session, &export(6)).await;
     let pending = ask(&agent, &session, &export(5)).await.unwrap();
     let after = vote(&kurt, &pending.approval_id, VoteVerdict::Deny).await.unwrap();
     assert_eq!(after.state(), ApprovalState::Denied);
     let late = vote(&server.person("dana").await, &pending.approval_id, VoteVerdict::Approve).await;
     assert_eq!(refused(late), failed("APPROVAL_STATE"));
 
-    let approval = approved(&server, &agent, &session, &export(6)).await;
     let minted = must_mint(&agent, &session, &export(6), &approval.approval_id).await;
     let mut ledger = Ledger::of(&server).await;
     let after = vote(&kurt, &approval.approval_id, VoteVerdict::Deny).await.unwrap();

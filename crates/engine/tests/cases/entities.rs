@@ -71,12 +71,39 @@ async fn a_redeem_that_was_evaluated_before_a_change_does_not_commit_after_it() 
 }
 
 #[tokio::test]
+async fn an_account_in_another_spelling_is_nobodys_and_makes_no_second_person() {
+    let world = World::new().await;
+    let with = |name: &str, accounts: &[&str]| {
+        put(
+            &format!("Person::\"{name}\""),
+            json!({ "attrs": { "accounts": accounts }, "parents": [{ "type": "Group", "id": "owners" }] }),
+        )
+    };
+    for spelled in ["iss#Dana", "iss#dana ", "iss#ｄａｎａ"] {
+        let refused = world.change("service:sync", &[with("second", &[spelled])]).await;
+        assert!(refused.is_err_and(|error| error.to_string().contains("differ only in case")), "{spelled}");
+    }
+    // Nobody has said that Dana is dana, so she is nobody.
+    let refused = world.engine.approvals(&call("Dana", "ListApprovals"), None, 1).await;
+    assert!(matches!(refused, Err(Error::PrincipalUnknown(_))), "{refused:?}");
+    world.change("service:sync", &[with("dana", &["iss#dana", "iss#Dana"])]).await.unwrap();
+    let approval = world.ask().await;
+    world.vote("dana", approval).await.unwrap();
+    assert!(world.vote("Dana", approval).await.is_err(), "one person, one vote");
+    world.change("service:sync", &[with("dana", &["iss#dana"])]).await.unwrap();
+    assert!(world.engine.approvals(&call("Dana", "ListApprovals"), None, 1).await.is_err());
+    world.change("service:sync", &[gone("Person::\"dana\""), with("second", &["iss#Dana"])]).await.unwrap();
+    world.engine.approvals(&call("Dana", "ListApprovals"), None, 1).await.unwrap();
+}
+
+#[tokio::test]
 async fn entities_are_there_after_a_restart() {
     let kernel = Arc::new(MemoryKernel::default());
     let world = World::on(Arc::clone(&kernel)).await;
     let revision = world.change("service:sync", &[dataset("docs", "secret")]).await.unwrap();
     let engine = Engine::open(kernel, Box::new(ManualClock::new(START)), parts()).await.unwrap();
-    let again = World { kernel: Arc::clone(&world.kernel), engine: Arc::new(engine), session: world.session };
+    let (kernel, clock) = (Arc::clone(&world.kernel), Arc::clone(&world.clock));
+    let again = World { kernel, engine: Arc::new(engine), clock, session: world.session };
     let denied = again.decide_at("query", "docs", None, Some(revision)).await.unwrap();
     assert_eq!(denied.determining, ["secret"]);
     let all = again.engine.entities(&call("service:sync", "ListEntities"), None, None, 100).await.unwrap();

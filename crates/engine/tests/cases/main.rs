@@ -12,6 +12,7 @@ mod entities;
 mod publishing;
 mod questions;
 mod refusals;
+mod restraint;
 mod shadow;
 
 use std::collections::BTreeMap;
@@ -145,6 +146,7 @@ pub(crate) fn call_via(who: &str, via: &[&str], rpc: &'static str) -> Call {
 pub(crate) struct World<K: Kernel> {
     kernel: Arc<K>,
     pub(crate) engine: Arc<Engine<K>>,
+    pub(crate) clock: Arc<ManualClock>,
     pub(crate) session: SessionId,
 }
 
@@ -164,7 +166,8 @@ impl<K: Kernel> World<K> {
     }
 
     pub(crate) async fn with(kernel: Arc<K>, parts: Parts, files: BTreeMap<String, String>) -> Self {
-        let engine = Engine::open(Arc::clone(&kernel), Box::new(ManualClock::new(START)), parts).await.unwrap();
+        let clock = Arc::new(ManualClock::new(START));
+        let engine = Engine::open(Arc::clone(&kernel), Box::new(Arc::clone(&clock)), parts).await.unwrap();
         let engine = Arc::new(engine);
         engine.activate(source(files), RevisionRule::NotLower).await.unwrap();
         let group = |id: &str| put(&format!("Group::\"{id}\""), json!({}));
@@ -181,7 +184,7 @@ impl<K: Kernel> World<K> {
         engine.change_entities(&call("service:sync", "ChangeEntities"), &all).await.unwrap();
         let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
         let session = engine.open_session(&call("agent:bot", "OpenSession"), &opening).await.unwrap();
-        Self { kernel, engine, session: session.answer.value.id }
+        Self { kernel, engine, clock, session: session.answer.value.id }
     }
 
     pub(crate) async fn change(&self, who: &str, changes: &[EntityChange]) -> Result<u64, Error> {

@@ -47,6 +47,8 @@ async fn a_question_that_is_put_anew_remembers_who_could_not_answer() {
     let third = {
         world.engine.cancel(&call("agent:bot", "CancelApproval"), second).await.unwrap_err();
         world.say("eve", second, Says::Deny, "no").await.unwrap();
+        // Until the deny has cooled down.
+        world.clock.advance(std::time::Duration::from_secs(15 * 60));
         world.ask().await
     };
     assert!(world.vote("dave", third).await.is_err());

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use countersign_audit::NoteSigner;
 use countersign_core::approval::{ApprovalError, Verdict as Vote};
 use countersign_core::capability::{CapabilityError, Outcome};
+use countersign_core::restraint::AskingBudget;
 use countersign_core::session::SessionError;
 use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, Timestamp, TokenId, Value};
@@ -28,7 +29,8 @@ pub const START: i64 = 1_800_000_000_000;
 pub fn parts() -> Parts {
     Parts {
         tenant: acme(),
-        limits: Limits::default(),
+        // Sequences ask as much as they like: budgets have tests of their own.
+        limits: Limits { asking: AskingBudget { pending: u32::MAX, per_hour: u32::MAX }, ..Limits::default() },
         signing: vec![SigningKey::from_seed(KeyId(1), Zeroizing::new([3; 32])).unwrap()],
         commitment: Zeroizing::new([5; 32]),
         log: NoteSigner::from_seed("model.example/log", &[7; 32]).unwrap(),

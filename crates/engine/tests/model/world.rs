@@ -254,7 +254,7 @@ impl Variant {
             let id = rule.id();
             self.quorum(rule).map_or_else(String::new, |quorum| {
                 format!(
-                    "@id(\"{id}\") @quorum(\"{quorum}\") @ttl(\"{}m\") @reason(\"because\")\n\
+                    "@id(\"{id}\") @quorum(\"{quorum}\") @ttl(\"{}m\") @cooldown(\"0m\") @reason(\"because\")\n\
                      forbid (principal, action == Action::\"{action}\", resource)\n\
                      unless {{ context has approval && context.approval.rules.contains(\"{id}\") }};\n",
                     rule.ttl_millis() / 60_000

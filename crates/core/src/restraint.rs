@@ -1,0 +1,389 @@
+//! What keeps asking from wearing people out: a budget of questions for each principal, and a cool-down after a deny.
+//!
+//! Neither ever allows anything: both only refuse to put a question.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::entity::EntityRef;
+use crate::id::ApprovalId;
+use crate::time::Timestamp;
+
+/// How far back questions are counted.
+pub const WINDOW: Duration = Duration::from_secs(60 * 60);
+
+/// How much one principal may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AskingBudget {
+    /// Questions that wait for votes at once.
+    pub pending: u32,
+    /// Questions within [`WINDOW`], whatever became of them.
+    pub per_hour: u32,
+}
+
+impl Default for AskingBudget {
+    fn default() -> Self {
+        Self { pending: 20, per_hour: 60 }
+    }
+}
+
+/// Why a question was not put.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestraintError {
+    /// Too many wait already.
+    #[error(
+        "{principal} has {pending} questions that wait for people, as many as one principal may; wait for answers, or cancel some"
+    )]
+    Pending {
+        /// Who asks too much.
+        principal: EntityRef,
+        /// How many wait.
+        pending: u32,
+    },
+    /// Too many were put of late.
+    #[error("{principal} has put {asked} questions within an hour, as many as one principal may; ask again in {} s", .again_in.as_secs())]
+    PerHour {
+        /// Who asks too much.
+        principal: EntityRef,
+        /// How many were put.
+        asked: u32,
+        /// After how long the first of them does not count any more.
+        again_in: Duration,
+    },
+    /// People said no.
+    #[error(
+        "{} denied `{}` on {} for {}, and it cools down; ask again in {} s, or after {} persons who may answer have lifted that: \
+         `countersign approvals lift {}`",
+        .0.by, .0.operation, .0.resource, .0.owner, .1.as_secs(), .0.lifts_needed, .0.denied
+    )]
+    CoolingDown(Box<CoolDown>, Duration),
+    /// There is no cool-down to lift.
+    #[error("no cool-down holds because of this request; ask again")]
+    NotCoolingDown,
+    /// The person has lifted it already.
+    #[error("{0} has lifted it already; a person counts once, and others must join")]
+    AlreadyLifted(EntityRef),
+}
+
+/// One principal's questions of late: those that count within [`WINDOW`], and those that may wait for votes still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskedOfLate {
+    /// Who asked.
+    pub principal: EntityRef,
+    asked: Vec<Asked>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    approval: ApprovalId,
+    at: Timestamp,
+    /// After that it does not wait for votes any more.
+    until: Timestamp,
+}
+
+impl Asked {
+    fn counts(&self, now: Timestamp) -> bool {
+        !now.reached(self.at.plus(WINDOW))
+    }
+}
+
+impl AskedOfLate {
+    /// Nothing asked.
+    #[must_use]
+    pub const fn new(principal: EntityRef) -> Self {
+        Self { principal, asked: Vec::new() }
+    }
+
+    /// The requests that may be pending still. Whether they are, they know themselves.
+    pub fn perhaps_pending(&self, now: Timestamp) -> impl Iterator<Item = ApprovalId> + '_ {
+        self.asked.iter().filter(move |asked| !now.reached(asked.until)).map(|asked| asked.approval)
+    }
+
+    /// Counts one more question, which may be pending until `until`. `pending` are those that are.
+    ///
+    /// # Errors
+    /// [`RestraintError::Pending`], [`RestraintError::PerHour`]; nothing was counted then.
+    pub fn spend(
+        &mut self,
+        approval: ApprovalId,
+        until: Timestamp,
+        pending: &BTreeSet<ApprovalId>,
+        budget: AskingBudget,
+        now: Timestamp,
+    ) -> Result<(), RestraintError> {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let principal = || self.principal.clone();
+        if count(pending.len()) >= budget.pending {
+            return Err(RestraintError::Pending { principal: principal(), pending: count(pending.len()) });
+        }
+        let within: Vec<Timestamp> =
+            self.asked.iter().filter(|asked| asked.counts(now)).map(|asked| asked.at).collect();
+        if count(within.len()) >= budget.per_hour {
+            // So many must be forgotten until there is room: the budget may have been larger once.
+            let over = within.len().saturating_sub(budget.per_hour as usize);
+            let again_in = within.get(over).map_or(WINDOW, |at| at.plus(WINDOW).since(now));
+            return Err(RestraintError::PerHour { principal: principal(), asked: count(within.len()), again_in });
+        }
+        self.asked.retain(|asked| asked.counts(now) || pending.contains(&asked.approval));
+        self.asked.push(Asked { approval, at: now, until });
+        Ok(())
+    }
+
+    /// Whether nothing in it can count any more.
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.asked.iter().all(|asked| !asked.counts(now) && now.reached(asked.until))
+    }
+}
+
+/// After a deny, nobody asks for the same for a while: the same operation on the same resource, for whatever one owner is
+/// answerable for. A digest would not do: one changed byte has another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoolDown {
+    /// Who is answerable for the principal: its owner, or itself.
+    pub owner: EntityRef,
+    /// The operation.
+    pub operation: String,
+    /// The resource.
+    pub resource: EntityRef,
+    /// The request that was denied.
+    pub denied: ApprovalId,
+    /// Who denied it.
+    pub by: EntityRef,
+    /// Since when it holds.
+    pub since: Timestamp,
+    /// Until when it holds, unless it is lifted.
+    pub until: Timestamp,
+    /// How many distinct persons lift it: more than it takes to approve, so that one who denies everything stops nobody for
+    /// long, and nobody lifts alone what one denied.
+    pub lifts_needed: u32,
+    lifted_by: BTreeSet<EntityRef>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    lifted_at: Option<Timestamp>,
+}
+
+/// A deny, as far as it cools down.
+#[derive(Debug, Clone)]
+pub struct Denial {
+    /// Who is answerable for the principal.
+    pub owner: EntityRef,
+    /// The operation.
+    pub operation: String,
+    /// The resource.
+    pub resource: EntityRef,
+    /// The request that was denied.
+    pub denied: ApprovalId,
+    /// Who denied it.
+    pub by: EntityRef,
+    /// How many persons would have had to approve.
+    pub quorum: u32,
+    /// How long the rules say that it cools down.
+    pub lasts: Duration,
+}
+
+impl CoolDown {
+    /// What a deny leads to, beside what an earlier one left: the later end of both. `None` if nothing cools down: the rules
+    /// do not say so, or people have lifted what the same person's deny began, and this is that deny once more.
+    #[must_use]
+    pub fn start(denial: Denial, earlier: Option<&Self>, now: Timestamp) -> Option<Self> {
+        let Denial { owner, operation, resource, denied, by, quorum, lasts } = denial;
+        let earlier = earlier.filter(|earlier| !now.reached(earlier.until));
+        if lasts.is_zero() || earlier.is_some_and(|earlier| earlier.lifted_at.is_some() && earlier.by == by) {
+            return None;
+        }
+        let until = earlier.map_or(now, |earlier| earlier.until).max(now.plus(lasts));
+        Some(Self {
+            owner,
+            operation,
+            resource,
+            denied,
+            by,
+            since: now,
+            until,
+            lifts_needed: quorum.saturating_add(1),
+            lifted_by: BTreeSet::new(),
+            lifted_at: None,
+        })
+    }
+
+    /// What it is about, in one value: rows are found by it.
+    #[must_use]
+    pub fn subject(owner: &EntityRef, operation: &str, resource: &EntityRef) -> Digest {
+        Digest::of_parts(&[
+            owner.kind().as_bytes(),
+            owner.id().as_bytes(),
+            operation.as_bytes(),
+            resource.kind().as_bytes(),
+            resource.id().as_bytes(),
+        ])
+    }
+
+    /// Whether it refuses questions at `now`.
+    #[must_use]
+    pub fn holds(&self, now: Timestamp) -> bool {
+        self.lifted_at.is_none() && !now.reached(self.until)
+    }
+
+    /// Whether it weighs on anything at `now`: one that was lifted is remembered as long as it would have held.
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        now.reached(self.until)
+    }
+
+    /// Refuses a question while it holds.
+    ///
+    /// # Errors
+    /// [`RestraintError::CoolingDown`].
+    pub fn require_over(&self, now: Timestamp) -> Result<(), RestraintError> {
+        if self.holds(now) {
+            return Err(RestraintError::CoolingDown(Box::new(self.clone()), self.until.since(now)));
+        }
+        Ok(())
+    }
+
+    /// Who has lifted it so far.
+    #[must_use]
+    pub const fn lifted_by(&self) -> &BTreeSet<EntityRef> {
+        &self.lifted_by
+    }
+
+    /// A person lifts it. `eligible` says whether a person may answer the denied request's rules now; it is asked for
+    /// everyone who lifted it before, too. Returns whether that was enough.
+    ///
+    /// # Errors
+    /// [`RestraintError::NotCoolingDown`], [`RestraintError::AlreadyLifted`].
+    pub fn lift(
+        &mut self,
+        person: EntityRef,
+        eligible: impl Fn(&EntityRef) -> bool,
+        now: Timestamp,
+    ) -> Result<bool, RestraintError> {
+        if !self.holds(now) {
+            return Err(RestraintError::NotCoolingDown);
+        }
+        if !self.lifted_by.insert(person.clone()) {
+            return Err(RestraintError::AlreadyLifted(person));
+        }
+        let count = self.lifted_by.iter().filter(|person| eligible(person)).count();
+        if u32::try_from(count).unwrap_or(u32::MAX) >= self.lifts_needed {
+            self.lifted_at = Some(now);
+        }
+        Ok(self.lifted_at.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: AskingBudget = AskingBudget { pending: 2, per_hour: 3 };
+    const HOUR: i64 = 3_600_000;
+
+    fn id(n: u8) -> ApprovalId {
+        ApprovalId::from_bytes([n; 16])
+    }
+
+    fn person(id: &str) -> EntityRef {
+        EntityRef::new("Person", id).unwrap()
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn ask(asked: &mut AskedOfLate, n: u8, pending: &[u8], now: i64) -> Result<(), RestraintError> {
+        let pending = pending.iter().map(|n| id(*n)).collect();
+        asked.spend(id(n), at(now + 1_000), &pending, BUDGET, at(now))
+    }
+
+    #[test]
+    fn only_so_many_wait_at_once() {
+        let mut asked = AskedOfLate::new(person("a"));
+        ask(&mut asked, 1, &[], 0).unwrap();
+        ask(&mut asked, 2, &[1], 1).unwrap();
+        let refused = ask(&mut asked, 3, &[1, 2], 2);
+        assert_eq!(refused, Err(RestraintError::Pending { principal: person("a"), pending: 2 }));
+        // One of them was answered.
+        ask(&mut asked, 3, &[2], 3).unwrap();
+        assert_eq!(asked.perhaps_pending(at(1_000)).collect::<Vec<_>>(), [id(2), id(3)]);
+    }
+
+    #[test]
+    fn only_so_many_are_asked_within_an_hour() {
+        let mut asked = AskedOfLate::new(person("a"));
+        for n in 1..=3 {
+            ask(&mut asked, n, &[], i64::from(n) * 10_000).unwrap();
+        }
+        let refused = ask(&mut asked, 4, &[], 40_000);
+        let again_in = Duration::from_millis(3_600_000 - 30_000);
+        assert_eq!(refused, Err(RestraintError::PerHour { principal: person("a"), asked: 3, again_in }));
+        assert!(ask(&mut asked, 4, &[], HOUR + 10_000 - 1).is_err());
+        ask(&mut asked, 4, &[], HOUR + 10_000).unwrap();
+        assert!(!asked.is_over(at(2 * HOUR)));
+        assert!(asked.is_over(at(2 * HOUR + 10_000)));
+    }
+
+    #[test]
+    fn a_budget_that_was_lowered_says_when_there_is_room() {
+        let mut asked = AskedOfLate::new(person("a"));
+        for n in 1..=3 {
+            ask(&mut asked, n, &[], i64::from(n) * 10_000).unwrap();
+        }
+        let one = AskingBudget { per_hour: 1, ..BUDGET };
+        let refused = asked.spend(id(4), at(0), &BTreeSet::new(), one, at(40_000));
+        let again_in = Duration::from_millis(3_600_000 - 10_000);
+        assert_eq!(refused, Err(RestraintError::PerHour { principal: person("a"), asked: 3, again_in }));
+    }
+
+    fn denial(by: &str) -> Denial {
+        Denial {
+            owner: person("olivia"),
+            operation: "export".into(),
+            resource: EntityRef::new("Dataset", "docs").unwrap(),
+            denied: id(1),
+            by: person(by),
+            quorum: 1,
+            lasts: Duration::from_millis(100),
+        }
+    }
+
+    #[test]
+    fn a_deny_cools_down_for_as_long_as_its_rules_say() {
+        let down = CoolDown::start(denial("dana"), None, at(0)).unwrap();
+        assert!(down.require_over(at(99)).is_err());
+        assert_eq!(down.require_over(at(100)), Ok(()));
+        assert_eq!(CoolDown::start(Denial { lasts: Duration::ZERO, ..denial("dana") }, None, at(0)), None);
+        // A shorter one does not shorten it.
+        let again = Denial { lasts: Duration::from_millis(10), ..denial("dave") };
+        assert_eq!(CoolDown::start(again, Some(&down), at(50)).unwrap().until, at(100));
+    }
+
+    #[test]
+    fn more_persons_than_the_quorum_lift_it() {
+        let mut down = CoolDown::start(denial("dana"), None, at(0)).unwrap();
+        assert_eq!(down.lift(person("dave"), |_| true, at(1)), Ok(false));
+        assert_eq!(down.lift(person("dave"), |_| true, at(2)), Err(RestraintError::AlreadyLifted(person("dave"))));
+        // Dave may not answer any more.
+        assert_eq!(down.lift(person("eve"), |who| who.id() != "dave", at(3)), Ok(false));
+        assert!(down.holds(at(3)));
+        assert_eq!(down.lift(person("fay"), |who| who.id() != "dave", at(4)), Ok(true));
+        assert!(!down.holds(at(4)));
+        assert_eq!(down.lift(person("gus"), |_| true, at(5)), Err(RestraintError::NotCoolingDown));
+    }
+
+    #[test]
+    fn whose_deny_was_lifted_begins_no_other_while_it_would_have_held() {
+        let mut down = CoolDown::start(denial("dana"), None, at(0)).unwrap();
+        down.lift(person("dave"), |_| true, at(1)).unwrap();
+        assert!(down.lift(person("eve"), |_| true, at(1)).unwrap());
+        assert_eq!(CoolDown::start(denial("dana"), Some(&down), at(50)), None);
+        assert!(CoolDown::start(denial("gus"), Some(&down), at(50)).is_some());
+        assert!(CoolDown::start(denial("dana"), Some(&down), at(100)).is_some());
+    }
+}

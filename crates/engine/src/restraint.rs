@@ -1,0 +1,189 @@
+//! Asking must not wear people out: budgets, the cool-down after a deny, and how people lift it.
+
+use std::collections::BTreeSet;
+
+use countersign_core::approval::{Approval, ApprovalError, ApprovalState, Verdict, VoidCause, Vote};
+use countersign_core::precedent::{Precedent, Precedents};
+use countersign_core::restraint::{AskedOfLate, CoolDown, Denial, RestraintError};
+use countersign_core::{Action, ApprovalId, Digest, EntityRef, Timestamp};
+use countersign_policy::View;
+use countersign_store::repository::{CommitExt, Stored, encode};
+use countersign_store::{Commit, Guard, Kernel};
+
+use crate::ask::require_request_id;
+use crate::engine::{Call, Engine, Replayable, Scene};
+use crate::error::Error;
+use crate::judge::answer_query;
+use crate::record::Event;
+use crate::vote::{Done, Question};
+
+/// Who is answerable for a principal: its owner; a person, and whoever has no owner, for themselves.
+pub(crate) fn answerable(view: View<'_>, principal: &EntityRef) -> EntityRef {
+    view.owner_of(principal).unwrap_or_else(|| principal.clone())
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Refuses a question while one like it cools down, also if that begins before this commit.
+    pub(crate) async fn require_cool(&self, scene: &Scene, action: &Action, commit: Commit) -> Result<Commit, Error> {
+        let owner = answerable(scene.view(), &action.principal);
+        let subject = CoolDown::subject(&owner, &action.operation, &action.resource);
+        let Some(earlier) = self.repo.cool_down(&subject).await? else {
+            return Ok(commit.guard(Guard::Absent(self.repo.cool_down_key(&subject))));
+        };
+        earlier.value.require_over(scene.now)?;
+        Ok(commit.unchanged(&earlier))
+    }
+
+    /// Counts a question in the commit that puts it. The one that it replaces does not wait any more.
+    pub(crate) async fn spend_budget(
+        &self,
+        scene: &Scene,
+        approval: &Approval,
+        replaces: Option<ApprovalId>,
+        commit: Commit,
+    ) -> Result<Commit, Error> {
+        let mut asked = self.repo.asked_of_late(&approval.principal).await?;
+        let mut pending = BTreeSet::new();
+        let perhaps = asked.iter().flat_map(|asked| asked.value.perhaps_pending(scene.now));
+        for id in perhaps.filter(|id| Some(*id) != replaces) {
+            if self.question(id).await?.state(scene.now) == ApprovalState::Pending {
+                pending.insert(id);
+            }
+        }
+        let mut fresh = AskedOfLate::new(approval.principal.clone());
+        let of_late = asked.as_mut().map_or(&mut fresh, |asked| &mut asked.value);
+        of_late.spend(approval.id, approval.expires_at(), &pending, self.limits.asking, scene.now)?;
+        Ok(match &asked {
+            Some(asked) => commit.update(asked),
+            None => commit.insert(&fresh),
+        })
+    }
+
+    /// What a deny begins, in the commit of the vote: as long as the longest of the rules says that the voter answered.
+    pub(crate) async fn cool_down(
+        &self,
+        scene: &Scene,
+        approval: &Approval,
+        action: &Action,
+        vote: &Vote,
+        commit: Commit,
+    ) -> Result<(Commit, Option<CoolDown>), Error> {
+        // Requests of the first release do not say who was answerable.
+        let Some(owner) = approval.owner.clone() else { return Ok((commit, None)) };
+        let bundle = &scene.active.bundle;
+        let lasts = vote.rules.iter().filter_map(|rule| bundle.asking(rule)).map(|rule| rule.cooldown).max();
+        let subject = CoolDown::subject(&owner, &action.operation, &action.resource);
+        let denial = Denial {
+            owner,
+            operation: action.operation.clone(),
+            resource: action.resource.clone(),
+            denied: approval.id,
+            by: vote.person.clone(),
+            quorum: approval.rules.iter().map(|rule| rule.quorum).max().unwrap_or_default(),
+            lasts: lasts.unwrap_or_default(),
+        };
+        let earlier = self.repo.cool_down(&subject).await?;
+        let Some(down) = CoolDown::start(denial, earlier.as_ref().map(|earlier| &earlier.value), scene.now) else {
+            return Ok((commit, None));
+        };
+        let key = self.repo.cool_down_key(&subject);
+        let commit = match &earlier {
+            Some(earlier) => commit.replace(key, earlier.revision, encode(&down)),
+            None => commit.create(key, encode(&down)),
+        };
+        Ok((commit, Some(down)))
+    }
+
+    /// Keeps what a vote answered, if it did, for those who are asked about the same operation on the same resource later.
+    pub(crate) async fn remember_answer(
+        &self,
+        approval: &Approval,
+        action: &Action,
+        now: Timestamp,
+        commit: Commit,
+    ) -> Result<Commit, Error> {
+        let (verdict, by) = match approval.state(now) {
+            ApprovalState::Approved => {
+                let approved = approval.votes().iter().filter(|vote| vote.verdict == Verdict::Approve);
+                (Verdict::Approve, approved.map(|vote| vote.person.clone()).collect())
+            }
+            ApprovalState::Denied { by } | ApprovalState::Void { why: VoidCause::Denied { by } } => {
+                (Verdict::Deny, BTreeSet::from([by]))
+            }
+            ApprovalState::Pending
+            | ApprovalState::Expired
+            | ApprovalState::Cancelled { .. }
+            | ApprovalState::Void { .. }
+            | ApprovalState::Redeemed { .. } => return Ok(commit),
+        };
+        let answer = Precedent { approval: approval.id, principal: action.principal.clone(), verdict, by, at: now };
+        let mut stored = self.repo.precedents(&action.operation, &action.resource).await?;
+        let mut fresh = Precedents::new(action.operation.clone(), action.resource.clone());
+        stored.as_mut().map_or(&mut fresh, |stored| &mut stored.value).add(answer);
+        Ok(match &stored {
+            Some(stored) => commit.update(stored),
+            None => commit.insert(&fresh),
+        })
+    }
+
+    /// The cool-down that a denied request began and that holds now, if there is one.
+    pub(crate) async fn cool_down_of(&self, question: &Question, scene: &Scene) -> Result<Option<CoolDown>, Error> {
+        Ok(self.stored_cool_down(question, scene).await?.map(|stored| stored.value))
+    }
+
+    async fn stored_cool_down(&self, question: &Question, scene: &Scene) -> Result<Option<Stored<CoolDown>>, Error> {
+        let (approval, action) = (&question.approval.value, &question.action);
+        let Some(owner) = approval.owner.as_ref().filter(|_| approval.was_denied()) else { return Ok(None) };
+        let subject: Digest = CoolDown::subject(owner, &action.operation, &action.resource);
+        let stored = self.repo.cool_down(&subject).await?;
+        Ok(stored.filter(|down| down.value.denied == approval.id && down.value.holds(scene.now)))
+    }
+
+    /// The calling person lifts the cool-down that a denied request began. It takes more persons than it would have taken to
+    /// approve, each of whom may answer the request's rules; then one may ask again.
+    ///
+    /// # Errors
+    /// [`Error::NotAPerson`]; [`Error::ApprovalNotFound`] for whoever may not answer; [`Error::Restraint`].
+    pub async fn lift(&self, call: &Call, id: ApprovalId) -> Result<Replayable<ApprovalId>, Error> {
+        self.require(call, require_request_id(call)).await?;
+        let attempt = |scene: Scene| async move {
+            let scene = &scene;
+            if let Some(Done { approval }) = self.replay(scene).await? {
+                return Ok(Replayable::replayed(approval));
+            }
+            let caller = &scene.caller;
+            let person = caller.as_person().ok_or_else(|| Error::NotAPerson(caller.entity.to_string()))?;
+            let mut question = self.question(id).await?;
+            question.exclude(scene.view())?;
+            let stored = self.stored_cool_down(&question, scene).await?;
+            let Question { approval, action, .. } = &question;
+            if !self.may_answer(scene, &approval.value, action) {
+                return Err(if self.visible(scene, &approval.value, action) {
+                    ApprovalError::NotEligible(person.clone()).into()
+                } else {
+                    Error::ApprovalNotFound
+                });
+            }
+            let mut down = stored.ok_or(RestraintError::NotCoolingDown)?;
+            let query = answer_query(action, &approval.value.excluded, scene.now);
+            let eligible = |who: &EntityRef| {
+                let mut rules = approval.value.rules.iter();
+                rules.any(|rule| scene.view().may_answer(&rule.id, who, &query).permitted)
+            };
+            let lapses = [Some(down.value.until)];
+            let lifted = down.value.lift(person.clone(), eligible, scene.now)?;
+            let event = Event::CoolDownLift {
+                approval: id,
+                person,
+                lifted_by: down.value.lifted_by(),
+                lifts_needed: down.value.lifts_needed,
+                lifted,
+                bundle: scene.active.bundle.digest(),
+            };
+            let commit = self.guarded(scene, lapses).update(&down);
+            self.commit(scene, commit, event, &Done { approval: id }).await?;
+            Ok(Replayable::fresh(id))
+        };
+        self.settle(call, Some(&id.to_string()), attempt).await
+    }
+}
