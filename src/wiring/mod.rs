@@ -36,7 +36,8 @@ use crate::proto::decision_service_server::DecisionServiceServer;
 use crate::proto::entity_service_server::EntityServiceServer;
 use crate::proto::policy_service_server::PolicyServiceServer;
 use crate::proto::session_service_server::SessionServiceServer;
-use crate::{keystore, listen, telemetry, tls};
+use crate::tls::{ServerTls, TlsError};
+use crate::{keystore, listen, telemetry};
 
 pub use offline::{OfflineLog, offline_logs};
 
@@ -65,7 +66,7 @@ pub enum WiringError {
     },
     /// TLS cannot be used.
     #[error(transparent)]
-    Tls(#[from] tls::TlsError),
+    Tls(#[from] TlsError),
     /// Logs or traces cannot be set up.
     #[error(transparent)]
     Telemetry(#[from] telemetry::TelemetryError),
@@ -162,7 +163,10 @@ impl Server {
 
         let backend = Backend::new(tenants, authenticator, config.limits.clone(), ready.clone());
         let router = router(&config, backend, health_service)?;
-        let incoming = listen::incoming(grpc_listener, config.limits.connections as usize);
+        let most = config.limits.connections as usize;
+        let tls = config.server.tls.as_ref().map(ServerTls::read).transpose()?;
+        let secured = tls.as_ref().map(|tls| Arc::clone(&tls.config));
+        let incoming = listen::secured(listen::incoming(grpc_listener, most), secured, most);
         let grpc = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async {
             let _dropped_means_stop_too = stopped_grpc.await;
         }));
@@ -170,7 +174,7 @@ impl Server {
             let _dropped_means_stop_too = stopped_http.await;
         }));
 
-        let mut tasks = Vec::new();
+        let mut tasks: Vec<_> = tls.map(|tls| tokio::spawn(tls.followed().follow())).into_iter().collect();
         for (engine, bundle) in &all {
             tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone())));
             tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
@@ -302,11 +306,6 @@ fn router(
         .http2_max_header_list_size(limits.header_bytes)
         .http2_keepalive_interval(Some(limits.keepalive()))
         .http2_keepalive_timeout(Some(limits.keepalive()));
-    if let Some(tls) = &config.server.tls {
-        transport = transport
-            .tls_config(tls::server(tls)?)
-            .map_err(|e| WiringError::Os { what: "cannot use TLS", reason: e.to_string() })?;
-    }
     let gate = backend.clone();
     let gate = move |request| gate.gate(request);
     Ok(transport
