@@ -50,7 +50,7 @@ impl ApprovalService for Approvals {
                 session: id("session_id", &session_id)?,
                 operation: operation(action)?,
                 audience,
-                acting: acting(principal, &principal_credential, self.0.authenticator(), self.0.wall())?,
+                acting: acting(principal, &principal_credential, &self.0).await?,
                 justification,
             };
             let Replayable { answer: (id, shared), replayed } = verified.engine.ask(&verified.call, &ask).await?;

@@ -16,7 +16,6 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server as Transport;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -25,7 +24,9 @@ use admission::Requirements;
 use background::{BundleKeeper, follow_shadow, keep_up, publish_head, rehearse, report_readiness, tidy};
 
 use crate::config::{Config, TenantConfig};
-use crate::grpc::{Approvals, Audit, Backend, Capabilities, Decisions, Policies, Sessions, StoredEntities, Tenants};
+use crate::grpc::{
+    Approvals, Audit, Backend, Capabilities, Decisions, Gated, Policies, Sessions, StoredEntities, Tenants,
+};
 use crate::http::{self, Readiness};
 use crate::identity::{Authenticator, DevIssuer};
 use crate::proto;
@@ -146,6 +147,7 @@ impl Server {
             DevIssuer::open_or_create(&config.server.data_dir)?;
         }
         let authenticator = Arc::new(Authenticator::new(&config)?);
+        let upkeep = authenticator.upkeep();
         let kernel = Arc::new(open_store(&config).await?);
         let mut tenants = Tenants::new();
         for (tenant, settings) in &config.tenants {
@@ -174,7 +176,8 @@ impl Server {
             let _dropped_means_stop_too = stopped_http.await;
         }));
 
-        let mut tasks: Vec<_> = tls.map(|tls| tokio::spawn(tls.followed().follow())).into_iter().collect();
+        let mut tasks: Vec<_> = upkeep.into_iter().map(tokio::spawn).collect();
+        tasks.extend(tls.map(|tls| tokio::spawn(tls.followed().follow())));
         for (engine, bundle) in &all {
             tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone())));
             tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
@@ -306,39 +309,37 @@ fn router(
         .http2_max_header_list_size(limits.header_bytes)
         .http2_keepalive_interval(Some(limits.keepalive()))
         .http2_keepalive_timeout(Some(limits.keepalive()));
-    let gate = backend.clone();
-    let gate = move |request| gate.gate(request);
     Ok(transport
         .add_service(health)
         .add_service(reflection)
         .add_service(older)
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             DecisionServiceServer::new(Decisions(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             ApprovalServiceServer::new(Approvals(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             CapabilityServiceServer::new(Capabilities(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             SessionServiceServer::new(Sessions(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             EntityServiceServer::new(StoredEntities(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             PolicyServiceServer::new(Policies(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
-            AuditServiceServer::new(Audit(backend)).max_decoding_message_size(size),
-            gate.clone(),
+        .add_service(Gated::new(
+            AuditServiceServer::new(Audit(backend.clone())).max_decoding_message_size(size),
+            backend.clone(),
         )))
 }
 

@@ -1,7 +1,9 @@
 //! Who is believed, and what a credential can do.
 
+mod answering;
 mod forgery;
 mod paths;
+mod reload;
 mod starting;
 mod tenants;
 mod voting;

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub use audit::{AUDITOR, AuditRecord, records_of};
 pub use bundle::Bundle;
-pub use issuer::{Issuer, seconds};
+pub use issuer::{Issuer, approving, seconds};
 pub use process::Exited;
 pub use server::{Mode, Options, Server, field};
 
