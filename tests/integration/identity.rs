@@ -3,6 +3,7 @@
 mod answering;
 mod forgery;
 mod paths;
+mod provider;
 mod reload;
 mod starting;
 mod tenants;
