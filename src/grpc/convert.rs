@@ -73,9 +73,10 @@ pub async fn acting(principal: Option<proto::Entity>, credential: &str, backend:
         (Some(principal), "") => Ok(Acting::Named(entity("principal", principal)?)),
         (None, token) => {
             let verified = backend.authenticator().authenticate(token, || backend.wall()).await;
-            verified.map(Acting::Credential).map_err(|error| match error {
-                CredentialError::IssuerUnavailable(_) => error.into(),
-                other => Failure::field("principal_credential", other.to_string()),
+            verified.map(Acting::Credential).map_err(|error| {
+                // The field is what it should be, as far as anybody can say now.
+                let unknown = matches!(error, CredentialError::IssuerUnavailable(_));
+                if unknown { error.into() } else { Failure::field("principal_credential", error.to_string()) }
             })
         }
         (Some(_), _) => {

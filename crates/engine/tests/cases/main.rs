@@ -8,6 +8,7 @@
     reason = "a test that unwraps fails where it should; helpers of tests are tests"
 )]
 
+mod answering;
 mod entities;
 mod publishing;
 mod questions;
