@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 /// How long to wait when the operating system cannot give another connection.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
@@ -94,14 +95,6 @@ async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-impl Connected for Counted {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
 impl AsyncRead for Counted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -140,14 +133,22 @@ impl AsyncWrite for Counted {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+/// What is known of whoever is at the other end.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The certificates that they proved themselves with, their own first; none if they did not.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        match self {
-            Self::Plain(counted) => counted.connect_info(),
-            Self::Secured(stream) => stream.get_ref().0.connect_info(),
-        }
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        let certificates = match self {
+            Self::Plain(_) => None,
+            Self::Secured(stream) => stream.get_ref().1.peer_certificates(),
+        };
+        Peer { certificates: certificates.unwrap_or_default().into() }
     }
 }
 

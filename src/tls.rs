@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
@@ -89,18 +90,21 @@ impl ResolvesServerCert for Current {
 }
 
 impl ServerTls {
-    /// Certificate and key, read and found to belong together. Blocks on two small files.
+    /// Certificate and key, read and found to belong together. With `callers`, those are asked for certificates. Blocks on two small files.
     ///
     /// # Errors
     /// [`TlsError`], naming the file and its problem. What is in the key file is never part of an error.
-    pub fn read(files: &TlsConfig) -> Result<Self, TlsError> {
+    pub fn read(files: &TlsConfig, callers: Option<Arc<dyn ClientCertVerifier>>) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let current = Arc::new(Current(ArcSwap::from_pointee(certified(files, &provider)?)));
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| pair(files, &error))?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
+            .map_err(|error| pair(files, &error))?;
+        let config = match callers {
+            Some(callers) => config.with_client_cert_verifier(callers),
+            None => config.with_no_client_auth(),
+        };
+        let mut config = config.with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self { files: files.clone(), current, config: Arc::new(config) })
     }
@@ -173,14 +177,14 @@ mod tests {
     fn a_certificate_and_its_key_are_served() {
         let (certificate, key) = pair();
         let (_dir, tls) = files(&certificate, &key);
-        ServerTls::read(&tls).unwrap();
+        ServerTls::read(&tls, None).unwrap();
     }
 
     #[test]
     fn a_new_pair_is_taken_and_a_bad_one_is_not() {
         let (certificate, key) = pair();
         let (_dir, tls) = files(&certificate, &key);
-        let server = ServerTls::read(&tls).unwrap();
+        let server = ServerTls::read(&tls, None).unwrap();
         let followed = server.followed();
         let first = server.current.0.load_full();
         assert_eq!((followed.read)(), Ok(false));
@@ -207,13 +211,13 @@ mod tests {
             (certificate.as_str(), "-----BEGIN PRIVATE KEY-----\n!!\n-----END PRIVATE KEY-----\n", "is not valid PEM"),
         ] {
             let (_dir, tls) = files(certificate, key);
-            let text = ServerTls::read(&tls).unwrap_err().to_string();
+            let text = ServerTls::read(&tls, None).unwrap_err().to_string();
             assert!(text.contains(expected), "{text}");
             assert!(!text.contains(secret_line), "{text}");
         }
         let (_dir, mut tls) = files(&certificate, &key);
         tls.key = PathBuf::from("/nowhere/key.pem");
-        let text = ServerTls::read(&tls).unwrap_err().to_string();
+        let text = ServerTls::read(&tls, None).unwrap_err().to_string();
         assert!(text.starts_with("cannot read `/nowhere/key.pem`, which `server.tls.key` names: "), "{text}");
     }
 

@@ -97,8 +97,9 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(ConfigError::NoIssuer);
     }
     let mut seen = Seen::default();
+    let tls = config.server.tls.is_some();
     for (name, config_of_tenant) in &config.tenants {
-        tenant(&format!("tenants.{name}"), config_of_tenant, config.is_development(), &mut seen)?;
+        tenant(&format!("tenants.{name}"), config_of_tenant, (config.is_development(), tls), &mut seen)?;
     }
     Ok(())
 }
@@ -108,6 +109,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
 struct Seen<'a> {
     issuers: BTreeMap<&'a str, String>,
     origins: BTreeMap<&'a str, String>,
+    domains: BTreeMap<&'a str, String>,
 }
 
 fn listeners(config: &Config) -> Result<(), ConfigError> {
@@ -165,7 +167,12 @@ fn endpoint_of_collector(endpoint: &str) -> Result<(), ConfigError> {
     }
 }
 
-fn tenant<'a>(key: &str, tenant: &'a TenantConfig, development: bool, seen: &mut Seen<'a>) -> Result<(), ConfigError> {
+fn tenant<'a>(
+    key: &str,
+    tenant: &'a TenantConfig,
+    (development, tls): (bool, bool),
+    seen: &mut Seen<'a>,
+) -> Result<(), ConfigError> {
     filled(&format!("{key}.bundle"), &tenant.bundle)?;
     let origin_key = format!("{key}.log_origin");
     let origin = tenant.log_origin.as_str();
@@ -194,7 +201,16 @@ fn tenant<'a>(key: &str, tenant: &'a TenantConfig, development: bool, seen: &mut
             return Err(value(&format!("{key}.issuer"), problem));
         }
     }
-    issuer::apart(&format!("{key}.issuers"), &tenant.issuers)
+    for (index, domain) in tenant.trust_domains.iter().enumerate() {
+        let key = format!("{key}.trust_domains[{index}]");
+        issuer::trust_domain(&key, domain, tls)?;
+        if let Some(other) = seen.domains.insert(&domain.name, key.clone()) {
+            let problem =
+                format!("`{other}` has the same name; a trust domain belongs to one tenant and stands there once");
+            return Err(value(&format!("{key}.name"), problem));
+        }
+    }
+    issuer::apart(key, tenant)
 }
 
 fn publishing(key: &str, config: &PublishingConfig) -> Result<(), ConfigError> {

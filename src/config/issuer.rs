@@ -57,6 +57,21 @@ pub struct IssuerConfig {
     pub approving: Option<ApprovingConfig>,
 }
 
+/// `[[tenants.NAME.trust_domains]]`: a SPIFFE trust domain, whose workloads prove themselves by client certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustDomainConfig {
+    /// Its name, without `spiffe://`.
+    pub name: String,
+    /// PEM file with its authorities, which vouch for this domain alone. Read again when it changes.
+    pub ca: PathBuf,
+    /// What its workloads are: agents or services.
+    pub kind: SubjectKind,
+    /// Put in front of the SPIFFE ID.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id_prefix: String,
+}
+
 /// `subject` of an issuer: who is named by a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

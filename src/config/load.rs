@@ -179,6 +179,7 @@ impl Config {
                 bundle: bundle.to_owned(),
                 log_origin,
                 issuers: vec![issuer],
+                trust_domains: Vec::new(),
                 shadow: None,
                 publishing: PublishingConfig::default(),
             },
@@ -215,6 +216,7 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         resolve(&mut tenant.bundle);
         tenant.publishing.solver.as_mut().map(resolve);
         tenant.shadow.as_mut().map(resolve);
+        tenant.trust_domains.iter_mut().for_each(|domain| resolve(&mut domain.ca));
         for issuer in &mut tenant.issuers {
             let IssuerConfig { keys, ca, jwks_token, .. } = issuer;
             for path in [keys, ca, jwks_token].into_iter().flatten() {

@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 
 pub use check::{RANGES, Range};
 pub use error::ConfigError;
-pub use issuer::{Algorithm, ApprovingConfig, IssuerConfig, KeySource, RequiredValue, SubjectConfig, SubjectKind};
+pub use issuer::{
+    Algorithm, ApprovingConfig, IssuerConfig, KeySource, RequiredValue, SubjectConfig, SubjectKind, TrustDomainConfig,
+};
 pub use load::Overrides;
 
 /// The tenant of a development server.
@@ -99,6 +101,9 @@ pub struct TenantConfig {
     /// Who may issue credentials for it. At least one.
     #[serde(default)]
     pub issuers: Vec<IssuerConfig>,
+    /// Whose workloads prove themselves by client certificates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trust_domains: Vec<TrustDomainConfig>,
     /// A bundle's directory: what it would answer is compared with what is answered, and nothing is done on it. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<PathBuf>,

@@ -20,6 +20,7 @@ use super::errors::{Failure, reason_name};
 use crate::config::Limits;
 use crate::http::{Readiness, metrics as names};
 use crate::identity::{Authenticator, CredentialError, bearer};
+use crate::listen::Peer;
 use crate::proto::code_name;
 use crate::telemetry;
 
@@ -98,13 +99,18 @@ impl Backend {
         self.0.clock.wall()
     }
 
-    /// The credential in the headers of a request. What was verified before is known at once; only when an issuer is to be asked
+    /// The credential in the headers of a request, or else the certificate of whoever sends it. What was verified before is known at once; only when an issuer is to be asked
     /// for newer keys is there something to wait for.
     ///
     /// # Errors
     /// The status of a credential that is not good.
-    pub async fn gate(&self, headers: &HeaderMap) -> Result<Arc<Credential>, Status> {
+    pub async fn gate(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Arc<Credential>, Status> {
+        let certificates = peer.map(|peer| &*peer.certificates).unwrap_or_default();
         let verified = match bearer(headers) {
+            // A certificate beside a token only secures the connection: it may be that of a proxy.
+            Err(CredentialError::Absent) if !certificates.is_empty() => {
+                self.0.authenticator.workload(certificates, self.wall())
+            }
             Ok(token) => self.0.authenticator.authenticate(token, || self.wall()).await,
             Err(error) => Err(error),
         };
@@ -164,8 +170,9 @@ impl Backend {
     }
 
     /// Admits one watch stream. The permits are held as long as it lives.
-    pub fn watch(&self, rpc: &'static str, metadata: &MetadataMap) -> Result<(Verified, Permits), Failure> {
-        let credential = self.authenticate(metadata)?;
+    pub fn watch<M>(&self, rpc: &'static str, request: &Request<M>) -> Result<(Verified, Permits), Failure> {
+        let gated = request.extensions().get::<Arc<Credential>>().cloned();
+        let credential = gated.map_or_else(|| self.authenticate(request.metadata()), Ok)?;
         let (_, own) = self.caller(&credential);
         let own = take(&own, "watches_per_caller", "watch streams of yours", self.0.limits.watches_per_caller)?;
         let permits = (own, take(&self.0.watches, "watches", "watch streams", self.0.limits.watches)?);

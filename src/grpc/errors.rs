@@ -142,6 +142,7 @@ const fn credential(error: &CredentialError) -> (Code, ErrorReason) {
         | CredentialError::Claim { .. }
         | CredentialError::Subject(_)
         | CredentialError::Required(_)
+        | CredentialError::Certificate(_)
         | CredentialError::Expired
         | CredentialError::NotYet
         | CredentialError::TooLongLived(_)

@@ -51,7 +51,7 @@ where
         let mut service = mem::replace(&mut self.service, copy);
         let backend = self.backend.clone();
         async move {
-            match backend.gate(request.headers()).await {
+            match backend.gate(request.headers(), request.extensions().get()).await {
                 Ok(credential) => {
                     request.extensions_mut().insert(credential);
                     service.call(request).await

@@ -14,6 +14,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use moka::Expiry;
 use moka::sync::Cache;
+use rustls::pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
 
 use super::MAX_CREDENTIAL_BYTES;
 use super::claims::{self, Demands};
@@ -22,12 +24,14 @@ use super::held::KeySet;
 use super::keys::{KeyFileError, Keys};
 use super::naming::Naming;
 use super::refresh::Refresher;
+use super::workload::{AnyDomain, Authorities, Proved, Svid, TrustDomain};
 use crate::config::{Algorithm, ApprovingConfig, Config, IssuerConfig, KeySource, RequiredValue};
 use crate::reload::Followed;
 
 /// Verifies credentials of every issuer in the configuration. Made once per server and shared; asks nobody for the time.
 pub struct Authenticator {
     issuers: HashMap<String, Issuer>,
+    domains: Vec<Arc<TrustDomain>>,
     verified: Cache<Digest, Verified>,
 }
 
@@ -106,11 +110,25 @@ fn read(issuer: &str, path: &Path, algorithms: &[Algorithm]) -> Result<Keys, Ide
 struct Verified {
     credential: Arc<Credential>,
     holds_from: Timestamp,
-    /// The keys that it was verified by, and those that its issuer has now.
-    keys: Arc<Keys>,
-    issuer: Arc<KeySet>,
+    basis: Basis,
     /// How long it had left when it was verified.
     left: Duration,
+}
+
+/// What somebody was verified by, and who says whether that still counts.
+#[derive(Clone)]
+enum Basis {
+    Keys(Arc<KeySet>, Arc<Keys>),
+    Authorities(Arc<TrustDomain>, Arc<Authorities>),
+}
+
+impl Basis {
+    fn holds(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Keys(issuer, keys) => issuer.still(keys, now),
+            Self::Authorities(domain, authorities) => domain.still(authorities),
+        }
+    }
 }
 
 struct UntilExpiry;
@@ -129,15 +147,19 @@ impl Authenticator {
     pub fn new(config: &Config) -> Result<Self, IdentityError> {
         // The one implementation that is compiled in; if it is installed already, it is the same.
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-        let mut issuers = HashMap::new();
+        let (mut issuers, mut domains) = (HashMap::new(), Vec::new());
         for (tenant, of_tenant) in &config.tenants {
             for issuer in &of_tenant.issuers {
                 issuers.insert(issuer.issuer.clone(), Issuer::new(tenant, issuer)?);
             }
+            for domain in &of_tenant.trust_domains {
+                let read = TrustDomain::new(tenant, domain);
+                domains.push(Arc::new(read.map_err(|why| IdentityError::TrustDomain(domain.name.clone(), why))?));
+            }
         }
         let verified =
             Cache::builder().max_capacity(config.limits.cached_credentials.into()).expire_after(UntilExpiry).build();
-        Ok(Self { issuers, verified })
+        Ok(Self { issuers, domains, verified })
     }
 
     /// What keeps the keys fresh: tasks that run as long as the server. Key sets are fetched again, and files that change are read
@@ -148,7 +170,38 @@ impl Authenticator {
             (None, Some(path)) => Some(issuer.followed(path).follow().boxed()),
             (None, None) => None,
         };
-        self.issuers.values().filter_map(upkeep).collect()
+        let domains = self.domains.iter().map(|domain| domain.followed().follow().boxed());
+        self.issuers.values().filter_map(upkeep).chain(domains).collect()
+    }
+
+    /// Who takes client certificates in TLS handshakes; nobody, where no trust domain is configured.
+    pub fn client_verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        (!self.domains.is_empty())
+            .then(|| Arc::new(AnyDomain::new(self.domains.clone())) as Arc<dyn ClientCertVerifier>)
+    }
+
+    /// The credential of whoever proved in a handshake to hold the key of this chain's first certificate.
+    ///
+    /// # Errors
+    /// [`CredentialError`]; the caller is then unauthenticated.
+    pub fn workload(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<Arc<Credential>, CredentialError> {
+        let own = chain.first().ok_or(CredentialError::Absent)?;
+        // Under another digest than any token has: those are of their bytes alone.
+        let hash = Digest::of_parts(&[b"certificate", own]);
+        if let Some(known) = self.verified.get(&hash).filter(|known| known.basis.holds(now)) {
+            claims::in_time(known.credential.expires_at, known.holds_from, now)?;
+            return Ok(known.credential);
+        }
+        let svid = Svid::read(own)?;
+        let domain =
+            self.domains.iter().find(|domain| domain.issuer() == svid.issuer()).ok_or(CredentialError::Issuer)?;
+        let Proved { credential, holds_from, authorities } = domain.verify(chain, svid, hash, now)?;
+        claims::in_time(credential.expires_at, holds_from, now)?;
+        let credential = Arc::new(credential);
+        let left = credential.expires_at.since(now);
+        let basis = Basis::Authorities(Arc::clone(domain), authorities);
+        self.verified.insert(hash, Verified { credential: Arc::clone(&credential), holds_from, basis, left });
+        Ok(credential)
     }
 
     /// The credential that `token` is. As [`Self::verify`], but when its issuer is to be asked for newer keys, waits for them.
@@ -188,7 +241,7 @@ impl Authenticator {
         }
         let hash = Digest::of(token.as_bytes());
         // What was verified by keys that are not in use any more is verified by those that are.
-        if let Some(known) = self.verified.get(&hash).filter(|known| known.issuer.still(&known.keys, now)) {
+        if let Some(known) = self.verified.get(&hash).filter(|known| known.basis.holds(now)) {
             claims::in_time(known.credential.expires_at, known.holds_from, now)?;
             return Ok(known.credential);
         }
@@ -247,8 +300,7 @@ impl Authenticator {
             left: claims.expires_at.since(now),
             holds_from: claims.holds_from,
             credential: Arc::new(credential),
-            keys,
-            issuer: Arc::clone(&issuer.keys),
+            basis: Basis::Keys(Arc::clone(&issuer.keys), keys),
         })
     }
 }

@@ -68,6 +68,9 @@ pub enum CredentialError {
     /// The claim that names the subject has the wrong form.
     #[error("the claim of the credential that names its subject {0}; ask its issuer for a correct one")]
     Subject(&'static str),
+    /// The client certificate does not prove who the caller is.
+    #[error("the client certificate {0}; get a new one from the trust domain's authority, or send a bearer token")]
+    Certificate(&'static str),
     /// A claim has not the value that the configuration requires.
     #[error(
         "the credential's claim `{0}` is not what the server's configuration requires (`required`); use another credential"
@@ -119,6 +122,7 @@ impl CredentialError {
             Self::Audience => "audience",
             Self::Claim { .. } => "claim",
             Self::Subject(_) => "subject",
+            Self::Certificate(_) => "certificate",
             Self::Required(_) => "required",
             Self::Expired => "expired",
             Self::NotYet => "not_yet",
@@ -143,6 +147,9 @@ pub enum IdentityError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// The authorities of a trust domain cannot be used.
+    #[error("the authorities of the trust domain `{0}` cannot be used: {1}")]
+    TrustDomain(String, String),
     /// Its keys are not usable.
     #[error("the keys of the issuer `{issuer}` in `{}` cannot be used: {problem}", path.display())]
     Keys {

@@ -17,6 +17,7 @@ mod json;
 mod keys;
 mod naming;
 mod refresh;
+mod workload;
 
 pub use authenticator::Authenticator;
 pub use dev::{DevIssuer, DevIssuerError};

@@ -8,3 +8,4 @@ mod reload;
 mod starting;
 mod tenants;
 mod voting;
+mod workloads;

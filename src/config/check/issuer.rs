@@ -4,7 +4,10 @@ use countersign_core::visible::Visible;
 
 use super::{DAY, filled, in_range, not_beyond, value};
 use crate::config::issuer::{REFRESH_SECONDS, STALE_SECONDS};
-use crate::config::{ApprovingConfig, ConfigError, DEV_ISSUER, IssuerConfig, KeySource, SubjectConfig, SubjectKind};
+use crate::config::{
+    ApprovingConfig, ConfigError, DEV_ISSUER, IssuerConfig, KeySource, SubjectConfig, SubjectKind, TenantConfig,
+    TrustDomainConfig,
+};
 use crate::identity::address;
 
 /// The range of `max_age_seconds`.
@@ -80,10 +83,7 @@ fn subject(key: &str, issuer: &IssuerConfig) -> Result<(), ConfigError> {
         }
         None | Some(_) => {}
     }
-    if id_prefix.len() > MAX_PREFIX_BYTES || !visible(id_prefix) || id_prefix.trim_start() != id_prefix {
-        let problem = format!("at most {MAX_PREFIX_BYTES} bytes without invisible characters or a space in front");
-        return Err(value(&format!("{key}.id_prefix"), problem));
-    }
+    prefix(key, id_prefix)?;
     if !id_prefix.is_empty() && named(issuer).next().is_none() {
         let problem = "means nothing for accounts of people, which have their issuer in them; remove it".to_owned();
         return Err(value(&format!("{key}.id_prefix"), problem));
@@ -136,24 +136,68 @@ fn named(issuer: &IssuerConfig) -> impl Iterator<Item = (SubjectKind, String)> {
     by_prefix.chain(fixed.flatten()).filter(|(kind, _)| *kind != SubjectKind::Person)
 }
 
-/// That no two issuers of a tenant can name the same agent or service: a policy that trusts it would trust both.
-pub(super) fn apart(key: &str, issuers: &[IssuerConfig]) -> Result<(), ConfigError> {
-    for (index, issuer) in issuers.iter().enumerate() {
-        for (other, earlier) in issuers.iter().take(index).enumerate() {
-            let same = named(issuer).find(|(kind, prefix)| {
-                named(earlier).any(|(theirs, begin)| {
-                    theirs == *kind && (begin.starts_with(prefix.as_str()) || prefix.starts_with(&begin))
-                })
-            });
-            if let Some((kind, _)) = same {
-                let kind = if kind == SubjectKind::Agent { "agents" } else { "services" };
+/// Of the workloads of a trust domain, the same.
+fn named_in(domain: &TrustDomainConfig) -> (SubjectKind, String) {
+    (domain.kind, format!("{}spiffe://{}/", domain.id_prefix, domain.name))
+}
+
+/// That no two issuers or trust domains of a tenant can name the same agent or service: a policy that trusts it would trust both.
+pub(super) fn apart(key: &str, tenant: &TenantConfig) -> Result<(), ConfigError> {
+    let issuers = tenant
+        .issuers
+        .iter()
+        .enumerate()
+        .map(|(index, issuer)| (format!("{key}.issuers[{index}]"), named(issuer).collect::<Vec<_>>()));
+    let domains = tenant
+        .trust_domains
+        .iter()
+        .enumerate()
+        .map(|(index, domain)| (format!("{key}.trust_domains[{index}]"), vec![named_in(domain)]));
+    let mut earlier: Vec<(String, SubjectKind, String)> = Vec::new();
+    for (key, names) in issuers.chain(domains) {
+        for (kind, prefix) in &names {
+            let meets = |(_, theirs, begin): &&(String, SubjectKind, String)| {
+                theirs == kind && (begin.starts_with(prefix.as_str()) || prefix.starts_with(begin.as_str()))
+            };
+            if let Some((other, ..)) = earlier.iter().find(meets) {
+                let kind = if *kind == SubjectKind::Agent { "agents" } else { "services" };
                 let problem = format!(
-                    "`{key}[{other}]` may name the same {kind}, and whoever is one of them would be two; give one of the \
-                     issuers an `id_prefix`, which its ids then begin with, or leave the kind out of its `subjects`"
+                    "`{other}` may name the same {kind}, and whoever is one of them would be two; give one of them an \
+                     `id_prefix`, which its ids then begin with, or leave the kind out of its `subjects`"
                 );
-                return Err(value(&format!("{key}[{index}].id_prefix"), problem));
+                return Err(value(&format!("{key}.id_prefix"), problem));
             }
         }
+        earlier.extend(names.into_iter().map(|(kind, prefix)| (key.clone(), kind, prefix)));
+    }
+    Ok(())
+}
+
+/// What one trust domain must satisfy by itself.
+pub(super) fn trust_domain(key: &str, domain: &TrustDomainConfig, tls: bool) -> Result<(), ConfigError> {
+    let TrustDomainConfig { name, ca, kind, id_prefix } = domain;
+    let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_');
+    if name.is_empty() || name.len() > 255 || !name.bytes().all(letters) {
+        let problem = "1 to 255 of `a-z`, `0-9`, `.`, `-` and `_`, without `spiffe://`, such as `prod.example.com`";
+        return Err(value(&format!("{key}.name"), problem.to_owned()));
+    }
+    if *kind == SubjectKind::Person {
+        let problem =
+            "a certificate of a workload proves nothing about a person; write `agent` or `service`".to_owned();
+        return Err(value(&format!("{key}.kind"), problem));
+    }
+    if !tls {
+        let problem = "client certificates come over TLS only; set `server.tls`".to_owned();
+        return Err(value(key, problem));
+    }
+    prefix(key, id_prefix)?;
+    filled(&format!("{key}.ca"), ca)
+}
+
+fn prefix(key: &str, id_prefix: &str) -> Result<(), ConfigError> {
+    if id_prefix.len() > MAX_PREFIX_BYTES || !visible(id_prefix) || id_prefix.trim_start() != id_prefix {
+        let problem = format!("at most {MAX_PREFIX_BYTES} bytes without invisible characters or a space in front");
+        return Err(value(&format!("{key}.id_prefix"), problem));
     }
     Ok(())
 }

@@ -146,3 +146,31 @@ fn two_issuers_of_a_tenant_never_name_the_same_agent_or_service() {
         assert_eq!(load(&format!("{first}{second}{more}\n")).is_ok(), apart, "{more}");
     }
 }
+
+#[test]
+fn a_trust_domain_is_complete_and_apart_or_refused() {
+    let tls = "[server.tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+    let domain = "[[tenants.acme.trust_domains]]\nname = \"prod.example.com\"\nca = \"ca.pem\"\nkind = \"service\"\n";
+    let good = format!("{tls}{ISSUER}{domain}");
+    let config = load(&good).unwrap();
+    assert_eq!(load(&config.effective_toml().unwrap()).unwrap(), config);
+    for (from, to, expected) in [
+        ("prod.example.com", "spiffe://prod", "`tenants.acme.trust_domains[0].name`: 1 to 255 of"),
+        ("\"service\"", "\"person\"", "`tenants.acme.trust_domains[0].kind`: a certificate of a workload"),
+        ("\"ca.pem\"", "\"\"", "`tenants.acme.trust_domains[0].ca`: empty"),
+        (tls, "", "`tenants.acme.trust_domains[0]`: client certificates come over TLS only"),
+        (
+            "\"service\"",
+            "\"agent\"",
+            "`tenants.acme.trust_domains[0].id_prefix`: `tenants.acme.issuers[0]` may name the same",
+        ),
+    ] {
+        let text = load(&good.replace(from, to)).unwrap_err().to_string();
+        assert!(text.starts_with(expected), "{text}\nis not\n{expected}");
+    }
+    let text = load(&format!("{good}{domain}")).unwrap_err().to_string();
+    assert!(
+        text.starts_with("`tenants.acme.trust_domains[1].name`: `tenants.acme.trust_domains[0]` has the same"),
+        "{text}"
+    );
+}
