@@ -99,6 +99,9 @@ fn os(what: &'static str) -> impl FnOnce(std::io::Error) -> WiringError {
 /// [`WiringError`].
 pub async fn serve(config: Config) -> Result<(), WiringError> {
     let guard = telemetry::init(&config.telemetry)?;
+    // From here on SIGHUP has files read again, and ends nothing, whether any are followed or not.
+    let _hangup =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).map_err(os("cannot wait for SIGHUP"))?;
     let server = Server::start(config).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(os("cannot wait for SIGTERM"))?;

@@ -147,17 +147,20 @@ pub(super) fn apart(key: &str, tenant: &TenantConfig) -> Result<(), ConfigError>
         .issuers
         .iter()
         .enumerate()
-        .map(|(index, issuer)| (format!("{key}.issuers[{index}]"), named(issuer).collect::<Vec<_>>()));
+        .map(|(index, issuer)| (format!("{key}.issuers[{index}]"), named(issuer).collect::<Vec<_>>(), false));
     let domains = tenant
         .trust_domains
         .iter()
         .enumerate()
-        .map(|(index, domain)| (format!("{key}.trust_domains[{index}]"), vec![named_in(domain)]));
+        .map(|(index, domain)| (format!("{key}.trust_domains[{index}]"), vec![named_in(domain)], true));
     let mut earlier: Vec<(String, SubjectKind, String)> = Vec::new();
-    for (key, names) in issuers.chain(domains) {
+    for (key, names, is_domain) in issuers.chain(domains) {
         for (kind, prefix) in &names {
             let meets = |(_, theirs, begin): &&(String, SubjectKind, String)| {
-                theirs == kind && (begin.starts_with(prefix.as_str()) || prefix.starts_with(begin.as_str()))
+                // Whoever writes the very same trust domain for its JWT-SVIDs says that both are of one authority.
+                let one_domain = is_domain && begin == prefix;
+                let meet = begin.starts_with(prefix.as_str()) || prefix.starts_with(begin.as_str());
+                theirs == kind && meet && !one_domain
             };
             if let Some((other, ..)) = earlier.iter().find(meets) {
                 let kind = if *kind == SubjectKind::Agent { "agents" } else { "services" };

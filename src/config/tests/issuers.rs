@@ -168,6 +168,15 @@ fn a_trust_domain_is_complete_and_apart_or_refused() {
         let text = load(&good.replace(from, to)).unwrap_err().to_string();
         assert!(text.starts_with(expected), "{text}\nis not\n{expected}");
     }
+    // The same workloads by JWT-SVIDs, which somebody says in so many words.
+    let jwt = |starts_with: &str| {
+        let issuer = "[[tenants.acme.issuers]]\nissuer = \"https://spire\"\naudience = \"c\"\nalgorithms = [\"ES256\"]\nkeys = \"k\"\n";
+        load(&format!("{good}{issuer}subject = {{ kind = \"service\", starts_with = \"{starts_with}\" }}\n"))
+    };
+    assert!(jwt("spiffe://prod.example.com/").is_ok());
+    for other in ["", "spiffe://", "spiffe://prod.example.com", "spiffe://prod.example.com/ns/"] {
+        assert!(jwt(other).is_err(), "{other}");
+    }
     let text = load(&format!("{good}{domain}")).unwrap_err().to_string();
     assert!(
         text.starts_with("`tenants.acme.trust_domains[1].name`: `tenants.acme.trust_domains[0]` has the same"),
