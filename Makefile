@@ -18,7 +18,7 @@ BENCH ?=
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what is missing for all of the below (libclang, Python packages, buf)
+setup: ## Install what is missing for all of the below (libclang, Python packages, node and an OpenID Provider, buf)
 	@scripts/setup build test lint
 
 setup-build:

@@ -105,6 +105,10 @@ pub mod metrics {
     pub const LIMITED_TOTAL: &str = "countersign_limited_total";
     /// Counter: credentials refused, by `reason`.
     pub const CREDENTIALS_REFUSED_TOTAL: &str = "countersign_credentials_refused_total";
+    /// Counter: attempts to fetch an issuer's keys, by `issuer` and `result` (`changed`, `unchanged`, or what failed).
+    pub const ISSUER_KEYS_TOTAL: &str = "countersign_issuer_keys_total";
+    /// Counter: files that changed and cannot be used, what was read before staying, by configuration `key`.
+    pub const FILES_REFUSED_TOTAL: &str = "countersign_files_refused_total";
     /// Counter: capabilities minted.
     pub const MINTS_TOTAL: &str = "countersign_mints_total";
     /// Counter: redeems, by `result` (`redeemed`, `replayed`, `refused`).
@@ -155,6 +159,8 @@ pub mod metrics {
         describe_gauge!(RPCS_IN_FLIGHT, "RPCs under way");
         describe_counter!(LIMITED_TOTAL, "Requests refused for load, by limit");
         describe_counter!(CREDENTIALS_REFUSED_TOTAL, "Credentials refused by reason");
+        describe_counter!(ISSUER_KEYS_TOTAL, "Attempts to fetch an issuer's keys, by result");
+        describe_counter!(FILES_REFUSED_TOTAL, "Files that changed and cannot be used, what was read before staying");
         describe_counter!(MINTS_TOTAL, "Capabilities minted");
         describe_counter!(REDEEMS_TOTAL, "Redeems by result");
         describe_counter!(COMPLETIONS_TOTAL, "Completions by outcome");

@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
 
 /// How long to wait when the operating system cannot give another connection.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
@@ -21,6 +25,40 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 /// protocol's own keepalive looks after it.
 const FIRST_WORDS: Duration = Duration::from_secs(10);
 const PREFACE_BYTES: usize = 24;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A connection that requests come over.
+#[derive(Debug)]
+pub enum Connection {
+    /// In plaintext, on loopback.
+    Plain(Counted),
+    /// In TLS.
+    Secured(Box<TlsStream<Counted>>),
+}
+
+/// Connections with TLS, if there is a configuration for it. Handshakes wait for nobody but themselves; one that fails is
+/// a connection that there is not.
+pub fn secured(
+    incoming: impl Stream<Item = io::Result<Counted>>,
+    tls: Option<Arc<ServerConfig>>,
+    most: usize,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let Some(config) = tls else { return incoming.map_ok(Connection::Plain).left_stream() };
+    let acceptor = TlsAcceptor::from(config);
+    let handshake = move |accepted: io::Result<Counted>| {
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(accepted?)).await??;
+            Ok::<_, io::Error>(Connection::Secured(Box::new(stream)))
+        })
+    };
+    let done = |done: Result<io::Result<Connection>, _>| async move {
+        done.ok()?.inspect_err(|error| tracing::debug!(%error, "no TLS handshake")).ok().map(Ok)
+    };
+    incoming.map(handshake).buffer_unordered(most).filter_map(done).right_stream()
+}
 
 /// A connection that counts as long as it is open.
 #[derive(Debug)]
@@ -55,14 +93,6 @@ async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     let (stream, _peer): (TcpStream, SocketAddr) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-impl Connected for Counted {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
 }
 
 impl AsyncRead for Counted {
@@ -100,5 +130,70 @@ impl AsyncWrite for Counted {
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// What is known of whoever is at the other end.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The certificates that they proved themselves with, their own first; none if they did not.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        let certificates = match self {
+            Self::Plain(_) => None,
+            Self::Secured(stream) => stream.get_ref().1.peer_certificates(),
+        };
+        Peer { certificates: certificates.unwrap_or_default().into() }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(counted) => Pin::new(counted).poll_read(cx, buf),
+            Self::Secured(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(counted) => Pin::new(counted).poll_write(cx, buf),
+            Self::Secured(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(counted) => Pin::new(counted).poll_write_vectored(cx, bufs),
+            Self::Secured(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(counted) => counted.is_write_vectored(),
+            Self::Secured(stream) => stream.is_write_vectored(),
+        }
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(counted) => Pin::new(counted).poll_flush(cx),
+            Self::Secured(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(counted) => Pin::new(counted).poll_shutdown(cx),
+            Self::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }

@@ -175,6 +175,11 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
         | ErrorReason::PrincipalUnknown
+        | ErrorReason::IssuerUnavailable
+        | ErrorReason::AnsweringNotTrusted
+        | ErrorReason::AnsweringAudience
+        | ErrorReason::AuthenticationStale
+        | ErrorReason::AuthenticationWeak
         | ErrorReason::ActForDenied
         | ErrorReason::AdministrationDenied
         | ErrorReason::InvalidField

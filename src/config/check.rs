@@ -1,12 +1,14 @@
 //! What a configuration must satisfy beyond its types.
 
+mod issuer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use countersign_audit::NoteVerifier;
 use countersign_core::visible::Visible;
 
-use super::{Config, ConfigError, DEV_ISSUER, IssuerConfig, PublishingConfig, TenantConfig};
+use super::{Config, ConfigError, PublishingConfig, TenantConfig};
 use crate::tls;
 
 /// The range of one number in the configuration. Both ends are allowed.
@@ -35,7 +37,7 @@ const DAY: u32 = 86_400;
 
 macro_rules! ranges {
     ($($section:ident . $field:ident: $min:expr, $max:expr, $unit:literal;)*) => {
-        /// Every number in the configuration with its range; `max_age_seconds` of an issuer aside, since it is in a list.
+        /// Every number in the configuration with its range; those of issuers aside, since they are in a list.
         pub const RANGES: &[Range] = &[$(Range {
             key: concat!(stringify!($section), ".", stringify!($field)),
             unit: $unit,
@@ -68,11 +70,6 @@ ranges! {
     approvals.asked_per_hour_per_principal: 1, 500, "";
 }
 
-/// The range of an issuer's `max_age_seconds`.
-const MAX_AGE: (u32, u32) = (1, 366 * DAY);
-/// The longest issuer or audience, in bytes.
-const MAX_NAME_BYTES: usize = 1024;
-
 /// Checks everything but the existence of files, which whoever reads them reports.
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     for range in RANGES {
@@ -102,8 +99,9 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(ConfigError::NoIssuer);
     }
     let mut seen = Seen::default();
+    let tls = config.server.tls.is_some();
     for (name, config_of_tenant) in &config.tenants {
-        tenant(&format!("tenants.{name}"), config_of_tenant, config.is_development(), &mut seen)?;
+        tenant(&format!("tenants.{name}"), config_of_tenant, (config.is_development(), tls), &mut seen)?;
     }
     Ok(())
 }
@@ -113,6 +111,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
 struct Seen<'a> {
     issuers: BTreeMap<&'a str, String>,
     origins: BTreeMap<&'a str, String>,
+    domains: BTreeMap<&'a str, String>,
 }
 
 fn listeners(config: &Config) -> Result<(), ConfigError> {
@@ -170,7 +169,12 @@ fn endpoint_of_collector(endpoint: &str) -> Result<(), ConfigError> {
     }
 }
 
-fn tenant<'a>(key: &str, tenant: &'a TenantConfig, development: bool, seen: &mut Seen<'a>) -> Result<(), ConfigError> {
+fn tenant<'a>(
+    key: &str,
+    tenant: &'a TenantConfig,
+    (development, tls): (bool, bool),
+    seen: &mut Seen<'a>,
+) -> Result<(), ConfigError> {
     filled(&format!("{key}.bundle"), &tenant.bundle)?;
     let origin_key = format!("{key}.log_origin");
     let origin = tenant.log_origin.as_str();
@@ -192,14 +196,23 @@ fn tenant<'a>(key: &str, tenant: &'a TenantConfig, development: bool, seen: &mut
     }
     for (index, config) in tenant.issuers.iter().enumerate() {
         let key = format!("{key}.issuers[{index}]");
-        issuer(&key, config, development)?;
+        issuer::issuer(&key, config, development)?;
         if let Some(other) = seen.issuers.insert(&config.issuer, key.clone()) {
             let problem =
                 format!("`{other}` has the same issuer; an issuer belongs to one tenant and stands there once");
             return Err(value(&format!("{key}.issuer"), problem));
         }
     }
-    Ok(())
+    for (index, domain) in tenant.trust_domains.iter().enumerate() {
+        let key = format!("{key}.trust_domains[{index}]");
+        issuer::trust_domain(&key, domain, tls)?;
+        if let Some(other) = seen.domains.insert(&domain.name, key.clone()) {
+            let problem =
+                format!("`{other}` has the same name; a trust domain belongs to one tenant and stands there once");
+            return Err(value(&format!("{key}.name"), problem));
+        }
+    }
+    issuer::apart(key, tenant)
 }
 
 fn publishing(key: &str, config: &PublishingConfig) -> Result<(), ConfigError> {
@@ -230,47 +243,6 @@ fn publishing(key: &str, config: &PublishingConfig) -> Result<(), ConfigError> {
         filled(&format!("{key}.solver"), solver)?;
     }
     Ok(())
-}
-
-fn issuer(key: &str, issuer: &IssuerConfig, development: bool) -> Result<(), ConfigError> {
-    for (field, text) in [("issuer", &issuer.issuer), ("audience", &issuer.audience)] {
-        let clean = Visible::new(&text.replace('\\', "")).to_string() == text.replace('\\', "");
-        if text.trim() != text || text.is_empty() || text.len() > MAX_NAME_BYTES || !clean {
-            let problem = format!(
-                "1 to {MAX_NAME_BYTES} bytes without invisible characters or spaces at its ends; \
-                 copy it exactly as the issuer writes it"
-            );
-            return Err(value(&format!("{key}.{field}"), problem));
-        }
-    }
-    if issuer.issuer.contains('#') {
-        let problem = "an account is written `issuer#subject`, so an issuer has no `#`".to_owned();
-        return Err(value(&format!("{key}.issuer"), problem));
-    }
-    if issuer.issuer == DEV_ISSUER && !development {
-        let problem = format!(
-            "`{DEV_ISSUER}` is the issuer of development servers, and its credentials are no proof of anything; \
-             configure your own, or start with `--dev`"
-        );
-        return Err(value(&format!("{key}.issuer"), problem));
-    }
-    if issuer.algorithms.is_empty() {
-        let problem = "name at least one algorithm, such as `EdDSA` or `RS256`".to_owned();
-        return Err(value(&format!("{key}.algorithms"), problem));
-    }
-    if issuer.subjects.is_empty() {
-        let problem = "name at least one of `person`, `agent` and `service`".to_owned();
-        return Err(value(&format!("{key}.subjects"), problem));
-    }
-    if let Some(seconds) = issuer.max_age_seconds {
-        in_range(&format!("{key}.max_age_seconds"), seconds, MAX_AGE.0, MAX_AGE.1, "seconds")?;
-    }
-    if issuer.keys.to_str().is_some_and(|keys| keys.contains("://")) {
-        let problem =
-            "keys are read from a local file and never fetched; save the key set, and name the file".to_owned();
-        return Err(value(&format!("{key}.keys"), problem));
-    }
-    filled(&format!("{key}.keys"), &issuer.keys)
 }
 
 fn in_range(key: &str, value: u32, min: u32, max: u32, unit: &'static str) -> Result<(), ConfigError> {

@@ -1,15 +1,17 @@
 //! Reading a configuration: the file, then environment and flags.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use countersign_core::TenantId;
 
 use super::check::check;
+use super::issuer::{REFRESH_SECONDS, STALE_SECONDS};
 use super::syntax::syntax;
 use super::{
-    Algorithm, Config, ConfigError, DEV_AUDIENCE, DEV_ISSUER, DEV_PUBLIC_KEY_FILE, DEV_TENANT, IssuerConfig, LogFormat,
-    PublishingConfig, SubjectKind, TenantConfig, TlsConfig,
+    Algorithm, ApprovingConfig, Config, ConfigError, DEV_APPROVING_AUDIENCE, DEV_AUDIENCE, DEV_ISSUER, DEV_METHOD,
+    DEV_PUBLIC_KEY_FILE, DEV_TENANT, IssuerConfig, LogFormat, PublishingConfig, SubjectKind, TenantConfig, TlsConfig,
 };
 
 /// What flags and environment say; a flag wins over its variable, and both over the file.
@@ -151,9 +153,24 @@ impl Config {
             issuer: DEV_ISSUER.to_owned(),
             audience: DEV_AUDIENCE.to_owned(),
             algorithms: vec![Algorithm::EdDSA],
-            keys: config.server.data_dir.join(DEV_PUBLIC_KEY_FILE),
+            keys: Some(config.server.data_dir.join(DEV_PUBLIC_KEY_FILE)),
+            jwks_uri: None,
+            discovery: false,
+            ca: None,
+            jwks_token: None,
+            refresh_seconds: REFRESH_SECONDS,
+            stale_seconds: STALE_SECONDS,
             subjects: vec![SubjectKind::Person, SubjectKind::Agent, SubjectKind::Service],
+            id_prefix: String::new(),
             max_age_seconds: None,
+            subject: None,
+            required: BTreeMap::new(),
+            approving: Some(ApprovingConfig {
+                audience: DEV_APPROVING_AUDIENCE.to_owned(),
+                // As long as the credential holds: it proves nothing at any time, and clocks of tests run ahead.
+                max_age_seconds: u32::MAX,
+                amr: vec![DEV_METHOD.to_owned()],
+            }),
         };
         let log_origin = format!("dev.countersign.invalid/{DEV_TENANT}");
         config.tenants.insert(
@@ -162,6 +179,7 @@ impl Config {
                 bundle: bundle.to_owned(),
                 log_origin,
                 issuers: vec![issuer],
+                trust_domains: Vec::new(),
                 shadow: None,
                 publishing: PublishingConfig::default(),
             },
@@ -198,9 +216,14 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         resolve(&mut tenant.bundle);
         tenant.publishing.solver.as_mut().map(resolve);
         tenant.shadow.as_mut().map(resolve);
+        tenant.trust_domains.iter_mut().for_each(|domain| resolve(&mut domain.ca));
         for issuer in &mut tenant.issuers {
-            if !issuer.keys.to_str().is_some_and(|keys| keys.contains("://")) {
-                resolve(&mut issuer.keys);
+            let IssuerConfig { keys, ca, jwks_token, .. } = issuer;
+            for path in [keys, ca, jwks_token].into_iter().flatten() {
+                // An address stays what it is, so that the check finds it.
+                if !path.to_str().is_some_and(|path| path.contains("://")) {
+                    resolve(path);
+                }
             }
         }
     }

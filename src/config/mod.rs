@@ -6,6 +6,7 @@
 
 mod check;
 mod error;
+mod issuer;
 mod load;
 mod syntax;
 
@@ -19,6 +20,9 @@ use serde::{Deserialize, Serialize};
 
 pub use check::{RANGES, Range};
 pub use error::ConfigError;
+pub use issuer::{
+    Algorithm, ApprovingConfig, IssuerConfig, KeySource, RequiredValue, SubjectConfig, SubjectKind, TrustDomainConfig,
+};
 pub use load::Overrides;
 
 /// The tenant of a development server.
@@ -27,6 +31,10 @@ pub const DEV_TENANT: &str = "dev";
 pub const DEV_ISSUER: &str = "https://dev.countersign.invalid";
 /// The audience of a development server's credentials.
 pub const DEV_AUDIENCE: &str = "countersign";
+/// The audience for voting and publishing on a development server.
+pub const DEV_APPROVING_AUDIENCE: &str = "countersign-approve";
+/// How people authenticate on a development server: by saying who they are.
+pub const DEV_METHOD: &str = "dev";
 /// The public key of the development issuer, in the data directory; [`crate::identity::DevIssuer`] writes it.
 pub const DEV_PUBLIC_KEY_FILE: &str = "dev-issuer.pub.pem";
 
@@ -95,6 +103,9 @@ pub struct TenantConfig {
     /// Who may issue credentials for it. At least one.
     #[serde(default)]
     pub issuers: Vec<IssuerConfig>,
+    /// Whose workloads prove themselves by client certificates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trust_domains: Vec<TrustDomainConfig>,
     /// A bundle's directory: what it would answer is compared with what is answered, and nothing is done on it. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<PathBuf>,
@@ -127,60 +138,6 @@ impl Default for PublishingConfig {
     fn default() -> Self {
         Self { watch: false, bundle_name: None, authors: Vec::new(), signatures: 1, proofs: false, solver: None }
     }
-}
-
-/// `[[tenants.NAME.issuers]]`: one issuer of credentials. It belongs to this tenant alone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IssuerConfig {
-    /// The exact `iss` of its credentials.
-    pub issuer: String,
-    /// What the `aud` of its credentials must contain.
-    pub audience: String,
-    /// The signature algorithms that it uses. At least one.
-    pub algorithms: Vec<Algorithm>,
-    /// A local file with its public keys: a JSON Web Key Set (RFC 7517), or one `PUBLIC KEY` in PEM. Never fetched.
-    pub keys: PathBuf,
-    /// The kinds of subjects that it may name. At least one.
-    pub subjects: Vec<SubjectKind>,
-    /// The longest life (`exp` − `iat`) that is accepted, in seconds; `iat` is then required. Absent: any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_age_seconds: Option<u32>,
-}
-
-/// A signature algorithm (RFC 7518 §3.1, RFC 8037). Asymmetric ones only: a shared secret would let the verifier forge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Algorithm {
-    /// Ed25519.
-    EdDSA,
-    /// ECDSA on P-256 with SHA-256.
-    ES256,
-    /// ECDSA on P-384 with SHA-384.
-    ES384,
-    /// RSASSA-PSS with SHA-256.
-    PS256,
-    /// RSASSA-PSS with SHA-384.
-    PS384,
-    /// RSASSA-PSS with SHA-512.
-    PS512,
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    RS256,
-    /// RSASSA-PKCS1-v1_5 with SHA-384.
-    RS384,
-    /// RSASSA-PKCS1-v1_5 with SHA-512.
-    RS512,
-}
-
-/// A kind of subject that an issuer may name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SubjectKind {
-    /// An account of a human: every `sub` without one of the prefixes below.
-    Person,
-    /// A software agent: `agent:NAME`.
-    Agent,
-    /// A service: `service:NAME`.
-    Service,
 }
 
 /// `[limits]`: what bounds load. What exceeds one is refused, with the limit in the error.

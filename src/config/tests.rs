@@ -2,6 +2,8 @@ use std::path::Path;
 
 use super::*;
 
+mod issuers;
+
 const ISSUER: &str = r#"
 [tenants.acme]
 bundle = "acme"
@@ -162,11 +164,7 @@ fn an_issuer_is_complete_or_refused() {
         ("\"countersign\"", "\"\"", "`tenants.acme.issuers[0].audience`: 1 to 1024 bytes"),
         ("[\"EdDSA\"]", "[]", "`tenants.acme.issuers[0].algorithms`: name at least one"),
         ("[\"person\", \"agent\"]", "[]", "`tenants.acme.issuers[0].subjects`: name at least one"),
-        (
-            "jwks.json",
-            "https://idp.example.com/jwks",
-            "`tenants.acme.issuers[0].keys`: keys are read from a local file and never fetched",
-        ),
+        ("jwks.json", "https://idp.example.com/jwks", "`tenants.acme.issuers[0].keys`: a local file"),
         ("\"jwks.json\"", "\"\"", "`tenants.acme.issuers[0].keys`: empty"),
         ("\"acme\"\n", "\"\"\n", "`tenants.acme.bundle`: empty"),
         ("countersign.example.com/acme", "a b", "`tenants.acme.log_origin`: an origin is 1 to 255 printable"),
@@ -280,7 +278,7 @@ fn paths_in_the_file_start_at_its_directory() {
     let config = Config::load(None, &Overrides { config: Some(path), ..Overrides::default() }).unwrap();
     let tenant = config.tenants.values().next().unwrap();
     assert_eq!(tenant.bundle, dir.path().join("acme"));
-    assert_eq!(tenant.issuers[0].keys, Path::new("/abs/jwks.json"));
+    assert_eq!(tenant.issuers[0].keys.as_deref(), Some(Path::new("/abs/jwks.json")));
     assert_eq!(config.server.data_dir, Path::new("/var/lib/countersign"));
 }
 
@@ -306,11 +304,11 @@ fn a_development_server_needs_nothing_and_stays_on_loopback() {
     let (name, tenant) = config.tenants.iter().next().unwrap();
     assert_eq!((name.as_str(), tenant.bundle.as_path()), (DEV_TENANT, bundle));
     assert_eq!((tenant.issuers[0].issuer.as_str(), tenant.issuers[0].audience.as_str()), (DEV_ISSUER, DEV_AUDIENCE));
-    assert_eq!(tenant.issuers[0].keys, Path::new("/tmp/dev/dev-issuer.pub.pem"));
+    assert_eq!(tenant.issuers[0].keys.as_deref(), Some(Path::new("/tmp/dev/dev-issuer.pub.pem")));
 
     let elsewhere = Overrides { data_dir: Some("/tmp/else".into()), ..Overrides::default() };
     let config = Config::development(data, bundle, &elsewhere).unwrap();
-    assert!(config.tenants.values().all(|tenant| tenant.issuers[0].keys.starts_with("/tmp/else")));
+    assert!(config.tenants.values().all(|tenant| tenant.issuers[0].keys.as_ref().unwrap().starts_with("/tmp/else")));
 
     let beyond: SocketAddr = "0.0.0.0:8443".parse().unwrap();
     let (certificate, key) = (Some("c".into()), Some("k".into()));

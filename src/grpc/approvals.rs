@@ -51,7 +51,7 @@ impl ApprovalService for Approvals {
                 session: id("session_id", &session_id)?,
                 operation: operation(action)?,
                 audience,
-                acting: acting(principal, &principal_credential, self.0.authenticator(), self.0.wall())?,
+                acting: acting(principal, &principal_credential, &self.0).await?,
                 justification,
             };
             let Replayable { answer: (id, shared), replayed } = verified.engine.ask(&verified.call, &ask).await?;
@@ -160,8 +160,8 @@ impl ApprovalService for Approvals {
         &self,
         request: Request<WatchApprovalsRequest>,
     ) -> Result<Response<Self::WatchApprovalsStream>, Status> {
-        let (metadata, _, WatchApprovalsRequest { approval_id, resume_token }) = request.into_parts();
-        let (verified, permits) = self.0.watch("WatchApprovals", &metadata)?;
+        let (verified, permits) = self.0.watch("WatchApprovals", &request)?;
+        let WatchApprovalsRequest { approval_id, resume_token } = request.into_inner();
         let asked = || {
             let only = optional_id("approval_id", &approval_id)?;
             Ok((only, optional_id::<ResumeToken>("resume_token", &resume_token)?))

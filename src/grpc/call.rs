@@ -9,6 +9,7 @@ use countersign_core::time::SystemClock;
 use countersign_core::{Clock, Digest, TenantId, Timestamp};
 use countersign_engine::{Call, Credential, Engine, Error, RequestId};
 use countersign_store::RocksKernel;
+use http::HeaderMap;
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::metadata::MetadataMap;
@@ -18,7 +19,8 @@ use tracing::Instrument;
 use super::errors::{Failure, reason_name};
 use crate::config::Limits;
 use crate::http::{Readiness, metrics as names};
-use crate::identity::{Authenticator, bearer};
+use crate::identity::{Authenticator, CredentialError, bearer};
+use crate::listen::Peer;
 use crate::proto::code_name;
 use crate::telemetry;
 
@@ -97,22 +99,26 @@ impl Backend {
         self.0.clock.wall()
     }
 
-    /// Lets through whom it knows, before anything of a message is read: what a stranger sends costs nothing.
+    /// The credential in the headers of a request, or else the certificate of whoever sends it. What was verified before is known at once; only when an issuer is to be asked
+    /// for newer keys is there something to wait for.
     ///
     /// # Errors
     /// The status of a credential that is not good.
-    pub fn gate(&self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        match self.authenticate(request.metadata()) {
-            Ok(credential) => {
-                request.extensions_mut().insert(credential);
-                Ok(request)
+    pub async fn gate(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Arc<Credential>, Status> {
+        let certificates = peer.map(|peer| &*peer.certificates).unwrap_or_default();
+        let verified = match bearer(headers) {
+            // A certificate beside a token only secures the connection: it may be that of a proxy.
+            Err(CredentialError::Absent) if !certificates.is_empty() => {
+                self.0.authenticator.workload(certificates, self.wall())
             }
-            Err(failure) => {
-                let refused: Result<(), Failure> = Err(failure);
-                told(&refused);
-                refused.map(|()| request).map_err(Status::from)
-            }
+            Ok(token) => self.0.authenticator.authenticate(token, || self.wall()).await,
+            Err(error) => Err(error),
+        };
+        let verified = verified.map_err(refused_credential);
+        if verified.is_err() {
+            told(&verified);
         }
+        verified.map_err(Status::from)
     }
 
     /// Runs one unary call: verified, within the caller's and the server's limits, until its deadline.
@@ -164,8 +170,9 @@ impl Backend {
     }
 
     /// Admits one watch stream. The permits are held as long as it lives.
-    pub fn watch(&self, rpc: &'static str, metadata: &MetadataMap) -> Result<(Verified, Permits), Failure> {
-        let credential = self.authenticate(metadata)?;
+    pub fn watch<M>(&self, rpc: &'static str, request: &Request<M>) -> Result<(Verified, Permits), Failure> {
+        let gated = request.extensions().get::<Arc<Credential>>().cloned();
+        let credential = gated.map_or_else(|| self.authenticate(request.metadata()), Ok)?;
         let (_, own) = self.caller(&credential);
         let own = take(&own, "watches_per_caller", "watch streams of yours", self.0.limits.watches_per_caller)?;
         let permits = (own, take(&self.0.watches, "watches", "watch streams", self.0.limits.watches)?);
@@ -173,11 +180,8 @@ impl Backend {
     }
 
     fn authenticate(&self, metadata: &MetadataMap) -> Result<Arc<Credential>, Failure> {
-        let verified = bearer(metadata).and_then(|token| self.0.authenticator.verify(token, self.wall()));
-        verified.map_err(|error| {
-            metrics::counter!(names::CREDENTIALS_REFUSED_TOTAL, "reason" => error.reason()).increment(1);
-            error.into()
-        })
+        let verified = bearer(metadata.as_ref()).and_then(|token| self.0.authenticator.verify(token, self.wall()));
+        verified.map_err(refused_credential)
     }
 
     fn verified(&self, rpc: &'static str, credential: Arc<Credential>) -> Result<Verified, Failure> {
@@ -213,6 +217,11 @@ impl Backend {
         };
         callers.entry(key).or_insert_with(new).clone()
     }
+}
+
+fn refused_credential(error: CredentialError) -> Failure {
+    metrics::counter!(names::CREDENTIALS_REFUSED_TOTAL, "reason" => error.reason()).increment(1);
+    error.into()
 }
 
 /// Counts a call as under way as long as somebody waits for it: also one that nobody waits for any more is no longer.

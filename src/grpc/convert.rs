@@ -1,7 +1,6 @@
 //! Between the wire and the domain. Messages are taken apart exhaustively: a new field breaks the build, not the policy.
 
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::approval::{ApprovalState, Verdict as VoteVerdict, VoidCause};
@@ -13,9 +12,10 @@ use countersign_core::{Digest, EntityRef, Record, Timestamp};
 use countersign_engine::{Acting, ApprovalView, Decision, Operation, Receipt, Replayable, Verdict};
 use countersign_policy::Bundle;
 
+use super::call::Backend;
 use super::errors::Failure;
 use crate::client::convert::record_from_struct;
-use crate::identity::Authenticator;
+use crate::identity::CredentialError;
 use crate::proto;
 
 /// A field that must be there.
@@ -69,19 +69,18 @@ pub fn operation(operation: Option<proto::Operation>) -> Result<Operation, Failu
 }
 
 /// Who acts: the caller, somebody named, or the bearer of another credential, which is verified like the caller's own.
-pub fn acting(
-    principal: Option<proto::Entity>,
-    credential: &str,
-    authenticator: &Authenticator,
-    now: Timestamp,
-) -> Result<Acting, Failure> {
+pub async fn acting(principal: Option<proto::Entity>, credential: &str, backend: &Backend) -> Result<Acting, Failure> {
     match (principal, credential) {
         (None, "") => Ok(Acting::Caller),
         (Some(principal), "") => Ok(Acting::Named(entity("principal", principal)?)),
-        (None, token) => authenticator
-            .verify(token, now)
-            .map(Acting::Credential)
-            .map_err(|e| Failure::field("principal_credential", e.to_string())),
+        (None, token) => {
+            let verified = backend.authenticator().authenticate(token, || backend.wall()).await;
+            verified.map(Acting::Credential).map_err(|error| {
+                // The field is what it should be, as far as anybody can say now.
+                let unknown = matches!(error, CredentialError::IssuerUnavailable(_));
+                if unknown { error.into() } else { Failure::field("principal_credential", error.to_string()) }
+            })
+        }
         (Some(_), _) => {
             Err(Failure::field("principal_credential", "give either `principal` or `principal_credential`, not both"))
         }
@@ -392,6 +391,3 @@ pub fn receipt(receipt: Replayable<Receipt>) -> proto::RedeemResponse {
 pub fn hashes(hashes: Vec<countersign_audit::Hash>) -> Vec<Vec<u8>> {
     hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect()
 }
-
-/// Shared by the services: who verifies credentials.
-pub type SharedAuthenticator = Arc<Authenticator>;

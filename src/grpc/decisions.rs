@@ -38,7 +38,7 @@ impl Decisions {
             session: id("session_id", &session_id)?,
             operation: operation(action)?,
             audience,
-            acting: acting(principal, &principal_credential, self.0.authenticator(), self.0.wall())?,
+            acting: acting(principal, &principal_credential, &self.0).await?,
             approval: optional_id("approval_id", &approval_id)?,
             mint,
             entity_revision: Some(min_entity_revision).filter(|revision| *revision > 0),

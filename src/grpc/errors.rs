@@ -4,7 +4,7 @@
 use countersign_core::approval::ApprovalError;
 use countersign_core::capability::CapabilityError;
 use countersign_core::restraint::RestraintError;
-use countersign_engine::{Error, PublishAction};
+use countersign_engine::{Error, NotAnswering, PublishAction};
 use countersign_token::TokenError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -62,7 +62,7 @@ impl Failure {
         match self {
             Self::Engine(error) => classify(error),
             Self::Message { .. } => (Code::InvalidArgument, ErrorReason::InvalidField),
-            Self::Credential(_) => (Code::Unauthenticated, ErrorReason::CredentialInvalid),
+            Self::Credential(error) => credential(error),
             Self::Draining => (Code::Unavailable, ErrorReason::Draining),
             Self::Deadline => (Code::DeadlineExceeded, ErrorReason::DeadlinePassed),
         }
@@ -98,6 +98,7 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::Restraint(error) => restraint(error),
         Error::ApprovalMismatch => (Code::PermissionDenied, ErrorReason::ApprovalMismatch),
         Error::NotAPerson(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
+        Error::NotAnswering(error) => answering(error),
         Error::NothingToAsk(_) => (Code::FailedPrecondition, ErrorReason::NothingToAsk),
         Error::Token(error) => token(error),
         Error::TokenDead(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
@@ -123,6 +124,44 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::NotInLog(_) => (Code::OutOfRange, ErrorReason::NotInLog),
         Error::Internal(_) => (Code::Internal, ErrorReason::Internal),
     }
+}
+
+const fn credential(error: &CredentialError) -> (Code, ErrorReason) {
+    match error {
+        CredentialError::IssuerUnavailable(_) => (Code::Unavailable, ErrorReason::IssuerUnavailable),
+        CredentialError::Absent
+        | CredentialError::Repeated
+        | CredentialError::Scheme
+        | CredentialError::TooLong
+        | CredentialError::Malformed(_)
+        | CredentialError::Header(_)
+        | CredentialError::Type
+        | CredentialError::Issuer
+        | CredentialError::Algorithm
+        | CredentialError::Key
+        | CredentialError::Signature
+        | CredentialError::Audience
+        | CredentialError::Claim { .. }
+        | CredentialError::Subject(_)
+        | CredentialError::Required(_)
+        | CredentialError::Certificate(_)
+        | CredentialError::Expired
+        | CredentialError::NotYet
+        | CredentialError::TooLongLived(_)
+        | CredentialError::Kind(_)
+        | CredentialError::Delegation(_)
+        | CredentialError::Bound => (Code::Unauthenticated, ErrorReason::CredentialInvalid),
+    }
+}
+
+const fn answering(error: &NotAnswering) -> (Code, ErrorReason) {
+    let reason = match error {
+        NotAnswering::NotTrusted => ErrorReason::AnsweringNotTrusted,
+        NotAnswering::Audience => ErrorReason::AnsweringAudience,
+        NotAnswering::Stale => ErrorReason::AuthenticationStale,
+        NotAnswering::Weak => ErrorReason::AuthenticationWeak,
+    };
+    (Code::PermissionDenied, reason)
 }
 
 const fn approval(error: &ApprovalError) -> (Code, ErrorReason) {

@@ -29,7 +29,7 @@ impl SessionService for Sessions {
             let opening = OpenSession {
                 purpose,
                 ttl: ttl.map(|ttl| duration("ttl", ttl)).transpose()?,
-                acting: acting(principal, &principal_credential, self.0.authenticator(), self.0.wall())?,
+                acting: acting(principal, &principal_credential, &self.0).await?,
                 operator: operator.map(|operator| entity("operator", operator)).transpose()?,
             };
             let Replayable { answer, replayed } = verified.engine.open_session(&verified.call, &opening).await?;

@@ -1,7 +1,8 @@
 //! From a bearer token to a credential that the engine believes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,19 +10,28 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign_core::{Digest, TenantId, Timestamp};
 use countersign_engine::credential::Credential;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use moka::Expiry;
 use moka::sync::Cache;
+use rustls::pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
 
 use super::MAX_CREDENTIAL_BYTES;
 use super::claims::{self, Demands};
 use super::error::{CredentialError, IdentityError};
-use super::keys::Keys;
-use crate::config::{Algorithm, Config, IssuerConfig, SubjectKind};
+use super::held::KeySet;
+use super::keys::{KeyFileError, Keys};
+use super::naming::Naming;
+use super::refresh::Refresher;
+use super::workload::{AnyDomain, Authorities, Proved, Svid, TrustDomain};
+use crate::config::{Algorithm, ApprovingConfig, Config, IssuerConfig, KeySource, RequiredValue};
+use crate::reload::Followed;
 
-/// Verifies credentials of every issuer in the configuration. Made once per server and shared; never blocks on I/O, and
-/// asks nobody for the time.
+/// Verifies credentials of every issuer in the configuration. Made once per server and shared; asks nobody for the time.
 pub struct Authenticator {
     issuers: HashMap<String, Issuer>,
+    domains: Vec<Arc<TrustDomain>>,
     verified: Cache<Digest, Verified>,
 }
 
@@ -29,9 +39,70 @@ struct Issuer {
     tenant: TenantId,
     audience: String,
     algorithms: Vec<Algorithm>,
-    subjects: Vec<SubjectKind>,
+    approving: Option<ApprovingConfig>,
+    naming: Naming,
+    required: BTreeMap<String, RequiredValue>,
     max_age_seconds: Option<u32>,
-    keys: Keys,
+    keys: Arc<KeySet>,
+    /// The file that they lie in, if they do.
+    file: Option<PathBuf>,
+    /// Who fetches the keys, if they are fetched.
+    refresher: Option<Arc<Refresher>>,
+}
+
+/// Why a token is refused, and who could be asked for the key that it takes.
+struct Refusal<'a> {
+    error: CredentialError,
+    newer_keys: Option<&'a Refresher>,
+}
+
+impl From<CredentialError> for Refusal<'_> {
+    fn from(error: CredentialError) -> Self {
+        Self { error, newer_keys: None }
+    }
+}
+
+impl Issuer {
+    fn new(tenant: &TenantId, config: &IssuerConfig) -> Result<Self, IdentityError> {
+        let IssuerConfig { issuer: name, audience, algorithms, max_age_seconds, .. } = config;
+        let refresher = Refresher::new(config).map(Arc::new);
+        let keys = match config.key_source() {
+            Some(KeySource::File(path)) => Arc::new(KeySet::of(read(name, path, algorithms)?)),
+            Some(KeySource::Jwks(_) | KeySource::Discovery) | None => {
+                refresher.as_ref().map_or_else(|| Arc::new(KeySet::none("none are configured")), |r| r.keys())
+            }
+        };
+        Ok(Self {
+            tenant: tenant.clone(),
+            audience: audience.clone(),
+            algorithms: algorithms.clone(),
+            approving: config.approving.clone(),
+            naming: Naming::new(config),
+            required: config.required.clone(),
+            max_age_seconds: *max_age_seconds,
+            keys,
+            file: config.keys.clone(),
+            refresher,
+        })
+    }
+
+    fn followed(&self, path: &Path) -> Followed {
+        let (keys, algorithms, file) = (Arc::clone(&self.keys), self.algorithms.clone(), path.to_owned());
+        let read = move || {
+            let newer = Keys::read(&file, &algorithms).map_err(|error| format!("`{}`: {error}", file.display()))?;
+            Ok(keys.take(newer, None))
+        };
+        Followed { key: "tenants.*.issuers.keys", paths: vec![path.to_owned()], read: Arc::new(read) }
+    }
+}
+
+fn read(issuer: &str, path: &Path, algorithms: &[Algorithm]) -> Result<Keys, IdentityError> {
+    Keys::read(path, algorithms).map_err(|error| match error {
+        KeyFileError::Read(source) => IdentityError::Read { issuer: issuer.to_owned(), path: path.to_owned(), source },
+        KeyFileError::Content(problem) => {
+            IdentityError::Keys { issuer: issuer.to_owned(), path: path.to_owned(), problem }
+        }
+    })
 }
 
 /// What is remembered of a token, under its SHA-256. The token itself is not kept.
@@ -39,8 +110,25 @@ struct Issuer {
 struct Verified {
     credential: Arc<Credential>,
     holds_from: Timestamp,
+    basis: Basis,
     /// How long it had left when it was verified.
     left: Duration,
+}
+
+/// What somebody was verified by, and who says whether that still counts.
+#[derive(Clone)]
+enum Basis {
+    Keys(Arc<KeySet>, Arc<Keys>),
+    Authorities(Arc<TrustDomain>, Arc<Authorities>),
+}
+
+impl Basis {
+    fn holds(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Keys(issuer, keys) => issuer.still(keys, now),
+            Self::Authorities(domain, authorities) => domain.still(authorities),
+        }
+    }
 }
 
 struct UntilExpiry;
@@ -52,44 +140,108 @@ impl Expiry<Digest, Verified> for UntilExpiry {
 }
 
 impl Authenticator {
-    /// Reads the keys of all issuers. Later changes of the files are not seen until a new one is made.
+    /// Reads the keys that lie in files; those of other issuers are there when [`Self::upkeep`] has fetched them.
     ///
     /// # Errors
     /// [`IdentityError`], naming the issuer and the file.
     pub fn new(config: &Config) -> Result<Self, IdentityError> {
         // The one implementation that is compiled in; if it is installed already, it is the same.
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-        let mut issuers = HashMap::new();
+        let (mut issuers, mut domains) = (HashMap::new(), Vec::new());
         for (tenant, of_tenant) in &config.tenants {
             for issuer in &of_tenant.issuers {
-                let IssuerConfig { issuer: name, audience, algorithms, keys: _, subjects, max_age_seconds } = issuer;
-                let known = Issuer {
-                    tenant: tenant.clone(),
-                    audience: audience.clone(),
-                    algorithms: algorithms.clone(),
-                    subjects: subjects.clone(),
-                    max_age_seconds: *max_age_seconds,
-                    keys: Keys::read(issuer)?,
-                };
-                issuers.insert(name.clone(), known);
+                issuers.insert(issuer.issuer.clone(), Issuer::new(tenant, issuer)?);
+            }
+            for domain in &of_tenant.trust_domains {
+                let read = TrustDomain::new(tenant, domain);
+                domains.push(Arc::new(read.map_err(|why| IdentityError::TrustDomain(domain.name.clone(), why))?));
             }
         }
         let verified =
             Cache::builder().max_capacity(config.limits.cached_credentials.into()).expire_after(UntilExpiry).build();
-        Ok(Self { issuers, verified })
+        Ok(Self { issuers, domains, verified })
+    }
+
+    /// What keeps the keys fresh: tasks that run as long as the server. Key sets are fetched again, and files that change are read
+    /// again.
+    pub fn upkeep(&self) -> Vec<BoxFuture<'static, ()>> {
+        let upkeep = |issuer: &Issuer| match (&issuer.refresher, &issuer.file) {
+            (Some(refresher), _) => Some(Arc::clone(refresher).run().boxed()),
+            (None, Some(path)) => Some(issuer.followed(path).follow().boxed()),
+            (None, None) => None,
+        };
+        let domains = self.domains.iter().map(|domain| domain.followed().follow().boxed());
+        self.issuers.values().filter_map(upkeep).chain(domains).collect()
+    }
+
+    /// Who takes client certificates in TLS handshakes; nobody, where no trust domain is configured.
+    pub fn client_verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        (!self.domains.is_empty())
+            .then(|| Arc::new(AnyDomain::new(self.domains.clone())) as Arc<dyn ClientCertVerifier>)
+    }
+
+    /// The credential of whoever proved in a handshake to hold the key of this chain's first certificate.
+    ///
+    /// # Errors
+    /// [`CredentialError`]; the caller is then unauthenticated.
+    pub fn workload(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<Arc<Credential>, CredentialError> {
+        let own = chain.first().ok_or(CredentialError::Absent)?;
+        // Under another digest than any token has: those are of their bytes alone.
+        let hash = Digest::of_parts(&[b"certificate", own]);
+        if let Some(known) = self.verified.get(&hash).filter(|known| known.basis.holds(now)) {
+            claims::in_time(known.credential.expires_at, known.holds_from, now)?;
+            return Ok(known.credential);
+        }
+        let svid = Svid::read(own)?;
+        let domain =
+            self.domains.iter().find(|domain| domain.issuer() == svid.issuer()).ok_or(CredentialError::Issuer)?;
+        let Proved { credential, holds_from, authorities } = domain.verify(chain, svid, hash, now)?;
+        claims::in_time(credential.expires_at, holds_from, now)?;
+        let credential = Arc::new(credential);
+        let left = credential.expires_at.since(now);
+        let basis = Basis::Authorities(Arc::clone(domain), authorities);
+        self.verified.insert(hash, Verified { credential: Arc::clone(&credential), holds_from, basis, left });
+        Ok(credential)
+    }
+
+    /// The credential that `token` is. As [`Self::verify`], but when its issuer is to be asked for newer keys, waits for them.
+    ///
+    /// # Errors
+    /// [`CredentialError`].
+    pub async fn authenticate(
+        &self,
+        token: &str,
+        now: impl Fn() -> Timestamp,
+    ) -> Result<Arc<Credential>, CredentialError> {
+        match self.try_verify(token, now()) {
+            Ok(credential) => Ok(credential),
+            Err(Refusal { error, newer_keys: Some(issuer) }) => {
+                if issuer.refreshed().await {
+                    self.verify(token, now())
+                } else {
+                    Err(error)
+                }
+            }
+            Err(Refusal { error, newer_keys: None }) => Err(error),
+        }
     }
 
     /// The credential that `token` is at `now`. What was verified before is remembered; whether it still holds is decided
-    /// every time.
+    /// every time. Never blocks, and fetches nothing.
     ///
     /// # Errors
     /// [`CredentialError`]; the caller is then unauthenticated.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Credential>, CredentialError> {
+        self.try_verify(token, now).map_err(|refusal| refusal.error)
+    }
+
+    fn try_verify(&self, token: &str, now: Timestamp) -> Result<Arc<Credential>, Refusal<'_>> {
         if token.len() > MAX_CREDENTIAL_BYTES {
-            return Err(CredentialError::TooLong);
+            return Err(CredentialError::TooLong.into());
         }
         let hash = Digest::of(token.as_bytes());
-        if let Some(known) = self.verified.get(&hash) {
+        // What was verified by keys that are not in use any more is verified by those that are.
+        if let Some(known) = self.verified.get(&hash).filter(|known| known.basis.holds(now)) {
             claims::in_time(known.credential.expires_at, known.holds_from, now)?;
             return Ok(known.credential);
         }
@@ -99,7 +251,7 @@ impl Authenticator {
         Ok(credential)
     }
 
-    fn verify_anew(&self, token: &str, hash: Digest, now: Timestamp) -> Result<Verified, CredentialError> {
+    fn verify_anew(&self, token: &str, hash: Digest, now: Timestamp) -> Result<Verified, Refusal<'_>> {
         let malformed = CredentialError::Malformed;
         let parts = || {
             let (signed, signature) = token.rsplit_once('.')?;
@@ -113,18 +265,25 @@ impl Authenticator {
 
         let (name, issuer) = self.issuers.get_key_value(claims::issuer(&payload)?).ok_or(CredentialError::Issuer)?;
         if !issuer.algorithms.contains(&header.algorithm) {
-            return Err(CredentialError::Algorithm);
+            return Err(CredentialError::Algorithm.into());
         }
-        let key = issuer.keys.select(header.key_id.as_deref(), header.algorithm)?;
+        let newer = |error| Refusal { error, newer_keys: issuer.refresher.as_deref() };
+        let keys = issuer.keys.usable(now).map_err(newer)?;
+        let key = match keys.select(header.key_id.as_deref(), header.algorithm) {
+            Err(CredentialError::Key) if header.key_id.is_some() => return Err(newer(CredentialError::Key)),
+            selected => selected?,
+        };
         match jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, algorithm(header.algorithm)) {
             Ok(true) => {}
-            Ok(false) | Err(_) => return Err(CredentialError::Signature),
+            Ok(false) | Err(_) => return Err(CredentialError::Signature.into()),
         }
 
         let demands = Demands {
             issuer: name,
             audience: &issuer.audience,
-            subjects: &issuer.subjects,
+            approving: issuer.approving.as_ref(),
+            naming: &issuer.naming,
+            required: &issuer.required,
             max_age_seconds: issuer.max_age_seconds,
         };
         let claims = claims::check(&payload, &demands, now)?;
@@ -134,12 +293,14 @@ impl Authenticator {
             subject: claims.subject,
             actors: claims.actors,
             expires_at: claims.expires_at,
+            answers: claims.answers,
             hash,
         };
         Ok(Verified {
             left: claims.expires_at.since(now),
             holds_from: claims.holds_from,
             credential: Arc::new(credential),
+            basis: Basis::Keys(Arc::clone(&issuer.keys), keys),
         })
     }
 }

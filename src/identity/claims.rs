@@ -1,19 +1,20 @@
 //! What a JWT claims, in the one form that is accepted. Everything here is pure: text in, claims or refusal out.
 
-use countersign_core::Timestamp;
-use countersign_core::visible::Visible;
-use countersign_engine::credential::Subject;
-use unicode_normalization::UnicodeNormalization as _;
+use std::collections::BTreeMap;
 
+use countersign_core::Timestamp;
+use countersign_engine::NotAnswering;
+use countersign_engine::credential::Subject;
+
+use super::answering::answers;
 use super::error::CredentialError;
-use super::json::{Json, JsonError, Object, object};
+use super::json::{Json, JsonError, Object, at, object};
+use super::naming::Naming;
 use super::{CLOCK_AHEAD_SECONDS, MAX_ACTORS};
-use crate::config::{Algorithm, SubjectKind};
+use crate::config::{Algorithm, ApprovingConfig, RequiredValue};
 
 /// The latest time that is read: 9999-12-31T23:59:59Z, in seconds since the epoch.
 const LAST_SECOND: u64 = 253_402_300_799;
-/// The longest `sub`, in bytes.
-const MAX_SUBJECT_BYTES: usize = 256;
 
 /// Parameters that would have the token say which key to use, or what it means (RFC 7515 §4.1, RFC 7516 §4.1,
 /// RFC 7797 §3, RFC 8555 §6.4).
@@ -32,7 +33,9 @@ pub(super) struct Header {
 pub(super) struct Demands<'a> {
     pub(super) issuer: &'a str,
     pub(super) audience: &'a str,
-    pub(super) subjects: &'a [SubjectKind],
+    pub(super) approving: Option<&'a ApprovingConfig>,
+    pub(super) naming: &'a Naming,
+    pub(super) required: &'a BTreeMap<String, RequiredValue>,
     pub(super) max_age_seconds: Option<u32>,
 }
 
@@ -42,6 +45,7 @@ pub(super) struct Claims {
     pub(super) subject: Subject,
     pub(super) actors: Vec<Subject>,
     pub(super) expires_at: Timestamp,
+    pub(super) answers: Result<Timestamp, NotAnswering>,
     /// From when on it holds, the grace for clocks included.
     pub(super) holds_from: Timestamp,
 }
@@ -97,7 +101,12 @@ pub(super) fn check(payload: &Object, demands: &Demands<'_>, now: Timestamp) -> 
     if issuer(payload)? != demands.issuer {
         return Err(CredentialError::Issuer);
     }
-    audience(payload, demands.audience)?;
+    let audiences = audiences(payload)?;
+    // Whoever asks an issuer for one audience at a time has one token for answering, which is as good for looking.
+    let approving = demands.approving.map(|approving| approving.audience.as_str());
+    if !audiences.iter().any(|audience| *audience == demands.audience || Some(*audience) == approving) {
+        return Err(CredentialError::Audience);
+    }
     if payload.contains_key("cnf") {
         return Err(CredentialError::Bound);
     }
@@ -114,12 +123,11 @@ pub(super) fn check(payload: &Object, demands: &Demands<'_>, now: Timestamp) -> 
     let from = not_before.unwrap_or(0).max(issued.unwrap_or(0)).saturating_sub(u64::from(CLOCK_AHEAD_SECONDS));
     let (expires_at, holds_from) = (timestamp(expires), timestamp(from));
     in_time(expires_at, holds_from, now)?;
-    let subject = match payload.get("sub") {
-        Some(Json::Text(text)) => subject(text, demands.subjects)?,
-        _ => return Err(CredentialError::Claim { claim: "sub", problem: "is missing or not a string" }),
-    };
+    required(payload, demands.required)?;
+    let subject = demands.naming.subject(payload)?;
     let actors = actors(payload, &subject, demands)?;
-    Ok(Claims { subject, actors, expires_at, holds_from })
+    let answers = answers(payload, &audiences, demands.approving, now);
+    Ok(Claims { subject, actors, expires_at, answers, holds_from })
 }
 
 /// Whether a credential holds at `now`: from `holds_from` on, and before `expires_at`.
@@ -140,27 +148,35 @@ fn malformed(error: JsonError, what: &'static str) -> CredentialError {
     })
 }
 
-fn audience(payload: &Object, expected: &str) -> Result<(), CredentialError> {
-    let holds = match payload.get("aud") {
-        Some(Json::Text(audience)) => audience == expected,
-        Some(Json::List(audiences)) => {
-            if audiences.iter().any(|audience| audience.text().is_none()) {
-                return Err(CredentialError::Claim { claim: "aud", problem: "holds something that is not a string" });
-            }
-            audiences.iter().any(|audience| audience.text() == Some(expected))
-        }
-        _ => {
-            return Err(CredentialError::Claim {
-                claim: "aud",
-                problem: "is missing or not a string or a list of them",
-            });
-        }
+/// The claims that must have exactly these values.
+fn required(payload: &Object, required: &BTreeMap<String, RequiredValue>) -> Result<(), CredentialError> {
+    let holds = |(claim, value): &(&String, &RequiredValue)| match (at(payload, claim), value) {
+        (Some(Json::Text(text)), RequiredValue::Text(value)) => text == value,
+        (Some(Json::Natural(number)), RequiredValue::Number(value)) => number == value,
+        (Some(Json::Bool(truth)), RequiredValue::Truth(value)) => truth == value,
+        (_, RequiredValue::Text(_) | RequiredValue::Number(_) | RequiredValue::Truth(_)) => false,
     };
-    if holds { Ok(()) } else { Err(CredentialError::Audience) }
+    match required.iter().find(|claim| !holds(claim)) {
+        None => Ok(()),
+        Some((claim, _)) => Err(CredentialError::Required(claim.clone())),
+    }
+}
+
+/// What a token is for (RFC 7519 §4.1.3).
+fn audiences(payload: &Object) -> Result<Vec<&str>, CredentialError> {
+    let wrong = |problem| CredentialError::Claim { claim: "aud", problem };
+    match payload.get("aud") {
+        Some(Json::Text(audience)) => Ok(vec![audience]),
+        Some(Json::List(audiences)) => audiences
+            .iter()
+            .map(|audience| audience.text().ok_or(wrong("holds something that is not a string")))
+            .collect(),
+        _ => Err(wrong("is missing or not a string or a list of them")),
+    }
 }
 
 /// A NumericDate (RFC 7519 §2), whole seconds only.
-fn seconds(payload: &Object, claim: &'static str) -> Result<Option<u64>, CredentialError> {
+pub(super) fn seconds(payload: &Object, claim: &'static str) -> Result<Option<u64>, CredentialError> {
     match payload.get(claim) {
         None => Ok(None),
         Some(Json::Natural(seconds)) if *seconds <= LAST_SECOND => Ok(Some(*seconds)),
@@ -171,41 +187,10 @@ fn seconds(payload: &Object, claim: &'static str) -> Result<Option<u64>, Credent
     }
 }
 
-fn timestamp(seconds: u64) -> Timestamp {
+/// The moment that is so many seconds after 1970 began.
+pub(super) fn timestamp(seconds: u64) -> Timestamp {
     // At most LAST_SECOND, so that it fits; should it ever not, then the epoch, at which everything has expired.
     Timestamp::from_millis(i64::try_from(seconds.saturating_mul(1000)).unwrap_or(0))
-}
-
-/// Reads one name, and what kind of name it is.
-pub(super) fn subject(text: &str, kinds: &[SubjectKind]) -> Result<Subject, CredentialError> {
-    let wrong = |problem| Err(CredentialError::Claim { claim: "sub", problem });
-    if text.is_empty() || text.len() > MAX_SUBJECT_BYTES {
-        return wrong("is not 1 to 256 bytes long");
-    }
-    // Two spellings that look alike must not be two names: one human would count twice.
-    let shown = text.replace('\\', "");
-    if text.trim() != text || Visible::new(&shown).to_string() != shown || !text.nfkc().eq(text.chars()) {
-        return wrong(
-            "has invisible, control or look-alike characters (it must be in Unicode NFKC), or spaces at its ends",
-        );
-    }
-    let (kind, subject) = match (text.strip_prefix("agent:"), text.strip_prefix("service:")) {
-        (Some(name), _) => (SubjectKind::Agent, Subject::Agent(name.to_owned())),
-        (_, Some(name)) => (SubjectKind::Service, Subject::Service(name.to_owned())),
-        (None, None) => (SubjectKind::Person, Subject::Account(text.to_owned())),
-    };
-    let (Subject::Agent(name) | Subject::Service(name) | Subject::Account(name)) = &subject;
-    if name.is_empty() || name.trim() != name {
-        return wrong("has no name right after its prefix");
-    }
-    if !kinds.contains(&kind) {
-        return Err(CredentialError::Kind(match kind {
-            SubjectKind::Person => "person",
-            SubjectKind::Agent => "agent",
-            SubjectKind::Service => "service",
-        }));
-    }
-    Ok(subject)
 }
 
 /// The `act` chain (RFC 8693 §4.1), the current actor first.
@@ -228,7 +213,7 @@ fn actors(payload: &Object, of: &Subject, demands: &Demands<'_>) -> Result<Vec<S
         let Some(Json::Text(name)) = actor.get("sub") else {
             return Err(CredentialError::Delegation("has an actor without `sub`"));
         };
-        let actor_subject = subject(name, demands.subjects)?;
+        let actor_subject = demands.naming.actor(name)?;
         if actor_subject == *of || actors.contains(&actor_subject) {
             return Err(CredentialError::Delegation("names one of its subjects twice"));
         }

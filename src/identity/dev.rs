@@ -1,6 +1,7 @@
 //! The issuer of a development server: a key in the data directory, with which whoever can read it may be anybody. A
 //! production configuration refuses its name, and thereby all that it signs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -18,7 +19,8 @@ use zeroize::Zeroizing;
 
 use super::claims::{self, Demands};
 use super::error::CredentialError;
-use crate::config::{DEV_AUDIENCE, DEV_ISSUER, DEV_PUBLIC_KEY_FILE, SubjectKind};
+use super::naming::Naming;
+use crate::config::{DEV_APPROVING_AUDIENCE, DEV_AUDIENCE, DEV_ISSUER, DEV_METHOD, DEV_PUBLIC_KEY_FILE};
 
 /// The private key, in the data directory.
 const PRIVATE_KEY_FILE: &str = "dev-issuer.pem";
@@ -69,7 +71,7 @@ pub enum DevIssuerError {
     },
 }
 
-/// The issuer [`DEV_ISSUER`], with the audience [`DEV_AUDIENCE`].
+/// The issuer [`DEV_ISSUER`], with the audiences [`DEV_AUDIENCE`] and [`DEV_APPROVING_AUDIENCE`]: its credentials vote and publish.
 pub struct DevIssuer {
     key: EncodingKey,
     path: PathBuf,
@@ -129,8 +131,10 @@ impl DevIssuer {
         let expires = issued.saturating_add(i64::try_from(ttl.as_secs().max(1)).unwrap_or(i64::MAX));
         let mut payload = json!({
             "iss": DEV_ISSUER,
-            "aud": DEV_AUDIENCE,
+            "aud": [DEV_AUDIENCE, DEV_APPROVING_AUDIENCE],
             "iat": issued,
+            "auth_time": issued,
+            "amr": [DEV_METHOD],
             "exp": expires,
             "sub": operator.unwrap_or(subject),
         });
@@ -146,7 +150,9 @@ impl DevIssuer {
         let demands = Demands {
             issuer: DEV_ISSUER,
             audience: DEV_AUDIENCE,
-            subjects: &[SubjectKind::Person, SubjectKind::Agent, SubjectKind::Service],
+            approving: None,
+            naming: &Naming::anybody(),
+            required: &BTreeMap::new(),
             max_age_seconds: None,
         };
         claims::payload(payload.to_string().as_bytes())

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{CLOCK_AHEAD_SECONDS, MAX_CREDENTIAL_BYTES};
 
 /// Why a credential is refused. Says what to do; never repeats anything of the credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
     /// The request has none.
     #[error("the request has no credential; send the metadata `authorization: Bearer TOKEN`")]
@@ -42,10 +42,13 @@ pub enum CredentialError {
     Algorithm,
     /// None of its issuer's keys is the one that it names.
     #[error(
-        "the credential names no key that the server knows of its issuer; if the issuer changed its keys, update the \
-         file that `keys` names and restart the server"
+        "the credential names no key that the server knows of its issuer; if the issuer has just changed its keys, try again in some \
+         seconds, and where they lie in a file, update the one that `keys` names"
     )]
     Key,
+    /// Its issuer's keys could not be fetched, or not for too long, so that nothing of it can be verified.
+    #[error("the keys of the credential's issuer are not there ({0}), so it cannot be verified now; try again")]
+    IssuerUnavailable(&'static str),
     /// The signature does not hold.
     #[error("the credential's signature does not hold; ask its issuer for a new one")]
     Signature,
@@ -62,6 +65,17 @@ pub enum CredentialError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The claim that names the subject has the wrong form.
+    #[error("the claim of the credential that names its subject {0}; ask its issuer for a correct one")]
+    Subject(&'static str),
+    /// The client certificate does not prove who the caller is.
+    #[error("the client certificate {0}; get a new one from the trust domain's authority, or send a bearer token")]
+    Certificate(&'static str),
+    /// A claim has not the value that the configuration requires.
+    #[error(
+        "the credential's claim `{0}` is not what the server's configuration requires (`required`); use another credential"
+    )]
+    Required(String),
     /// It is over.
     #[error("the credential has expired; get a new one from its issuer")]
     Expired,
@@ -103,9 +117,13 @@ impl CredentialError {
             Self::Issuer => "issuer",
             Self::Algorithm => "algorithm",
             Self::Key => "key",
+            Self::IssuerUnavailable(_) => "issuer_unavailable",
             Self::Signature => "signature",
             Self::Audience => "audience",
             Self::Claim { .. } => "claim",
+            Self::Subject(_) => "subject",
+            Self::Certificate(_) => "certificate",
+            Self::Required(_) => "required",
             Self::Expired => "expired",
             Self::NotYet => "not_yet",
             Self::TooLongLived(_) => "too_long_lived",
@@ -129,6 +147,9 @@ pub enum IdentityError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// The authorities of a trust domain cannot be used.
+    #[error("the authorities of the trust domain `{0}` cannot be used: {1}")]
+    TrustDomain(String, String),
     /// Its keys are not usable.
     #[error("the keys of the issuer `{issuer}` in `{}` cannot be used: {problem}", path.display())]
     Keys {

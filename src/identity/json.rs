@@ -21,7 +21,9 @@ pub(super) enum Json {
     List(Vec<Json>),
     /// An object.
     Object(Object),
-    /// Null, a truth value, or another number: nothing that is read here.
+    /// A truth value.
+    Bool(bool),
+    /// Null, or another number: nothing that is read here.
     Other,
 }
 
@@ -40,7 +42,9 @@ pub(super) enum JsonError {
 pub(super) fn object(bytes: &[u8]) -> Result<Object, JsonError> {
     match serde_json::from_slice(bytes) {
         Ok(Json::Object(object)) => Ok(object),
-        Ok(Json::Natural(_) | Json::Text(_) | Json::List(_) | Json::Other) => Err(JsonError::NotAnObject),
+        Ok(Json::Natural(_) | Json::Text(_) | Json::List(_) | Json::Bool(_) | Json::Other) => {
+            Err(JsonError::NotAnObject)
+        }
         Err(error) => Err(match error.classify() {
             // The visitor takes every value, so that this is its only complaint.
             Category::Data => JsonError::Repeated,
@@ -49,11 +53,22 @@ pub(super) fn object(bytes: &[u8]) -> Result<Object, JsonError> {
     }
 }
 
+/// The member of that name; of a name that begins with `/`, the one that the JSON pointer (RFC 6901) of objects leads to.
+pub(super) fn at<'a>(object: &'a Object, name: &str) -> Option<&'a Json> {
+    let Some(path) = name.strip_prefix('/') else { return object.get(name) };
+    let mut names = path.split('/').map(|name| name.replace("~1", "/").replace("~0", "~"));
+    let first = object.get(&names.next()?)?;
+    names.try_fold(first, |value, name| match value {
+        Json::Object(object) => object.get(&name),
+        Json::Natural(_) | Json::Text(_) | Json::List(_) | Json::Bool(_) | Json::Other => None,
+    })
+}
+
 impl Json {
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Natural(_) | Self::List(_) | Self::Object(_) | Self::Other => None,
+            Self::Natural(_) | Self::List(_) | Self::Object(_) | Self::Bool(_) | Self::Other => None,
         }
     }
 }
@@ -77,8 +92,8 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Json::Other)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_bool<E>(self, truth: bool) -> Result<Json, E> {
+        Ok(Json::Bool(truth))
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Json, E> {
@@ -137,7 +152,8 @@ mod tests {
         let read = |number: &str| object(format!(r#"{{"n":{number}}}"#).as_bytes()).unwrap().remove("n").unwrap();
         assert_eq!(read("0"), Json::Natural(0));
         assert_eq!(read("18446744073709551615"), Json::Natural(u64::MAX));
-        for other in ["-1", "-0", "1.0", "1e3", "18446744073709551616", "1e400", "null", "true"] {
+        assert_eq!(read("true"), Json::Bool(true));
+        for other in ["-1", "-0", "1.0", "1e3", "18446744073709551616", "1e400", "null"] {
             if let Ok(Some(value)) = object(format!(r#"{{"n":{other}}}"#).as_bytes()).map(|mut o| o.remove("n")) {
                 assert_eq!(value, Json::Other, "{other}");
             }

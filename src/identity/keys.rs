@@ -1,16 +1,17 @@
-//! The public keys of one issuer, read from a local file, each pinned to the algorithms that it may be used with.
+//! The public keys of one issuer, each pinned to the algorithms that it may be used with.
 
 use std::io::Read as _;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use countersign_core::Digest;
 use countersign_core::visible::Visible;
 use jsonwebtoken::{AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
 
-use super::error::{CredentialError, IdentityError};
-use crate::config::{Algorithm, IssuerConfig};
+use super::error::CredentialError;
+use crate::config::Algorithm;
 
 /// The largest key file, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -18,8 +19,17 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 const RSA: &[Algorithm] =
     &[Algorithm::PS256, Algorithm::PS384, Algorithm::PS512, Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
 
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeyFileError {
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
+    #[error("{0}")]
+    Content(String),
+}
+
 /// One public key.
-pub(super) struct Key {
+struct Key {
     /// Its `kid`: an opaque text, compared and never interpreted.
     id: Option<String>,
     /// What it may verify: what suits it, and its issuer is configured for. Not empty.
@@ -28,24 +38,32 @@ pub(super) struct Key {
 }
 
 /// The keys of one issuer. Not empty, and no two have one id.
-pub(super) struct Keys(Vec<Key>);
+pub(super) struct Keys {
+    keys: Vec<Key>,
+    /// What they were read from.
+    text: Digest,
+}
 
 impl Keys {
-    /// Reads the file that the issuer's configuration names.
-    pub(super) fn read(issuer: &IssuerConfig) -> Result<Self, IdentityError> {
-        let bytes = read(&issuer.keys).map_err(|source| IdentityError::Read {
-            issuer: issuer.issuer.clone(),
-            path: issuer.keys.clone(),
-            source,
-        })?;
-        Self::parse(&bytes, &issuer.algorithms).map_err(|problem| IdentityError::Keys {
-            issuer: issuer.issuer.clone(),
-            path: issuer.keys.clone(),
-            problem,
-        })
+    /// Reads a file.
+    pub(super) fn read(path: &Path, allowed: &[Algorithm]) -> Result<Self, KeyFileError> {
+        Self::parse(&read(path)?, allowed).map_err(KeyFileError::Content)
     }
 
-    fn parse(bytes: &[u8], allowed: &[Algorithm]) -> Result<Self, String> {
+    /// Whether they are the same keys: from the same text.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+
+    /// Their ids, to be shown.
+    pub(super) fn ids(&self) -> String {
+        let ids: Vec<String> =
+            self.keys.iter().map(|key| Visible::cut(key.id.as_deref().unwrap_or("-"), 64).to_string()).collect();
+        ids.join(" ")
+    }
+
+    /// Reads a JSON Web Key Set or PEM.
+    pub(super) fn parse(bytes: &[u8], allowed: &[Algorithm]) -> Result<Self, String> {
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
             return Err(format!("the file is larger than {MAX_FILE_BYTES} bytes; save the key set alone"));
         }
@@ -72,12 +90,12 @@ impl Keys {
                 names.join(" or ")
             ));
         }
-        Ok(Self(keys))
+        Ok(Self { keys, text: Digest::of(bytes) })
     }
 
     /// The key for a token with that `kid`. A key without an id is used for any, but only where it is the only one.
     pub(super) fn select(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&DecodingKey, CredentialError> {
-        let named = match (id, self.0.as_slice()) {
+        let named = match (id, self.keys.as_slice()) {
             (Some(_), [only]) if only.id.is_none() => Some(only),
             (Some(id), keys) => keys.iter().find(|key| key.id.as_deref() == Some(id)),
             (None, keys) => {
@@ -171,7 +189,8 @@ fn from_jwk(jwk: &Jwk) -> Result<Option<Key>, &'static str> {
     if jwk.d.is_some() || jwk.k.is_some() || jwk.kty == "oct" {
         return Err("is private or shared, and no verifier should have it; save the public keys alone");
     }
-    let for_signatures = jwk.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
+    // SPIFFE bundles have a `use` of their own (SPIFFE Trust Domain and Bundle §4.2.2).
+    let for_signatures = jwk.purpose.as_deref().is_none_or(|purpose| matches!(purpose, "sig" | "jwt-svid"))
         && jwk.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
     if !for_signatures {
         return Ok(None);

@@ -2,21 +2,28 @@
 //!
 //! A credential is a signed JWT (RFC 7519) that a caller sends as a bearer token. [`Authenticator`] believes it only if an
 //! issuer of the configuration signed it, with an algorithm and a key that the configuration names for that issuer, for
-//! the audience that the configuration names, and only while it lasts. Keys come from local files: nothing in a token
-//! makes the service look anywhere else.
+//! the audience that the configuration names, and only while it lasts. Keys come from a local file or from where the
+//! configuration says: nothing in a token makes the service look anywhere else.
 
+pub(crate) mod address;
+mod answering;
 mod authenticator;
 mod claims;
 mod dev;
 mod error;
+mod fetch;
+mod held;
 mod json;
 mod keys;
+mod naming;
+mod refresh;
+mod workload;
 
 pub use authenticator::Authenticator;
 pub use dev::{DevIssuer, DevIssuerError};
 pub use error::{CredentialError, IdentityError};
 
-use tonic::metadata::MetadataMap;
+use http::HeaderMap;
 
 /// The longest credential that is looked at, in bytes.
 pub const MAX_CREDENTIAL_BYTES: usize = 8 * 1024;
@@ -26,12 +33,12 @@ pub const MAX_ACTORS: usize = 8;
 /// seconds. There is no such grace at the end: at `exp` a credential is worthless.
 pub const CLOCK_AHEAD_SECONDS: u32 = 5;
 
-/// The bearer token (RFC 6750 §2.1) among the metadata of a request.
+/// The bearer token (RFC 6750 §2.1) among the headers of a request.
 ///
 /// # Errors
 /// [`CredentialError::Absent`], [`CredentialError::Repeated`] or [`CredentialError::Scheme`].
-pub fn bearer(metadata: &MetadataMap) -> Result<&str, CredentialError> {
-    let mut values = metadata.get_all("authorization").iter();
+pub fn bearer(headers: &HeaderMap) -> Result<&str, CredentialError> {
+    let mut values = headers.get_all("authorization").iter();
     let value = values.next().ok_or(CredentialError::Absent)?;
     if values.next().is_some() {
         // Whoever stands between may have read the other one.
@@ -48,12 +55,12 @@ pub fn bearer(metadata: &MetadataMap) -> Result<&str, CredentialError> {
 mod tests {
     use super::*;
 
-    fn with(values: &[&str]) -> MetadataMap {
-        let mut metadata = MetadataMap::new();
+    fn with(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
         for value in values {
-            metadata.append("authorization", value.parse().unwrap());
+            headers.append("authorization", value.parse().unwrap());
         }
-        metadata
+        headers
     }
 
     #[test]

@@ -17,7 +17,6 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server as Transport;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -26,7 +25,9 @@ use admission::Requirements;
 use background::{BundleKeeper, follow_shadow, keep_up, publish_head, rehearse, report_readiness, tidy};
 
 use crate::config::{Config, TenantConfig};
-use crate::grpc::{Approvals, Audit, Backend, Capabilities, Decisions, Policies, Sessions, StoredEntities, Tenants};
+use crate::grpc::{
+    Approvals, Audit, Backend, Capabilities, Decisions, Gated, Policies, Sessions, StoredEntities, Tenants,
+};
 use crate::http::{self, Readiness};
 use crate::identity::{Authenticator, DevIssuer};
 use crate::proto;
@@ -37,7 +38,8 @@ use crate::proto::decision_service_server::DecisionServiceServer;
 use crate::proto::entity_service_server::EntityServiceServer;
 use crate::proto::policy_service_server::PolicyServiceServer;
 use crate::proto::session_service_server::SessionServiceServer;
-use crate::{keystore, listen, telemetry, tls};
+use crate::tls::{ServerTls, TlsError};
+use crate::{keystore, listen, telemetry};
 
 pub use offline::{OfflineLog, offline_logs};
 
@@ -66,7 +68,7 @@ pub enum WiringError {
     },
     /// TLS cannot be used.
     #[error(transparent)]
-    Tls(#[from] tls::TlsError),
+    Tls(#[from] TlsError),
     /// Logs or traces cannot be set up.
     #[error(transparent)]
     Telemetry(#[from] telemetry::TelemetryError),
@@ -98,6 +100,9 @@ fn os(what: &'static str) -> impl FnOnce(std::io::Error) -> WiringError {
 /// [`WiringError`].
 pub async fn serve(config: Config) -> Result<(), WiringError> {
     let guard = telemetry::init(&config.telemetry)?;
+    // From here on SIGHUP has files read again, and ends nothing, whether any are followed or not.
+    let _hangup =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).map_err(os("cannot wait for SIGHUP"))?;
     let server = Server::start(config).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(os("cannot wait for SIGTERM"))?;
@@ -146,6 +151,7 @@ impl Server {
             DevIssuer::open_or_create(&config.server.data_dir)?;
         }
         let authenticator = Arc::new(Authenticator::new(&config)?);
+        let (upkeep, callers) = (authenticator.upkeep(), authenticator.client_verifier());
         let kernel = Arc::new(open_store(&config).await?);
         let mut tenants = Tenants::new();
         for (tenant, settings) in &config.tenants {
@@ -163,7 +169,10 @@ impl Server {
 
         let backend = Backend::new(tenants, authenticator, config.limits.clone(), ready.clone());
         let router = router(&config, backend, health_service)?;
-        let incoming = listen::incoming(grpc_listener, config.limits.connections as usize);
+        let most = config.limits.connections as usize;
+        let tls = config.server.tls.as_ref().map(|files| ServerTls::read(files, callers)).transpose()?;
+        let secured = tls.as_ref().map(|tls| Arc::clone(&tls.config));
+        let incoming = listen::secured(listen::incoming(grpc_listener, most), secured, most);
         let grpc = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async {
             let _dropped_means_stop_too = stopped_grpc.await;
         }));
@@ -171,7 +180,8 @@ impl Server {
             let _dropped_means_stop_too = stopped_http.await;
         }));
 
-        let mut tasks = Vec::new();
+        let mut tasks: Vec<_> = upkeep.into_iter().map(tokio::spawn).collect();
+        tasks.extend(tls.map(|tls| tokio::spawn(tls.followed().follow())));
         for (engine, bundle) in &all {
             tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone())));
             tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
@@ -303,44 +313,37 @@ fn router(
         .http2_max_header_list_size(limits.header_bytes)
         .http2_keepalive_interval(Some(limits.keepalive()))
         .http2_keepalive_timeout(Some(limits.keepalive()));
-    if let Some(tls) = &config.server.tls {
-        transport = transport
-            .tls_config(tls::server(tls)?)
-            .map_err(|e| WiringError::Os { what: "cannot use TLS", reason: e.to_string() })?;
-    }
-    let gate = backend.clone();
-    let gate = move |request| gate.gate(request);
     Ok(transport
         .add_service(health)
         .add_service(reflection)
         .add_service(older)
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             DecisionServiceServer::new(Decisions(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             ApprovalServiceServer::new(Approvals(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             CapabilityServiceServer::new(Capabilities(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             SessionServiceServer::new(Sessions(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             EntityServiceServer::new(StoredEntities(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
+        .add_service(Gated::new(
             PolicyServiceServer::new(Policies(backend.clone())).max_decoding_message_size(size),
-            gate.clone(),
+            backend.clone(),
         ))
-        .add_service(InterceptedService::new(
-            AuditServiceServer::new(Audit(backend)).max_decoding_message_size(size),
-            gate.clone(),
+        .add_service(Gated::new(
+            AuditServiceServer::new(Audit(backend.clone())).max_decoding_message_size(size),
+            backend.clone(),
         )))
 }
 

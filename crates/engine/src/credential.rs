@@ -16,8 +16,48 @@ pub struct Credential {
     pub actors: Vec<Subject>,
     /// From when on it is worthless (`exp`).
     pub expires_at: Timestamp,
+    /// Until when it is good for answering, or why it is not.
+    pub answers: Result<Timestamp, NotAnswering>,
     /// SHA-256 of the credential: what logs and records name it by.
     pub hash: Digest,
+}
+
+impl Credential {
+    /// Whether whoever presents it may answer for people at `now`: vote, and publish. A stolen or forgotten credential for
+    /// everyday calls is then not one to approve with.
+    ///
+    /// # Errors
+    /// [`NotAnswering`].
+    pub fn require_answering(&self, now: Timestamp) -> Result<(), NotAnswering> {
+        if now.reached(self.answers?) { Err(NotAnswering::Stale) } else { Ok(()) }
+    }
+}
+
+/// Why a credential is not good for answering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnswering {
+    /// Nothing in the configuration says that its issuer's credentials are.
+    #[error(
+        "the credential's issuer is not one whose credentials vote and publish; the server's configuration would need its `approving`"
+    )]
+    NotTrusted,
+    /// It is not for that audience.
+    #[error(
+        "the credential is not for voting and publishing, which take an audience of their own; ask its issuer for one with the \
+         `approving.audience` of the server's configuration"
+    )]
+    Audience,
+    /// It does not say when the person authenticated, or that was too long ago.
+    #[error(
+        "voting and publishing take a fresh authentication, and the credential's `auth_time` is missing or too old; log in again"
+    )]
+    Stale,
+    /// It does not say that the person authenticated in one of the ways that are asked for.
+    #[error(
+        "voting and publishing take a stronger authentication than the credential's `amr` tells of; log in again with one of the \
+         methods in `approving.amr` of the server's configuration"
+    )]
+    Weak,
 }
 
 /// A name that an issuer gave, and what kind of name it is in the issuer's configuration.

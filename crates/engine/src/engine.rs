@@ -606,6 +606,11 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// That the caller may answer for people with this credential: vote, publish, roll back.
+    pub(crate) fn require_answering(&self) -> Result<(), Error> {
+        Ok(self.call.credential.require_answering(self.now)?)
+    }
+
     /// What questions are answered from. What is read of the store is noted, and what is committed is bound to it.
     pub(crate) fn view(&self) -> View<'_> {
         self.active.bundle.with(&self.active.entities, Some(&self.reads))

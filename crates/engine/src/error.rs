@@ -9,6 +9,8 @@ use countersign_policy::{QueryError, Refused};
 use countersign_store::{CommitError, StoreError};
 use countersign_token::{MintError, TokenError};
 
+use crate::credential::NotAnswering;
+
 /// Why a use case gave no answer. Nothing was authorized.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -95,6 +97,9 @@ pub enum Error {
     /// Only a person who acts directly votes.
     #[error("only a person who acts directly can vote; {0} is an agent, a service, or acts for somebody")]
     NotAPerson(String),
+    /// The credential is not one to vote or publish with.
+    #[error(transparent)]
+    NotAnswering(#[from] NotAnswering),
     /// There is nothing that people could answer.
     #[error("there is nothing to ask: the action is {0}")]
     NothingToAsk(&'static str),
@@ -238,6 +243,7 @@ impl Error {
             | Self::Restraint(_)
             | Self::ApprovalMismatch
             | Self::NotAPerson(_)
+            | Self::NotAnswering(_)
             | Self::NothingToAsk(_)
             | Self::Token(_)
             | Self::TokenDead(_)

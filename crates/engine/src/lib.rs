@@ -37,7 +37,7 @@ pub use admission::{Admission, AdmitAll, Admitted};
 pub use archive::{ArchivePlace, ArchivedBundle};
 pub use ask::Ask;
 pub use consent::Consent;
-pub use credential::{Credential, Subject};
+pub use credential::{Credential, NotAnswering, Subject};
 pub use decide::{Decide, Decision, NeededRule, Verdict};
 pub use engine::{Acting, Call, Engine, Limits, Operation, Parts, Replayable, RequestId, Revisions};
 pub use entity::{EntitiesChanged, EntityChange, EntityPage, EntityView};

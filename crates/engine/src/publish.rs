@@ -119,7 +119,7 @@ impl<K: Kernel> Engine<K> {
     /// `read` is called once at most, and only for a caller who may publish: nobody else is told even that it failed.
     ///
     /// # Errors
-    /// As [`Self::activate`], [`Error::AdministrationDenied`], [`Error::PublishDenied`].
+    /// As [`Self::activate`], [`Error::AdministrationDenied`], [`Error::NotAnswering`], [`Error::PublishDenied`].
     pub async fn publish<F>(
         &self,
         call: &Call,
@@ -137,9 +137,9 @@ impl<K: Kernel> Engine<K> {
                 return Ok(Replayable::replayed(published));
             }
             let TenantRow { bundle: active, bundle_revision, .. } = scene.active.row.value;
-            self.may_publish(scene, active, bundle_revision)?;
+            self.publishing_by(scene, active, bundle_revision)?;
             let source = source.get_or_init(read).await.as_ref().map_err(Error::repeated)?;
-            self.may_publish(scene, source.digest(), bundle_revision)?;
+            self.publishing_by(scene, source.digest(), bundle_revision)?;
             self.propose(scene, source.clone(), RevisionRule::NotLower, consent, admitted).await
         };
         self.settle(call, None, attempt).await
@@ -163,7 +163,7 @@ impl<K: Kernel> Engine<K> {
                 return Ok(Replayable::replayed(published));
             }
             let TenantRow { bundle: active, bundle_revision, .. } = scene.active.row.value;
-            self.may_publish(scene, digest, bundle_revision)?;
+            self.publishing_by(scene, digest, bundle_revision)?;
             let was_active = self.repo.bundle(digest).await?.is_some_and(|row| row.value.activated_at.is_some());
             let archived = if was_active || digest == active { self.archived(digest).await? } else { None };
             let source = archived.ok_or(Error::BundleNotFound(digest))?;
@@ -182,12 +182,19 @@ impl<K: Kernel> Engine<K> {
         admitted: &OnceCell<Admitted>,
     ) -> Result<Replayable<Published>, Error> {
         let proposal = Proposal { bundle: load(source).await?, revision };
-        let determining = self.may_publish(scene, proposal.bundle.digest(), proposal.bundle.revision())?;
+        let determining = self.publishing_by(scene, proposal.bundle.digest(), proposal.bundle.revision())?;
         let authority = Authority::Caller { scene, determining, consent };
         self.activate_bundle(&proposal, &authority, admitted).await.map(Replayable::fresh)
     }
 
-    /// By which policies the caller may publish a bundle.
+    /// By which policies the caller publishes a bundle, with a credential that is good for it.
+    fn publishing_by(&self, scene: &Scene, digest: Digest, revision: u64) -> Result<Vec<String>, Error> {
+        let policies = self.may_publish(scene, digest, revision)?;
+        scene.require_answering()?;
+        Ok(policies)
+    }
+
+    /// By which policies the caller may publish a bundle, whatever the credential.
     pub(crate) fn may_publish(&self, scene: &Scene, digest: Digest, revision: u64) -> Result<Vec<String>, Error> {
         let tenant = tenant_entity(self.tenant())?;
         let action = AdminAction::Publish { tenant: &tenant, digest, revision };

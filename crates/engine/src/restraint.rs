@@ -143,7 +143,7 @@ impl<K: Kernel> Engine<K> {
     /// approve, each of whom may answer the request's rules; then one may ask again.
     ///
     /// # Errors
-    /// [`Error::NotAPerson`]; [`Error::ApprovalNotFound`] for whoever may not answer; [`Error::Restraint`].
+    /// [`Error::NotAPerson`]; [`Error::NotAnswering`]; [`Error::ApprovalNotFound`] for whoever may not answer; [`Error::Restraint`].
     pub async fn lift(&self, call: &Call, id: ApprovalId) -> Result<Replayable<ApprovalId>, Error> {
         self.require(call, require_request_id(call)).await?;
         let attempt = |scene: Scene| async move {
@@ -153,6 +153,7 @@ impl<K: Kernel> Engine<K> {
             }
             let caller = &scene.caller;
             let person = caller.as_person().ok_or_else(|| Error::NotAPerson(caller.entity.to_string()))?;
+            scene.require_answering()?;
             let mut question = self.question(id).await?;
             question.exclude(scene.view())?;
             let stored = self.stored_cool_down(&question, scene).await?;

@@ -51,7 +51,7 @@ impl<K: Kernel> Engine<K> {
     /// Casts the caller's vote.
     ///
     /// # Errors
-    /// [`Error::NotAPerson`] for agents, services and whoever acts for somebody; [`Error::Approval`].
+    /// [`Error::NotAPerson`] for agents, services and whoever acts for somebody; [`Error::NotAnswering`]; [`Error::Approval`].
     pub async fn vote(&self, call: &Call, ballot: &Ballot) -> Result<Replayable<ApprovalId>, Error> {
         self.require(call, require_request_id(call)).await?;
         self.require(call, check_text("comment", &ballot.comment, 0, MAX_COMMENT)).await?;
@@ -69,6 +69,7 @@ impl<K: Kernel> Engine<K> {
         }
         let person =
             scene.caller.as_person().ok_or_else(|| Error::NotAPerson(scene.caller.entity.to_string()))?.clone();
+        scene.require_answering()?;
         let mut question = self.question(ballot.approval).await?;
         let (bundle, view) = (&scene.active.bundle, scene.view());
         // Whoever owned the agent when the question was put stays excluded, and so does whoever owns it now (I2).

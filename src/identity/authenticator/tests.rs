@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use countersign_engine::NotAnswering;
 use countersign_engine::credential::Subject;
 use jsonwebtoken::EncodingKey;
 use rcgen::{KeyPair, RsaKeySize};
@@ -7,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Overrides;
+
+mod subjects;
 
 /// 2027-01-15T08:00:00Z.
 const NOW: i64 = 1_800_000_000;
@@ -33,6 +36,11 @@ impl World {
 
     /// With more keys of the configuration for [`ISSUER`].
     fn with(more: &str) -> Self {
+        Self::of(&format!("subjects = [\"person\", \"agent\"]\n{more}"))
+    }
+
+    /// With these keys of the configuration for [`ISSUER`], which say who it names.
+    fn of(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let other = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
@@ -50,7 +58,6 @@ impl World {
             audience = "countersign"
             algorithms = ["EdDSA"]
             keys = "acme.json"
-            subjects = ["person", "agent"]
             {more}
             [tenants.other]
             bundle = "other"
@@ -132,6 +139,7 @@ fn a_token_becomes_a_credential_of_its_issuers_tenant() {
         subject: Subject::Account("alice".to_owned()),
         actors: vec![],
         expires_at: at(NOW + 300),
+        answers: Err(NotAnswering::NotTrusted),
         hash: Digest::of(token.as_bytes()),
     };
     assert_eq!(*credential, expected);

@@ -47,7 +47,10 @@ impl Issuer {
     /// Claims that are good for an hour, to be changed.
     pub fn claims(&self, subject: &str) -> Value {
         let now = seconds();
-        json!({"iss": self.name, "aud": self.audience, "sub": subject, "iat": now, "exp": now + 3600})
+        json!({
+            "iss": self.name, "aud": [self.audience, approving(&self.audience)], "sub": subject, "iat": now,
+            "exp": now + 3600, "auth_time": now, "amr": ["hwk"],
+        })
     }
 
     /// A credential for a subject.
@@ -68,6 +71,11 @@ impl Issuer {
         let signature = self.key.sign(signed.as_bytes());
         format!("{signed}.{}", BASE64.encode(signature.to_bytes()))
     }
+}
+
+/// The audience for voting and publishing beside another one.
+pub fn approving(audience: &str) -> String {
+    format!("{audience}-approve")
 }
 
 /// The time now, in seconds since the epoch.

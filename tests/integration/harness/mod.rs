@@ -17,14 +17,16 @@ pub mod flow;
 mod issuer;
 mod process;
 pub mod production;
+mod provider;
 mod server;
 
 use std::time::Duration;
 
 pub use audit::{AUDITOR, AuditRecord, records_of};
 pub use bundle::Bundle;
-pub use issuer::{Issuer, seconds};
+pub use issuer::{Issuer, approving, seconds};
 pub use process::Exited;
+pub use provider::{Person, Provider};
 pub use server::{Mode, Options, Server, field};
 
 /// The longest that anything may take, on a machine that is busy with other things.

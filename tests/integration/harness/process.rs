@@ -98,7 +98,12 @@ impl Process {
 
     /// Asks it to end.
     pub fn ask_to_end(&self) {
-        let status = Command::new("/bin/sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("/bin/sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
         assert!(status.unwrap().success(), "no such process to end:\n{}", self.text());
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::bundle::Bundle;
-use super::issuer::Issuer;
+use super::issuer::{Issuer, approving};
 use super::server::{Mode, Options};
 
 /// The audience of all of these credentials.
@@ -47,10 +47,12 @@ impl Tenant {
         format!(
             "[tenants.{name}]\nbundle = {:?}\nlog_origin = \"countersign.example.com/{name}\"\n\
              [[tenants.{name}.issuers]]\nissuer = {:?}\naudience = {:?}\nalgorithms = [\"EdDSA\"]\nkeys = {keys:?}\n\
-             subjects = [\"person\", \"agent\", \"service\"]\n",
+             subjects = [\"person\", \"agent\", \"service\"]\n\
+             approving = {{ audience = {:?}, max_age_seconds = 3600, amr = [\"hwk\", \"mfa\"] }}\n",
             bundle.path(),
             issuer.name,
             issuer.audience,
+            approving(&issuer.audience),
         )
     }
 }

@@ -247,6 +247,11 @@ impl Server {
         self.process.ask_to_end();
     }
 
+    /// SIGHUP: files are read again.
+    pub fn hang_up(&self) {
+        self.process.signal("HUP");
+    }
+
     /// Waits for the end.
     pub async fn exited(&mut self) -> Exited {
         self.process.exited().await

@@ -8,6 +8,7 @@
     reason = "a test that unwraps fails where it should; helpers of tests are tests"
 )]
 
+mod answering;
 mod entities;
 mod publishing;
 mod questions;
@@ -137,6 +138,7 @@ pub(crate) fn call_via(who: &str, via: &[&str], rpc: &'static str) -> Call {
         subject: subject(who),
         actors: via.iter().map(|actor| subject(actor)).collect(),
         expires_at: Timestamp::from_millis(i64::MAX),
+        answers: Ok(Timestamp::from_millis(i64::MAX)),
         hash: Digest::of(who.as_bytes()),
     };
     let request = Some(RequestId { body: Digest::of(id.as_bytes()), id });

@@ -74,6 +74,7 @@ pub fn credential(caller: Caller) -> Arc<Credential> {
         subject,
         actors,
         expires_at: Timestamp::from_millis(i64::MAX),
+        answers: Ok(Timestamp::from_millis(i64::MAX)),
         hash: Digest::of(format!("{caller:?}").as_bytes()),
     })
 }
