@@ -127,7 +127,13 @@ async fn a_bad_bundle_is_refused_loudly_and_the_old_one_stays() {
         assert_eq!(active(&admin).await.unwrap(), before, "{what}");
     }
     assert_eq!(decide(&agent, &session, &export(1)).await.unwrap().bundle_digest, before);
-    assert!(server.logs().matches("the active one stays").count() >= count);
+    // Lines come over a pipe, and may come after the answers.
+    let told = async {
+        while server.logs().matches("the active one stays").count() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("each refusal is in the log");
     let metrics = server.metrics().await;
     let counted = metrics.lines().find(|line| line.starts_with("countersign_bundle_refused_total")).unwrap_or_default();
     assert!(counted.ends_with(&format!(" {count}")), "{counted}");
