@@ -67,7 +67,7 @@ ranges! {
     sessions.default_ttl_seconds: 10, 30 * DAY, "seconds";
     sessions.max_ttl_seconds: 10, 30 * DAY, "seconds";
     approvals.pending_per_principal: 1, 100, "";
-    approvals.asked_per_hour_per_principal: 1, 500, "";
+    approvals.asked_per_hour_per_principal: 1, 10_000, "";
 }
 
 /// Checks everything but the existence of files, which whoever reads them reports.

@@ -10,8 +10,9 @@ use super::check::check;
 use super::issuer::{REFRESH_SECONDS, STALE_SECONDS};
 use super::syntax::syntax;
 use super::{
-    Algorithm, ApprovingConfig, Config, ConfigError, DEV_APPROVING_AUDIENCE, DEV_AUDIENCE, DEV_ISSUER, DEV_METHOD,
-    DEV_PUBLIC_KEY_FILE, DEV_TENANT, IssuerConfig, LogFormat, PublishingConfig, SubjectKind, TenantConfig, TlsConfig,
+    Algorithm, Approvals, ApprovingConfig, Config, ConfigError, DEV_APPROVING_AUDIENCE, DEV_AUDIENCE, DEV_ISSUER,
+    DEV_METHOD, DEV_PUBLIC_KEY_FILE, DEV_TENANT, IssuerConfig, LogFormat, PublishingConfig, SubjectKind, TenantConfig,
+    TlsConfig,
 };
 
 /// What flags and environment say; a flag wins over its variable, and both over the file.
@@ -146,6 +147,8 @@ impl Config {
         }
         let mut config = Self { development: true, ..Self::default() };
         config.server.data_dir = data_dir.to_owned();
+        // Whoever tries things out asks and asks, and is all the people there are.
+        config.approvals = Approvals { pending_per_principal: 100, asked_per_hour_per_principal: 10_000 };
         overrides.apply(&mut config)?;
         let tenant = TenantId::new(DEV_TENANT)
             .map_err(|error| ConfigError::Value { key: "tenants".to_owned(), problem: error.to_string() })?;

@@ -68,40 +68,42 @@ pub enum RestraintError {
     AlreadyLifted(EntityRef),
 }
 
-/// One principal's questions of late: those that count within [`WINDOW`], and those that may wait for votes still.
+/// One principal's questions of late: how many in each minute that counts, and those that may wait for votes still.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AskedOfLate {
     /// Who asked.
     pub principal: EntityRef,
-    asked: Vec<Asked>,
+    waiting: Vec<Waiting>,
+    /// Minutes since 1970, ascending, and how many were asked in each.
+    minutes: Vec<(i64, u32)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct Waiting {
     approval: ApprovalId,
-    at: Timestamp,
     /// After that it does not wait for votes any more.
     until: Timestamp,
 }
 
-impl Asked {
-    fn counts(&self, now: Timestamp) -> bool {
-        !now.reached(self.at.plus(WINDOW))
-    }
+/// In whole minutes: what was asked in one counts until the same second of [`WINDOW`] later, at most.
+const MINUTE: i64 = 60_000;
+
+fn counts_until(minute: i64) -> Timestamp {
+    Timestamp::from_millis(minute.saturating_mul(MINUTE)).plus(WINDOW)
 }
 
 impl AskedOfLate {
     /// Nothing asked.
     #[must_use]
     pub const fn new(principal: EntityRef) -> Self {
-        Self { principal, asked: Vec::new() }
+        Self { principal, waiting: Vec::new(), minutes: Vec::new() }
     }
 
     /// The requests that may be pending still. Whether they are, they know themselves.
     pub fn perhaps_pending(&self, now: Timestamp) -> impl Iterator<Item = ApprovalId> + '_ {
-        self.asked.iter().filter(move |asked| !now.reached(asked.until)).map(|asked| asked.approval)
+        self.waiting.iter().filter(move |asked| !now.reached(asked.until)).map(|asked| asked.approval)
     }
 
     /// Counts one more question, which may be pending until `until`. `pending` are those that are.
@@ -116,28 +118,38 @@ impl AskedOfLate {
         budget: AskingBudget,
         now: Timestamp,
     ) -> Result<(), RestraintError> {
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let principal = || self.principal.clone();
-        if count(pending.len()) >= budget.pending {
-            return Err(RestraintError::Pending { principal: principal(), pending: count(pending.len()) });
+        let waiting = u32::try_from(pending.len()).unwrap_or(u32::MAX);
+        if waiting >= budget.pending {
+            return Err(RestraintError::Pending { principal: self.principal.clone(), pending: waiting });
         }
-        let within: Vec<Timestamp> =
-            self.asked.iter().filter(|asked| asked.counts(now)).map(|asked| asked.at).collect();
-        if count(within.len()) >= budget.per_hour {
-            // So many must be forgotten until there is room: the budget may have been larger once.
-            let over = within.len().saturating_sub(budget.per_hour as usize);
-            let again_in = within.get(over).map_or(WINDOW, |at| at.plus(WINDOW).since(now));
-            return Err(RestraintError::PerHour { principal: principal(), asked: count(within.len()), again_in });
+        let counted = |(minute, _): &&(i64, u32)| !now.reached(counts_until(*minute));
+        let asked = self.minutes.iter().filter(counted).fold(0_u32, |sum, (_, asked)| sum.saturating_add(*asked));
+        if asked >= budget.per_hour {
+            // The budget may have been larger once: so many minutes must be over until there is room.
+            let mut left = asked;
+            let room = self.minutes.iter().filter(counted).find(|(_, asked)| {
+                left = left.saturating_sub(*asked);
+                left < budget.per_hour
+            });
+            let again_in = room.map_or(WINDOW, |(minute, _)| counts_until(*minute).since(now));
+            return Err(RestraintError::PerHour { principal: self.principal.clone(), asked, again_in });
         }
-        self.asked.retain(|asked| asked.counts(now) || pending.contains(&asked.approval));
-        self.asked.push(Asked { approval, at: now, until });
+        self.minutes.retain(|minute| counted(&minute));
+        let minute = now.millis().div_euclid(MINUTE);
+        match self.minutes.last_mut().filter(|(last, _)| *last >= minute) {
+            Some((_, asked)) => *asked = asked.saturating_add(1),
+            None => self.minutes.push((minute, 1)),
+        }
+        self.waiting.retain(|waiting| pending.contains(&waiting.approval));
+        self.waiting.push(Waiting { approval, until });
         Ok(())
     }
 
     /// Whether nothing in it can count any more.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
-        self.asked.iter().all(|asked| !asked.counts(now) && now.reached(asked.until))
+        self.minutes.iter().all(|(minute, _)| now.reached(counts_until(*minute)))
+            && self.waiting.iter().all(|waiting| now.reached(waiting.until))
     }
 }
 
@@ -318,26 +330,29 @@ mod tests {
     fn only_so_many_are_asked_within_an_hour() {
         let mut asked = AskedOfLate::new(person("a"));
         for n in 1..=3 {
-            ask(&mut asked, n, &[], i64::from(n) * 10_000).unwrap();
+            ask(&mut asked, n, &[], i64::from(n) * MINUTE + 7_000).unwrap();
         }
-        let refused = ask(&mut asked, 4, &[], 40_000);
-        let again_in = Duration::from_millis(3_600_000 - 30_000);
+        let refused = ask(&mut asked, 4, &[], 3 * MINUTE + 30_000);
+        let again_in = Duration::from_millis(3_600_000 - 150_000);
         assert_eq!(refused, Err(RestraintError::PerHour { principal: person("a"), asked: 3, again_in }));
-        assert!(ask(&mut asked, 4, &[], HOUR + 10_000 - 1).is_err());
-        ask(&mut asked, 4, &[], HOUR + 10_000).unwrap();
+        assert!(ask(&mut asked, 4, &[], HOUR + MINUTE - 1).is_err());
+        ask(&mut asked, 4, &[], HOUR + MINUTE).unwrap();
+        assert!(ask(&mut asked, 5, &[], HOUR + MINUTE + 1).is_err());
         assert!(!asked.is_over(at(2 * HOUR)));
-        assert!(asked.is_over(at(2 * HOUR + 10_000)));
+        assert!(asked.is_over(at(2 * HOUR + MINUTE)));
+        let text = serde_json::to_string(&asked).unwrap();
+        assert_eq!(serde_json::from_str::<AskedOfLate>(&text).unwrap(), asked);
     }
 
     #[test]
     fn a_budget_that_was_lowered_says_when_there_is_room() {
         let mut asked = AskedOfLate::new(person("a"));
         for n in 1..=3 {
-            ask(&mut asked, n, &[], i64::from(n) * 10_000).unwrap();
+            ask(&mut asked, n, &[], i64::from(n) * MINUTE).unwrap();
         }
         let one = AskingBudget { per_hour: 1, ..BUDGET };
-        let refused = asked.spend(id(4), at(0), &BTreeSet::new(), one, at(40_000));
-        let again_in = Duration::from_millis(3_600_000 - 10_000);
+        let refused = asked.spend(id(4), at(0), &BTreeSet::new(), one, at(4 * MINUTE));
+        let again_in = Duration::from_millis(3_600_000 - 60_000);
         assert_eq!(refused, Err(RestraintError::PerHour { principal: person("a"), asked: 3, again_in }));
     }
 

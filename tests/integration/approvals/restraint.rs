@@ -19,17 +19,17 @@ async fn of_a_thousand_questions_of_one_agent_few_are_put_and_others_are_unharme
     let asked: Vec<_> =
         stream::iter(&questions).map(|question| ask(&agent, &session, question)).buffer_unordered(32).collect().await;
     let put = asked.iter().filter(|answer| answer.is_ok()).count();
-    assert_eq!(put, 20, "the default of `approvals.pending_per_principal`");
+    assert_eq!(put, 100, "`approvals.pending_per_principal` of a development server");
     for refused in asked.iter().filter(|answer| answer.is_err()) {
         assert_eq!((code(refused), reason(refused)), (Code::ResourceExhausted, "ASKING_BUDGET_SPENT".to_owned()));
     }
-    ledger.expect(&[("approval_requested", 20), ("refusal", 980)]).await;
+    ledger.expect(&[("approval_requested", 100), ("refusal", 900)]).await;
 
     let other = server.client("agent:deploy-bot", Some("olivia"), &[]).await;
     let session_of_other = open(&other).await;
     let pending = ListApprovalsRequest { page_size: 200, ..ListApprovalsRequest::default() };
     let before = server.person("dana").await.list_approvals(pending.clone()).await.unwrap().approvals.len();
-    assert_eq!(before, 20);
+    assert_eq!(before, 100);
     // What the other one may not do is for policy to say, and not for this agent's flood.
     let answer = ask(&other, &session_of_other, &export(5)).await;
     assert_ne!(answer.as_ref().err().map(|_| reason(&answer)), Some("ASKING_BUDGET_SPENT".to_owned()));
