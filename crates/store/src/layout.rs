@@ -4,10 +4,14 @@
 //! tenant's name holds no zero byte, so no tenant's keys begin like another's. Numbers are big-endian: the order of
 //! the keys is the order of the numbers.
 
+mod outbox;
+
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+
+pub use outbox::Place;
 
 /// What a row holds. The values are part of the data format: they never change, and the byte of a kind that is retired
 /// stays reserved.
@@ -40,11 +44,13 @@ pub enum Kind {
     Entity = 12,
     /// Written with every change of an entity. One row.
     EntityHead = 13,
+    /// What is to be told of approval requests: waiting, given up, and requests whose end is yet to be told.
+    Outbox = 15,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Tenant,
         Self::Session,
         Self::Approval,
@@ -58,6 +64,7 @@ impl Kind {
         Self::Sweep,
         Self::Entity,
         Self::EntityHead,
+        Self::Outbox,
     ];
 
     /// The byte that stands for the kind in a key.
@@ -365,7 +372,7 @@ mod tests {
     #[test]
     fn kind_bytes_are_the_ones_that_were_released() {
         let bytes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.byte()).collect();
-        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15]);
         for kind in Kind::ALL {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));
         }
