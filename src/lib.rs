@@ -13,6 +13,7 @@ pub mod identity;
 pub mod keystore;
 pub mod listen;
 pub mod proto;
+pub mod sinks;
 pub mod telemetry;
 pub mod tls;
 pub mod wiring;

@@ -202,7 +202,8 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::Draining
         | ErrorReason::EntityNotFound
         | ErrorReason::OwnEntity
-        | ErrorReason::EntityRevision => None,
+        | ErrorReason::EntityRevision
+        | ErrorReason::NotificationNotFound => None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use countersign_audit::NoteVerifier;
 use countersign_core::visible::Visible;
 
+use super::sinks::check_sinks;
 use super::{Config, ConfigError, DEV_ISSUER, IssuerConfig, PublishingConfig, TenantConfig};
 use crate::tls;
 
@@ -184,6 +185,7 @@ fn tenant<'a>(key: &str, tenant: &'a TenantConfig, development: bool, seen: &mut
     if let Some(shadow) = &tenant.shadow {
         filled(&format!("{key}.shadow"), shadow)?;
     }
+    check_sinks(&format!("{key}.sinks"), &tenant.sinks)?;
     if tenant.issuers.is_empty() {
         let problem = format!("no issuer, so nobody could call; add `[[{key}.issuers]]`, or remove the tenant");
         return Err(value(key, problem));
@@ -271,7 +273,7 @@ fn issuer(key: &str, issuer: &IssuerConfig, development: bool) -> Result<(), Con
     filled(&format!("{key}.keys"), &issuer.keys)
 }
 
-fn in_range(key: &str, value: u32, min: u32, max: u32, unit: &'static str) -> Result<(), ConfigError> {
+pub(super) fn in_range(key: &str, value: u32, min: u32, max: u32, unit: &'static str) -> Result<(), ConfigError> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
@@ -285,10 +287,10 @@ fn not_beyond((key, lesser): (&str, u32), (bound, greater): (&str, u32)) -> Resu
     Err(value(key, format!("{lesser} is more than `{bound}`, which is {greater}; lower this one or raise that one")))
 }
 
-fn filled(key: &str, path: &Path) -> Result<(), ConfigError> {
+pub(super) fn filled(key: &str, path: &Path) -> Result<(), ConfigError> {
     if path.as_os_str().is_empty() { Err(value(key, "empty; write a path".to_owned())) } else { Ok(()) }
 }
 
-fn value(key: &str, problem: String) -> ConfigError {
+pub(super) fn value(key: &str, problem: String) -> ConfigError {
     ConfigError::Value { key: key.to_owned(), problem }
 }

@@ -164,6 +164,7 @@ impl Config {
                 issuers: vec![issuer],
                 shadow: None,
                 publishing: PublishingConfig::default(),
+                sinks: Vec::new(),
             },
         );
         check(&config)?;
@@ -198,6 +199,9 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         resolve(&mut tenant.bundle);
         tenant.publishing.solver.as_mut().map(resolve);
         tenant.shadow.as_mut().map(resolve);
+        for sink in &mut tenant.sinks {
+            sink.keys.iter_mut().chain(&mut sink.ca).for_each(resolve);
+        }
         for issuer in &mut tenant.issuers {
             if !issuer.keys.to_str().is_some_and(|keys| keys.contains("://")) {
                 resolve(&mut issuer.keys);

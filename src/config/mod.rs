@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod load;
+mod sinks;
 mod syntax;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use check::{RANGES, Range};
 pub use error::ConfigError;
 pub use load::Overrides;
+pub use sinks::{SinkConfig, SinkKind};
 
 /// The tenant of a development server.
 pub const DEV_TENANT: &str = "dev";
@@ -99,6 +101,9 @@ pub struct TenantConfig {
     /// What becomes active, and when.
     #[serde(default)]
     pub publishing: PublishingConfig,
+    /// Where its notifications go. None: nobody is told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<SinkConfig>,
 }
 
 /// `[tenants.NAME.publishing]`: what a bundle must satisfy to become active, besides being valid.

@@ -97,6 +97,7 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::ApprovalMismatch => (Code::PermissionDenied, ErrorReason::ApprovalMismatch),
         Error::NotAPerson(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
         Error::NothingToAsk(_) => (Code::FailedPrecondition, ErrorReason::NothingToAsk),
+        Error::NotificationNotFound => (Code::NotFound, ErrorReason::NotificationNotFound),
         Error::Token(error) => token(error),
         Error::TokenDead(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
         Error::Capability(error) => capability(error),

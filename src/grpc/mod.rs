@@ -10,6 +10,7 @@ mod audit;
 mod capabilities;
 mod decisions;
 mod entities;
+mod notifications;
 mod policies;
 mod sessions;
 
@@ -20,5 +21,6 @@ pub use capabilities::Capabilities;
 pub use decisions::Decisions;
 pub use entities::StoredEntities;
 pub use errors::Failure;
+pub use notifications::Notifications;
 pub use policies::Policies;
 pub use sessions::Sessions;

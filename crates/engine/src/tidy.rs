@@ -11,7 +11,8 @@ use crate::error::Error;
 const CHUNK: usize = 32;
 
 impl<K: Kernel> Engine<K> {
-    /// Deletes the answers of request ids that nobody may ask for again, and returns how many there were.
+    /// Deletes the answers of request ids that nobody may ask for again, and what waits in vain for sinks that are not
+    /// configured any more, and returns how many rows that were.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::ClockJumped`].
@@ -19,7 +20,7 @@ impl<K: Kernel> Engine<K> {
         let now = self.now()?;
         let prefix = Prefix::kind(self.tenant(), Kind::Request);
         let mut after: Option<Key> = None;
-        let mut deleted = 0_usize;
+        let mut deleted = self.forget_leftovers(now).await?;
         loop {
             let page = self.repo.kernel().scan(&prefix, after.as_ref(), 1_024).await?;
             let mut old = Vec::new();

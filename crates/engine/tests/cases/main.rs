@@ -9,6 +9,7 @@
 )]
 
 mod entities;
+mod notifications;
 mod publishing;
 mod questions;
 mod refusals;
@@ -21,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use countersign_audit::NoteSigner;
 use countersign_core::approval::Verdict as Says;
 use countersign_core::time::ManualClock;
-use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use countersign_core::{ApprovalId, Clock, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
 use countersign_engine::{
     Acting, Ask, Ballot, Call, Credential, Decide, Decision, Engine, EntityChange, Error, Limits, OpenSession,
     Operation, Parts, Redeem, RequestId, RevisionRule, Subject, Verdict,
@@ -114,6 +115,7 @@ pub(crate) fn parts() -> Parts {
         log: NoteSigner::from_seed("entities.example/log", &[7; 32]).unwrap(),
         development: true,
         admission: Arc::new(countersign_engine::AdmitAll),
+        sinks: Vec::new(),
     }
 }
 
@@ -164,7 +166,16 @@ impl<K: Kernel> World<K> {
     }
 
     pub(crate) async fn with(kernel: Arc<K>, parts: Parts, files: BTreeMap<String, String>) -> Self {
-        let engine = Engine::open(Arc::clone(&kernel), Box::new(ManualClock::new(START)), parts).await.unwrap();
+        Self::at(kernel, Box::new(ManualClock::new(START)), parts, files).await
+    }
+
+    pub(crate) async fn at(
+        kernel: Arc<K>,
+        clock: Box<dyn Clock>,
+        parts: Parts,
+        files: BTreeMap<String, String>,
+    ) -> Self {
+        let engine = Engine::open(Arc::clone(&kernel), clock, parts).await.unwrap();
         let engine = Arc::new(engine);
         engine.activate(source(files), RevisionRule::NotLower).await.unwrap();
         let group = |id: &str| put(&format!("Group::\"{id}\""), json!({}));
