@@ -22,6 +22,9 @@ const BEGIN_ANEW: Duration = Duration::from_secs(1);
 /// The seconds of a day.
 const DAY: u64 = 86_400;
 
+/// The sinks of a tenant, by their names.
+type Sinks = Vec<(String, Arc<dyn Sink>)>;
+
 /// What the engine is to know of the configured sinks.
 pub(super) fn settings(sinks: &[SinkConfig]) -> Vec<SinkSettings> {
     sinks.iter().map(settings_of).collect()
@@ -65,13 +68,13 @@ fn drawn() -> u16 {
 }
 
 /// The sinks of a tenant, ready: before anything is served, so that a key that is missing is noticed at the start.
-pub(super) fn open(tenant: &TenantId, config: &TenantConfig) -> Result<Vec<(String, Arc<dyn Sink>)>, SinkError> {
+pub(super) fn open(tenant: &TenantId, config: &TenantConfig) -> Result<Sinks, SinkError> {
     let open = |sink: &SinkConfig| Ok((sink.name.clone(), sinks::open(tenant, &config.log_origin, sink)?));
     config.sinks.iter().map(open).collect()
 }
 
 /// Starts what tells a tenant's sinks.
-pub(super) fn start(engine: &Arc<Engine<RocksKernel>>, sinks: Vec<(String, Arc<dyn Sink>)>) -> Vec<JoinHandle<()>> {
+pub(super) fn start(engine: &Arc<Engine<RocksKernel>>, sinks: Sinks) -> Vec<JoinHandle<()>> {
     let mut tasks = vec![tokio::spawn(tell_ends(Arc::clone(engine)))];
     tasks.extend(sinks.into_iter().map(|(name, sink)| tokio::spawn(deliver(Arc::clone(engine), name, sink))));
     tasks

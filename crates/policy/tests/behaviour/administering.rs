@@ -93,7 +93,8 @@ fn an_agent_breaks_no_glass() {
 #[test]
 fn looking_after_notifications_is_a_permission_of_its_own() {
     let reads = r#"@id("reads") permit (principal, action == Action::"readLog", resource);"#;
-    let looks_after = r#"@id("looks-after") permit (principal is Person, action == Action::"manageNotifications", resource);"#;
+    let looks_after =
+        r#"@id("looks-after") permit (principal is Person, action == Action::"manageNotifications", resource);"#;
     let tenant = entity("Tenant::\"acme\"");
     let manage = AdminAction::ManageNotifications { tenant: &tenant };
     assert!(!may(&Files::usual().admin(reads).load(), &person("dana"), manage));
