@@ -141,7 +141,7 @@ pub(super) mod tests {
             "source": "countersign.example.com/acme",
             "type": "countersign.approval.void.v1",
             "subject": "apr_02020202-0202-0202-0202-020202020202",
-            "time": "2026-11-20T07:19:04.201Z",
+            "time": "2026-11-20T05:59:04.201Z",
             "datacontenttype": "application/json",
             "data": {
                 "tenant": "acme",
@@ -152,7 +152,7 @@ pub(super) mod tests {
                 "digest": Digest::of(b"{}").to_string(),
                 "rules": ["export-needs-two"],
                 "more_rules": false,
-                "expires_at": "2026-11-20T07:30:00Z",
+                "expires_at": "2026-11-20T06:10:00Z",
                 "by": {"type": "Person", "id": "dana"},
                 "verdict": "deny",
                 "cause": "denied",
