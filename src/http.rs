@@ -123,6 +123,15 @@ pub mod metrics {
     pub const BUNDLE_REFUSED_TOTAL: &str = "countersign_bundle_refused_total";
     /// Counter: decisions that the shadow bundle judged again, by `tenant` and `result` (`same`, `different`, `skipped`).
     pub const SHADOW_TOTAL: &str = "countersign_shadow_decisions_total";
+    /// Counter: notifications, by `tenant`, `sink` and `result` (`delivered`; `failed`: an attempt; `given_up`: became a dead
+    /// letter; `forgotten`: a dead letter that is gone for its age, or for want of room).
+    pub const NOTIFICATIONS_TOTAL: &str = "countersign_notifications_total";
+    /// Gauge: notifications that wait, by `tenant` and `sink`.
+    pub const NOTIFICATION_BACKLOG: &str = "countersign_notification_backlog";
+    /// Gauge: dead letters, by `tenant` and `sink`.
+    pub const NOTIFICATION_DEAD_LETTERS: &str = "countersign_notification_dead_letters";
+    /// Gauge: 1 while a sink takes nothing, by `tenant` and `sink`.
+    pub const NOTIFICATION_SINK_DOWN: &str = "countersign_notification_sink_down";
     /// Gauge: records in the log, by `tenant`.
     pub const LOG_RECORDS: &str = "countersign_log_records";
     /// Gauge, always 1: the running version, by `version`.
@@ -168,6 +177,10 @@ pub mod metrics {
         describe_gauge!(BUNDLE_INFO, "Always 1: the current bundle by tenant, digest and revision");
         describe_counter!(BUNDLE_REFUSED_TOTAL, "Bundles that were refused, the old one staying");
         describe_counter!(SHADOW_TOTAL, "Decisions that the shadow bundle judged again, by result");
+        describe_counter!(NOTIFICATIONS_TOTAL, "Notifications by sink and result");
+        describe_gauge!(NOTIFICATION_BACKLOG, "Notifications that wait");
+        describe_gauge!(NOTIFICATION_DEAD_LETTERS, "Notifications that were given up");
+        describe_gauge!(NOTIFICATION_SINK_DOWN, "1 while a sink takes nothing");
         describe_gauge!(LOG_RECORDS, "Records in the log");
         describe_gauge!(BUILD_INFO, "Always 1: the running version");
     }

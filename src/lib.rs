@@ -14,6 +14,7 @@ pub mod keystore;
 pub mod listen;
 pub mod proto;
 pub mod reload;
+pub mod sinks;
 pub mod telemetry;
 pub mod tls;
 pub mod wiring;

@@ -43,7 +43,7 @@ pub enum AuditCommand {
 }
 
 /// The kinds of records (docs/records.md).
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 19] = [
     "approval_cancelled",
     "approval_excluded",
     "approval_requested",
@@ -53,6 +53,8 @@ const KINDS: [&str; 17] = [
     "decision",
     "entities_changed",
     "key",
+    "notification_dropped",
+    "notification_retried",
     "redeem",
     "refusal",
     "refusals",

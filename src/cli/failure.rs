@@ -209,7 +209,8 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::Draining
         | ErrorReason::EntityNotFound
         | ErrorReason::OwnEntity
-        | ErrorReason::EntityRevision => None,
+        | ErrorReason::EntityRevision
+        | ErrorReason::NotificationNotFound => None,
     }
 }
 

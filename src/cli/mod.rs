@@ -14,6 +14,7 @@ mod failure;
 mod json;
 mod keys;
 pub mod logcheck;
+mod notifications;
 pub mod output;
 mod policy;
 mod prove;
@@ -91,6 +92,9 @@ enum Command {
     /// Stored entities: groups, persons, resources that change between bundles
     #[command(subcommand)]
     Entity(entity::EntityCommand),
+    /// What is told of approval requests: sinks, and what they did not take
+    #[command(subcommand)]
+    Notifications(notifications::NotificationsCommand),
     /// Policy bundles
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -160,6 +164,7 @@ async fn dispatch(command: Command, connection: &Connection, output: &mut Output
         Command::Capability(command) => capability::run(command, connection, output).await,
         Command::Session(command) => session::run(command, connection, output).await,
         Command::Entity(command) => entity::run(command, connection, output).await,
+        Command::Notifications(command) => notifications::run(command, connection, output).await,
         Command::Policy(command) => policy::run(command, connection, output).await,
         Command::Audit(command) => audit::run(command, connection, output).await,
         Command::Keys(command) => keys::run(command, connection, output).await,

@@ -14,6 +14,7 @@ use crate::proto::audit_service_client::AuditServiceClient;
 use crate::proto::capability_service_client::CapabilityServiceClient;
 use crate::proto::decision_service_client::DecisionServiceClient;
 use crate::proto::entity_service_client::EntityServiceClient;
+use crate::proto::notification_service_client::NotificationServiceClient;
 use crate::proto::policy_service_client::PolicyServiceClient;
 use crate::proto::session_service_client::SessionServiceClient;
 use crate::proto::*;
@@ -169,6 +170,10 @@ changing! {
     reload_bundle: PolicyServiceClient, ReloadBundleRequest => ReloadBundleResponse;
     /// Makes a bundle active that was active before.
     rollback_bundle: PolicyServiceClient, RollbackBundleRequest => RollbackBundleResponse;
+    /// Has a dead letter tried again.
+    retry_notification: NotificationServiceClient, RetryNotificationRequest => RetryNotificationResponse;
+    /// Lets a dead letter go.
+    drop_notification: NotificationServiceClient, DropNotificationRequest => DropNotificationResponse;
 }
 
 reading! {
@@ -196,6 +201,10 @@ reading! {
     list_entities: EntityServiceClient, ListEntitiesRequest => ListEntitiesResponse;
     /// The active bundle.
     get_bundle: PolicyServiceClient, GetBundleRequest => GetBundleResponse;
+    /// Where notifications go, and how it stands with that.
+    list_sinks: NotificationServiceClient, ListSinksRequest => ListSinksResponse;
+    /// A page of the notifications that were given up.
+    list_dead_letters: NotificationServiceClient, ListDeadLettersRequest => ListDeadLettersResponse;
     /// A page of the audit log.
     list_records: AuditServiceClient, ListRecordsRequest => ListRecordsResponse;
     /// The signed head of the audit log.

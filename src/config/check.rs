@@ -8,6 +8,7 @@ use std::path::Path;
 use countersign_audit::NoteVerifier;
 use countersign_core::visible::Visible;
 
+use super::sinks::check_sinks;
 use super::{Config, ConfigError, PublishingConfig, TenantConfig};
 use crate::tls;
 
@@ -190,6 +191,7 @@ fn tenant<'a>(
     if let Some(shadow) = &tenant.shadow {
         filled(&format!("{key}.shadow"), shadow)?;
     }
+    check_sinks(&format!("{key}.sinks"), &tenant.sinks)?;
     if tenant.issuers.is_empty() {
         let problem = format!("no issuer, so nobody could call; add `[[{key}.issuers]]`, or remove the tenant");
         return Err(value(key, problem));
@@ -245,7 +247,7 @@ fn publishing(key: &str, config: &PublishingConfig) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn in_range(key: &str, value: u32, min: u32, max: u32, unit: &'static str) -> Result<(), ConfigError> {
+pub(super) fn in_range(key: &str, value: u32, min: u32, max: u32, unit: &'static str) -> Result<(), ConfigError> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
@@ -259,10 +261,10 @@ fn not_beyond((key, lesser): (&str, u32), (bound, greater): (&str, u32)) -> Resu
     Err(value(key, format!("{lesser} is more than `{bound}`, which is {greater}; lower this one or raise that one")))
 }
 
-fn filled(key: &str, path: &Path) -> Result<(), ConfigError> {
+pub(super) fn filled(key: &str, path: &Path) -> Result<(), ConfigError> {
     if path.as_os_str().is_empty() { Err(value(key, "empty; write a path".to_owned())) } else { Ok(()) }
 }
 
-fn value(key: &str, problem: String) -> ConfigError {
+pub(super) fn value(key: &str, problem: String) -> ConfigError {
     ConfigError::Value { key: key.to_owned(), problem }
 }

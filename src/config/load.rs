@@ -185,6 +185,7 @@ impl Config {
                 trust_domains: Vec::new(),
                 shadow: None,
                 publishing: PublishingConfig::default(),
+                sinks: Vec::new(),
             },
         );
         check(&config)?;
@@ -220,6 +221,9 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         tenant.publishing.solver.as_mut().map(resolve);
         tenant.shadow.as_mut().map(resolve);
         tenant.trust_domains.iter_mut().for_each(|domain| resolve(&mut domain.ca));
+        for sink in &mut tenant.sinks {
+            sink.keys.iter_mut().chain(&mut sink.ca).for_each(resolve);
+        }
         for issuer in &mut tenant.issuers {
             let IssuerConfig { keys, ca, jwks_token, .. } = issuer;
             for path in [keys, ca, jwks_token].into_iter().flatten() {

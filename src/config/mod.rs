@@ -8,6 +8,7 @@ mod check;
 mod error;
 mod issuer;
 mod load;
+mod sinks;
 mod syntax;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use issuer::{
     Algorithm, ApprovingConfig, IssuerConfig, KeySource, RequiredValue, SubjectConfig, SubjectKind, TrustDomainConfig,
 };
 pub use load::Overrides;
+pub use sinks::{SinkConfig, SinkKind};
 
 /// The tenant of a development server.
 pub const DEV_TENANT: &str = "dev";
@@ -112,6 +114,9 @@ pub struct TenantConfig {
     /// What becomes active, and when.
     #[serde(default)]
     pub publishing: PublishingConfig,
+    /// Where its notifications go. None: nobody is told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<SinkConfig>,
 }
 
 /// `[tenants.NAME.publishing]`: what a bundle must satisfy to become active, besides being valid.

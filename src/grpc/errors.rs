@@ -100,6 +100,7 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::NotAPerson(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
         Error::NotAnswering(error) => answering(error),
         Error::NothingToAsk(_) => (Code::FailedPrecondition, ErrorReason::NothingToAsk),
+        Error::NotificationNotFound => (Code::NotFound, ErrorReason::NotificationNotFound),
         Error::Token(error) => token(error),
         Error::TokenDead(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
         Error::Capability(error) => capability(error),

@@ -11,6 +11,7 @@ mod capabilities;
 mod decisions;
 mod entities;
 mod gate;
+mod notifications;
 mod policies;
 mod sessions;
 
@@ -22,5 +23,6 @@ pub use decisions::Decisions;
 pub use entities::StoredEntities;
 pub use errors::Failure;
 pub use gate::Gated;
+pub use notifications::Notifications;
 pub use policies::Policies;
 pub use sessions::Sessions;

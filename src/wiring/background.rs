@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use super::notify;
 use crate::bundle_dir;
 use crate::http::{self, Readiness};
 use crate::keystore;
@@ -202,6 +203,7 @@ pub(super) async fn keep_up(engine: Arc<Engine<RocksKernel>>, data_dir: PathBuf)
             let tenant = engine.tenant().to_string();
             metrics::counter!(http::metrics::SHADOW_TOTAL, "tenant" => tenant, "result" => result).absolute(total);
         }
+        notify::tell_metrics(&engine);
         let result = tokio::select! {
             _ = flush.tick() => engine.flush_refusals().await.map_err(|e| e.to_string()),
             _ = publish.tick() => publish_head(&engine, &data_dir).await,

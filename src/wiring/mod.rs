@@ -2,8 +2,10 @@
 
 mod admission;
 mod background;
+mod notify;
 mod offline;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,7 +28,7 @@ use background::{BundleKeeper, follow_shadow, keep_up, publish_head, rehearse, r
 
 use crate::config::{Config, TenantConfig};
 use crate::grpc::{
-    Approvals, Audit, Backend, Capabilities, Decisions, Gated, Policies, Sessions, StoredEntities, Tenants,
+    Approvals, Audit, Backend, Capabilities, Decisions, Gated, Notifications, Policies, Sessions, StoredEntities, Tenants,
 };
 use crate::http::{self, Readiness};
 use crate::identity::{Authenticator, DevIssuer};
@@ -36,6 +38,7 @@ use crate::proto::audit_service_server::AuditServiceServer;
 use crate::proto::capability_service_server::CapabilityServiceServer;
 use crate::proto::decision_service_server::DecisionServiceServer;
 use crate::proto::entity_service_server::EntityServiceServer;
+use crate::proto::notification_service_server::NotificationServiceServer;
 use crate::proto::policy_service_server::PolicyServiceServer;
 use crate::proto::session_service_server::SessionServiceServer;
 use crate::tls::{ServerTls, TlsError};
@@ -66,6 +69,9 @@ pub enum WiringError {
         /// Why.
         source: Error,
     },
+    /// A sink of notifications cannot be used.
+    #[error(transparent)]
+    Sink(#[from] crate::sinks::SinkError),
     /// TLS cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -153,8 +159,9 @@ impl Server {
         let authenticator = Arc::new(Authenticator::new(&config)?);
         let (upkeep, callers) = (authenticator.upkeep(), authenticator.client_verifier());
         let kernel = Arc::new(open_store(&config).await?);
-        let mut tenants = Tenants::new();
+        let (mut tenants, mut sinks) = (Tenants::new(), BTreeMap::new());
         for (tenant, settings) in &config.tenants {
+            sinks.insert(tenant.clone(), notify::open(tenant, settings)?);
             let engine = open_engine(&config, tenant, settings, &kernel).await?;
             tenants.insert(tenant.clone(), (Arc::new(engine), settings.bundle.clone()));
         }
@@ -185,6 +192,7 @@ impl Server {
         for (engine, bundle) in &all {
             tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone())));
             tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
+            tasks.extend(notify::start(engine, sinks.remove(engine.tenant()).unwrap_or_default()));
             let Some(settings) = config.tenants.get(engine.tenant()) else { continue };
             if let Some(dir) = settings.shadow.clone() {
                 tasks.push(tokio::spawn(follow_shadow(Arc::clone(engine), dir)));
@@ -338,6 +346,10 @@ fn router(
             backend.clone(),
         ))
         .add_service(Gated::new(
+            NotificationServiceServer::new(Notifications(backend.clone())).max_decoding_message_size(size),
+            backend.clone(),
+        ))
+        .add_service(Gated::new(
             PolicyServiceServer::new(Policies(backend.clone())).max_decoding_message_size(size),
             backend.clone(),
         ))
@@ -415,6 +427,7 @@ async fn open_engine(
         log: keys.log,
         development: config.is_development(),
         admission: Arc::new(Requirements::new(&settings.publishing)),
+        sinks: notify::settings(&settings.sinks),
     };
     let clock: Box<dyn Clock> = match config.development_clock.filter(|_| config.is_development()) {
         Some(start) => Box::new(ShiftedClock::starting_at(Timestamp::from_millis(start))),

@@ -23,6 +23,7 @@ mod cli;
 mod decisions;
 mod harness;
 mod identity;
+mod notifications;
 mod proving;
 mod publishing;
 mod scenarios;

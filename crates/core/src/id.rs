@@ -148,6 +148,10 @@ uuid_id!(
     /// One capability. Single use and revocation are keyed by it.
     TokenId, "cap", "a capability"
 );
+uuid_id!(
+    /// One notification of one change, the same for every sink: a receiver knows by it what it has received before.
+    NotificationId, "ntf", "a notification"
+);
 
 #[cfg(test)]
 mod tests {

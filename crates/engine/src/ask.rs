@@ -137,7 +137,7 @@ impl<K: Kernel> Engine<K> {
             let cause = VoidCause::ConditionsChanged;
             outdated.value.void(cause.clone(), scene.now)?;
             let event = Event::ApprovalVoid { approval: outdated.value.id, cause: &cause };
-            commit = commit.update(&outdated).record(self.record(scene, event));
+            commit = self.noting(scene, commit.update(&outdated), event)?;
         }
         let event = self.requested(&approval, replaces);
         let answer = Asked { approval: approval.id, shared: false };

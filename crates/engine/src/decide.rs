@@ -226,7 +226,7 @@ impl<K: Kernel> Engine<K> {
             commit = commit.update(&spent);
         }
         let event = outcome.event(decision, &[], None).approved(approval.map(|a| a.value.id));
-        Ok(commit.record(self.record(scene, event)))
+        self.noting(scene, commit, event)
     }
 
     /// The approval that the caller wants to use: for this very action, and not over.

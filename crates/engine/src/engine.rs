@@ -21,6 +21,7 @@ use crate::caller::{self, Caller};
 use crate::credential::Credential;
 use crate::error::Error;
 use crate::keys::Keys;
+use crate::outbox::{Outbox, SinkSettings};
 use crate::record::{Event, record};
 use crate::refusal::Refusals;
 use crate::shadow::Shadow;
@@ -82,6 +83,8 @@ pub struct Parts {
     pub development: bool,
     /// What bundles must satisfy to become active.
     pub admission: Arc<dyn Admission>,
+    /// Where notifications go.
+    pub sinks: Vec<SinkSettings>,
 }
 
 /// One tenant's engine.
@@ -98,6 +101,7 @@ pub struct Engine<K> {
     flushing: tokio::sync::Mutex<()>,
     pub(crate) publishing: tokio::sync::Mutex<()>,
     pub(crate) shadow: Shadow,
+    pub(crate) outbox: Outbox,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
     active: ArcSwapOption<Active>,
@@ -210,7 +214,7 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::ClockJumped`] if the clock is behind the newest record, [`Error::Store`] and [`Error::Internal`] if what is
     /// stored does not fit the parts.
     pub async fn open(kernel: Arc<K>, clock: Box<dyn Clock>, parts: Parts) -> Result<Self, Error> {
-        let Parts { tenant, limits, signing, commitment, log, development, admission } = parts;
+        let Parts { tenant, limits, signing, commitment, log, development, admission, sinks } = parts;
         let repo = Repository::new(kernel, tenant);
         let time = Arc::new(Time::start(clock, crate::log::newest_time(&repo).await?)?);
         let keys = Keys::load(&repo, signing, time.now()?).await?;
@@ -225,6 +229,7 @@ impl<K: Kernel> Engine<K> {
             flushing: tokio::sync::Mutex::new(()),
             publishing: tokio::sync::Mutex::new(()),
             shadow: Shadow::default(),
+            outbox: Outbox::new(sinks)?,
             ended: tokio::sync::broadcast::channel(64).0,
             active: ArcSwapOption::empty(),
             commitment,
@@ -519,6 +524,12 @@ impl<K: Kernel> Engine<K> {
         record(self.tenant(), scene.now, Some(&scene.caller), id, event)
     }
 
+    /// Adds to a commit that something happened: its record, and what is to be told of it.
+    pub(crate) fn noting(&self, scene: &Scene, commit: Commit, event: Event<'_>) -> Result<Commit, Error> {
+        let commit = self.outbox.announce(commit, &event, Some(&scene.caller.entity), scene.now)?;
+        Ok(commit.record(self.record(scene, event)))
+    }
+
     /// Commits a change with its record, and the answer under its request id: all or nothing (I8).
     pub(crate) async fn commit<T: Serialize>(
         &self,
@@ -527,7 +538,7 @@ impl<K: Kernel> Engine<K> {
         event: Event<'_>,
         answer: &T,
     ) -> Result<Committed, Error> {
-        let commit = self.remembering(scene, commit.record(self.record(scene, event)), answer)?;
+        let commit = self.remembering(scene, self.noting(scene, commit, event)?, answer)?;
         let commit = commit.before(scene.now.plus(LONGEST_WAIT), &self.clock());
         Ok(self.repo.kernel().commit(commit).await?)
     }
@@ -640,6 +651,7 @@ const fn governs(action: AdminAction<'_>) -> bool {
         AdminAction::Publish { .. }
         | AdminAction::ManageKeys { .. }
         | AdminAction::ChangeEntities { .. }
+        | AdminAction::ManageNotifications { .. }
         | AdminAction::BreakGlass { .. } => true,
         AdminAction::OpenSession { .. }
         | AdminAction::ActFor { .. }

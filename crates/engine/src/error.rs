@@ -103,6 +103,9 @@ pub enum Error {
     /// There is nothing that people could answer.
     #[error("there is nothing to ask: the action is {0}")]
     NothingToAsk(&'static str),
+    /// No such notification was given up.
+    #[error("there is no such dead letter; `countersign notifications list` shows those there are")]
+    NotificationNotFound,
     /// The token is not one that is worth anything here.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -245,6 +248,7 @@ impl Error {
             | Self::NotAPerson(_)
             | Self::NotAnswering(_)
             | Self::NothingToAsk(_)
+            | Self::NotificationNotFound
             | Self::Token(_)
             | Self::TokenDead(_)
             | Self::Capability(_)

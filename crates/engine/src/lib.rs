@@ -20,6 +20,7 @@ mod decide;
 mod entity;
 mod keys;
 mod log;
+mod outbox;
 mod outgoing;
 mod publish;
 mod read;
@@ -44,6 +45,10 @@ pub use entity::{EntitiesChanged, EntityChange, EntityPage, EntityView};
 pub use error::{Error, PublishAction};
 pub use keys::Keys;
 pub use log::{Records, SignedHead};
+pub use outbox::{
+    BackOff, Courier, DeadLetter, Jitter, LetterPlace, MAX_SINKS, Sink, SinkReport, SinkSettings, SinkState,
+    Undelivered,
+};
 pub use publish::{BundleInfo, Published, RevisionRule};
 pub use read::{ApprovalView, Paged};
 pub use redeem::{Receipt, Redeem};

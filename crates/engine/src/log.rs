@@ -104,7 +104,7 @@ impl<K: Kernel> Engine<K> {
         self.settle(call, None, attempt).await
     }
 
-    fn require_read_log(&self, scene: &Scene) -> Result<(), Error> {
+    pub(crate) fn require_read_log(&self, scene: &Scene) -> Result<(), Error> {
         let tenant = tenant_entity(self.tenant())?;
         self.administer(scene, AdminAction::ReadLog { tenant: &tenant }, "readLog").map(drop)
     }

@@ -84,7 +84,7 @@ impl<K: Kernel> Engine<K> {
         } else {
             event
         };
-        let record = record(self.tenant(), now, None, None, event);
-        Ok(Some(commit.update(&question.approval).record(record)))
+        let commit = self.outbox.announce(commit.update(&question.approval), &event, None, now)?;
+        Ok(Some(commit.record(record(self.tenant(), now, None, None, event))))
     }
 }

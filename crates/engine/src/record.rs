@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use countersign_core::approval::{AskingRule, Tally, Verdict as VoteVerdict, VoidCause};
 use countersign_core::capability::{Grant, Outcome};
-use countersign_core::{ApprovalId, DecisionId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use countersign_core::{
+    ApprovalId, DecisionId, Digest, EntityRef, NotificationId, NotificationKind, SessionId, TenantId, Timestamp,
+    TokenId,
+};
 use countersign_policy::{EntityData, Evaluated};
 use serde::Serialize;
 
@@ -260,6 +263,30 @@ pub enum Event<'a> {
         determining: &'a [String],
         /// The bundle they are of.
         bundle: Digest,
+    },
+    /// A notification that a sink did not take waits for it again.
+    NotificationRetried {
+        /// The sink.
+        sink: &'a str,
+        /// The notification.
+        notification: NotificationId,
+        /// The request that it tells of.
+        approval: ApprovalId,
+        /// What happened to the request.
+        #[serde(rename = "event")]
+        kind: NotificationKind,
+    },
+    /// A notification that a sink did not take was let go: nobody is told.
+    NotificationDropped {
+        /// The sink.
+        sink: &'a str,
+        /// The notification.
+        notification: NotificationId,
+        /// The request that it would have told of.
+        approval: ApprovalId,
+        /// What happened to the request.
+        #[serde(rename = "event")]
+        kind: NotificationKind,
     },
     /// A signing key changed.
     Key {

@@ -14,8 +14,8 @@ use crate::error::Error;
 const CHUNK: usize = 32;
 
 impl<K: Kernel> Engine<K> {
-    /// Deletes the answers of request ids that nobody may ask for again, what was asked too long ago to count, and the
-    /// cool-downs that are over; returns how many there were.
+    /// Deletes the answers of request ids that nobody may ask for again, what was asked too long ago to count, the cool-downs that
+    /// are over, and what waits in vain for sinks that are not configured any more; returns how many rows that were.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::ClockJumped`].
@@ -23,7 +23,8 @@ impl<K: Kernel> Engine<K> {
         let requests = self.tidy_kind(Kind::Request, |row: &RequestRow, now| now.reached(row.expires_at)).await?;
         let asked = self.tidy_kind(Kind::AskedOfLate, AskedOfLate::is_over).await?;
         let cooled = self.tidy_kind(Kind::CoolDown, CoolDown::is_over).await?;
-        Ok(requests.saturating_add(asked).saturating_add(cooled))
+        let left = self.forget_leftovers(self.now()?).await?;
+        Ok([requests, asked, cooled, left].into_iter().fold(0, usize::saturating_add))
     }
 
     async fn tidy_kind<T: DeserializeOwned>(

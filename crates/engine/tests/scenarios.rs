@@ -70,6 +70,7 @@ impl<'a> Play<'a> {
             log: NoteSigner::from_seed("scenarios.example/log", &[7; 32]).unwrap(),
             development: true,
             admission: Arc::new(countersign_engine::AdmitAll),
+            sinks: Vec::new(),
         };
         let clock = Box::new(ManualClock::new(scenario.now));
         let engine = Engine::open(Arc::new(MemoryKernel::default()), clock, parts).await.unwrap();

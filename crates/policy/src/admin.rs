@@ -101,6 +101,11 @@ pub enum AdminAction<'a> {
         /// The tenant.
         tenant: &'a EntityRef,
     },
+    /// `manageNotifications`: have what a sink did not take tried again, or let it go.
+    ManageNotifications {
+        /// The tenant.
+        tenant: &'a EntityRef,
+    },
     /// `breakGlass`: act against the policies, on record.
     BreakGlass {
         /// The tenant.
@@ -196,6 +201,7 @@ impl<'a> AdminAction<'a> {
                 Asked { name: "changeEntities", resource: tenant, context, operator: None, persons: Some(persons) }
             }
             Self::ReadEntities { tenant } => plain("readEntities", tenant),
+            Self::ManageNotifications { tenant } => plain("manageNotifications", tenant),
             Self::BreakGlass { tenant } => plain("breakGlass", tenant),
         }
     }

@@ -4,10 +4,14 @@
 //! tenant's name holds no zero byte, so no tenant's keys begin like another's. Numbers are big-endian: the order of
 //! the keys is the order of the numbers.
 
+mod outbox;
+
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+
+pub use outbox::Place;
 
 /// What a row holds. The values are part of the data format: they never change, and the byte of a kind that is retired
 /// stays reserved.
@@ -42,6 +46,8 @@ pub enum Kind {
     EntityHead = 13,
     /// What a principal has asked of late, by the principal's hash.
     AskedOfLate = 14,
+    /// What is to be told of approval requests: waiting, given up, and requests whose end is yet to be told.
+    Outbox = 15,
     /// A cool-down after a deny, by the hash of what it is about.
     CoolDown = 16,
     /// What people answered before, by the hash of operation and resource.
@@ -50,7 +56,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Tenant,
         Self::Session,
         Self::Approval,
@@ -65,6 +71,7 @@ impl Kind {
         Self::Entity,
         Self::EntityHead,
         Self::AskedOfLate,
+        Self::Outbox,
         Self::CoolDown,
         Self::Precedents,
     ];
@@ -393,12 +400,12 @@ mod tests {
     #[test]
     fn kind_bytes_are_the_ones_that_were_released() {
         let bytes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.byte()).collect();
-        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17]);
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]);
         for kind in Kind::ALL {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));
         }
         assert_eq!(Kind::from_byte(0), None);
-        assert_eq!(Kind::from_byte(15), None);
+        assert_eq!(Kind::from_byte(18), None);
     }
 
     #[test]

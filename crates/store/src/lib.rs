@@ -10,6 +10,7 @@ pub mod fail;
 pub mod kernel;
 pub mod layout;
 pub mod memory;
+pub mod outbox;
 pub mod repository;
 pub mod rocks;
 
@@ -20,6 +21,6 @@ mod contract;
 
 pub use error::{CommitError, OpenError, StoreError};
 pub use kernel::{Change, Commit, Committed, Guard, Kernel, Now, Page, Revision, Row, Until, Write};
-pub use layout::{Key, Kind, Prefix};
+pub use layout::{Key, Kind, Place, Prefix};
 pub use memory::MemoryKernel;
 pub use rocks::{Config, Mode, RocksKernel};

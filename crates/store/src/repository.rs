@@ -409,7 +409,7 @@ impl<K: Kernel> Repository<K> {
         Ok(Values { values, next: page.next })
     }
 
-    async fn read<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<Stored<T>>, StoreError> {
+    pub(crate) async fn read<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<Stored<T>>, StoreError> {
         match self.kernel.get(key).await? {
             Some(row) => stored(key, &row).map(Some),
             None => Ok(None),

@@ -10,6 +10,7 @@
 
 mod answering;
 mod entities;
+mod notifications;
 mod publishing;
 mod questions;
 mod refusals;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use countersign_audit::NoteSigner;
 use countersign_core::approval::Verdict as Says;
 use countersign_core::time::ManualClock;
-use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use countersign_core::{ApprovalId, Clock, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
 use countersign_engine::{
     Acting, Ask, Ballot, Call, Credential, Decide, Decision, Engine, EntityChange, Error, Limits, OpenSession,
     Operation, Parts, Redeem, RequestId, RevisionRule, Subject, Verdict,
@@ -116,6 +117,7 @@ pub(crate) fn parts() -> Parts {
         log: NoteSigner::from_seed("entities.example/log", &[7; 32]).unwrap(),
         development: true,
         admission: Arc::new(countersign_engine::AdmitAll),
+        sinks: Vec::new(),
     }
 }
 
@@ -168,7 +170,15 @@ impl<K: Kernel> World<K> {
     }
 
     pub(crate) async fn with(kernel: Arc<K>, parts: Parts, files: BTreeMap<String, String>) -> Self {
-        let clock = Arc::new(ManualClock::new(START));
+        Self::at(kernel, Arc::new(ManualClock::new(START)), parts, files).await
+    }
+
+    pub(crate) async fn at(
+        kernel: Arc<K>,
+        clock: Arc<ManualClock>,
+        parts: Parts,
+        files: BTreeMap<String, String>,
+    ) -> Self {
         let engine = Engine::open(Arc::clone(&kernel), Box::new(Arc::clone(&clock)), parts).await.unwrap();
         let engine = Arc::new(engine);
         engine.activate(source(files), RevisionRule::NotLower).await.unwrap();

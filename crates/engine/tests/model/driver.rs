@@ -19,6 +19,7 @@ use crate::operation::{Op, passing, request};
 use crate::reference::{Answer, Expected, Model, Recorded};
 use crate::request::{Action, Caller, Request, Sent};
 use crate::service::{self, Asked, Minted, Names, START, Told, call, class, open, send, source};
+use crate::told::each_change_is_told;
 use crate::world::{Party, Variant};
 
 /// How often what was done, and what came of it.
@@ -361,6 +362,7 @@ impl<B: Backend> World<B> {
         verify_consistency(self.head.0, &self.head.1, size, &root, &proof).map_err(|e| format!("{e} (I9)"))?;
         self.head = (size, root);
         ensure!(self.log.root() == root, "the root is not that of the records");
+        each_change_is_told(&*self.backend.kernel(), &self.log.records).await?;
         self.log.audit(true)
     }
 

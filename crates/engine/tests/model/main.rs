@@ -28,4 +28,5 @@ mod reference;
 mod request;
 mod sequences;
 mod service;
+mod told;
 mod world;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use countersign_audit::NoteSigner;
 use countersign_core::approval::{ApprovalError, Verdict as Vote};
@@ -9,10 +10,10 @@ use countersign_core::capability::{CapabilityError, Outcome};
 use countersign_core::restraint::AskingBudget;
 use countersign_core::session::SessionError;
 use countersign_core::time::ManualClock;
-use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, Timestamp, TokenId, Value};
+use countersign_core::{ApprovalId, Digest, EntityRef, NotificationKind, SessionId, Timestamp, TokenId, Value};
 use countersign_engine::{
-    Acting as As, Ask, Ballot, Call, Complete, Consent, Credential, Decide, Decision, Engine, Error, Limits,
-    OpenSession, Operation, Parts, Redeem, RequestId, Subject,
+    Acting as As, Ask, BackOff, Ballot, Call, Complete, Consent, Credential, Decide, Decision, Engine, Error, Jitter,
+    Limits, OpenSession, Operation, Parts, Redeem, RequestId, SinkSettings, Subject,
 };
 use countersign_policy::Source;
 use countersign_store::Kernel;
@@ -26,6 +27,24 @@ use crate::world::{Deed, ISSUER, Party, VARIANTS, Variant};
 /// When the model begins: any time will do.
 pub const START: i64 = 1_800_000_000_000;
 
+/// The name of the model's sink. Nothing is delivered to it, so that everything that was ever told is there to be looked at.
+pub const SINK: &str = "everything";
+
+fn everything() -> SinkSettings {
+    let jitter: Jitter = Arc::new(|| 0);
+    SinkSettings {
+        name: SINK.to_owned(),
+        events: NotificationKind::ALL.into(),
+        timeout: Duration::from_secs(1),
+        back_off: BackOff { first: Duration::from_secs(1), longest: Duration::from_secs(1), jitter },
+        attempts: 1,
+        max_age: Duration::from_secs(1),
+        backlog: usize::MAX,
+        dead_letters: usize::MAX,
+        dead_letter_age: Duration::from_secs(1),
+    }
+}
+
 pub fn parts() -> Parts {
     Parts {
         tenant: acme(),
@@ -36,6 +55,7 @@ pub fn parts() -> Parts {
         log: NoteSigner::from_seed("model.example/log", &[7; 32]).unwrap(),
         development: false,
         admission: Arc::new(countersign_engine::AdmitAll),
+        sinks: vec![everything()],
     }
 }
 
@@ -166,7 +186,7 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
         Request::Open { acting: who, operator, seconds } => {
             let opening = OpenSession {
                 purpose: "to be tested".to_owned(),
-                ttl: Some(std::time::Duration::from_secs(seconds)),
+                ttl: Some(Duration::from_secs(seconds)),
                 acting: acting(who),
                 operator: operator.map(Party::entity),
             };

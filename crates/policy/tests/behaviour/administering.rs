@@ -89,3 +89,15 @@ fn an_agent_breaks_no_glass() {
     assert!(may(&bundle, &person("dana"), AdminAction::BreakGlass { tenant: &tenant }));
     assert!(!may(&bundle, &entity("Agent::\"bot\""), AdminAction::BreakGlass { tenant: &tenant }));
 }
+
+#[test]
+fn looking_after_notifications_is_a_permission_of_its_own() {
+    let reads = r#"@id("reads") permit (principal, action == Action::"readLog", resource);"#;
+    let looks_after =
+        r#"@id("looks-after") permit (principal is Person, action == Action::"manageNotifications", resource);"#;
+    let tenant = entity("Tenant::\"acme\"");
+    let manage = AdminAction::ManageNotifications { tenant: &tenant };
+    assert!(!may(&Files::usual().admin(reads).load(), &person("dana"), manage));
+    let bundle = Files::usual().admin(looks_after).load();
+    assert!(may(&bundle, &person("dana"), manage) && !may(&bundle, &entity("Agent::\"bot\""), manage));
+}

@@ -1,0 +1,228 @@
+//! Notifications: what is told of an approval request outside of the service.
+//!
+//! A notification says that something happened and to which request. It holds ids, persons, times and the digest, and neither
+//! inputs nor anybody's words: it goes to places that the policies know nothing of, and whoever may see more asks for it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::approval::{Approval, Verdict};
+use crate::digest::Digest;
+use crate::entity::EntityRef;
+use crate::id::{ApprovalId, NotificationId, SessionId};
+use crate::time::Timestamp;
+
+/// What the ids of the rules may take together in a notification, in bytes.
+const MAX_RULES_BYTES: usize = 2 * 1024;
+
+/// What happened. The words are part of the wire and of the data format: they never change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotificationKind {
+    /// A question was put to people.
+    Asked,
+    /// A vote was cast.
+    Voted,
+    /// A vote was taken back.
+    Withdrawn,
+    /// The votes came to an answer: approved or denied.
+    Decided,
+    /// Whoever asked took the question back.
+    Cancelled,
+    /// The request is no longer good for anything.
+    Void,
+    /// Time ran out.
+    Expired,
+    /// The approval was spent.
+    Redeemed,
+}
+
+impl NotificationKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Asked,
+        Self::Voted,
+        Self::Withdrawn,
+        Self::Decided,
+        Self::Cancelled,
+        Self::Void,
+        Self::Expired,
+        Self::Redeemed,
+    ];
+
+    /// The one word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Voted => "voted",
+            Self::Withdrawn => "withdrawn",
+            Self::Decided => "decided",
+            Self::Cancelled => "cancelled",
+            Self::Void => "void",
+            Self::Expired => "expired",
+            Self::Redeemed => "redeemed",
+        }
+    }
+}
+
+/// Why a request became void, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VoidWord {
+    /// A person took an approving vote back after the quorum was met.
+    Withdrawn,
+    /// An eligible person denied after the quorum was met.
+    Denied,
+    /// Its session is over.
+    SessionOver,
+    /// The policies ask another question about the same action.
+    ConditionsChanged,
+}
+
+impl VoidWord {
+    /// The word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Withdrawn => "withdrawn",
+            Self::Denied => "denied",
+            Self::SessionOver => "session_over",
+            Self::ConditionsChanged => "conditions_changed",
+        }
+    }
+}
+
+/// What happened, and through whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happening {
+    /// What.
+    pub kind: NotificationKind,
+    /// Through whom; nobody when time did it, or the service.
+    pub by: Option<EntityRef>,
+    /// What was voted.
+    pub verdict: Option<Verdict>,
+    /// Why it is void.
+    pub cause: Option<VoidWord>,
+}
+
+impl Happening {
+    /// Something that one word tells.
+    #[must_use]
+    pub const fn new(kind: NotificationKind, by: Option<EntityRef>) -> Self {
+        Self { kind, by, verdict: None, cause: None }
+    }
+}
+
+/// One notification, as it waits for delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notification {
+    /// Its id: the same in every delivery, and for every sink.
+    pub id: NotificationId,
+    /// What happened.
+    pub kind: NotificationKind,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The request.
+    pub approval: ApprovalId,
+    /// What the request was afterwards, in a word.
+    pub state: String,
+    /// The session that it belongs to.
+    pub session: SessionId,
+    /// The principal of the action.
+    pub principal: EntityRef,
+    /// The digest of the action.
+    pub digest: Digest,
+    /// The ids of the rules that ask, as many as there is room for.
+    pub rules: Vec<String>,
+    /// Whether there are more of them.
+    pub more_rules: bool,
+    /// From when on the request is expired, if nothing else happens.
+    pub expires_at: Timestamp,
+    /// Through whom it happened.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<EntityRef>,
+    /// What was voted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub verdict: Option<Verdict>,
+    /// Why the request is void.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cause: Option<VoidWord>,
+}
+
+impl Notification {
+    /// Tells of something that happened to a request, which `approval` is afterwards.
+    #[must_use]
+    pub fn of(approval: &Approval, state: &str, happening: Happening, at: Timestamp) -> Self {
+        let Happening { kind, by, verdict, cause } = happening;
+        let mut room = MAX_RULES_BYTES;
+        let fits = |rule: &&String| {
+            let left = room.checked_sub(rule.len());
+            room = left.unwrap_or(room);
+            left.is_some()
+        };
+        let rules: Vec<String> = approval.rules.iter().map(|rule| &rule.id).take_while(fits).cloned().collect();
+        Self {
+            id: NotificationId::generate(),
+            kind,
+            at,
+            approval: approval.id,
+            state: state.to_owned(),
+            session: approval.session,
+            principal: approval.principal.clone(),
+            digest: approval.digest,
+            more_rules: rules.len() < approval.rules.len(),
+            rules,
+            expires_at: approval.expires_at(),
+            by,
+            verdict,
+            cause,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::approval::{Asking, AskingRule};
+
+    fn approval(rules: usize) -> Approval {
+        let rule = |n| AskingRule { id: format!("{n:0>200}"), quorum: 1, reason: Some("its author's words".into()) };
+        let asking = Asking {
+            action: "{\"input\":\"a secret\"}".into(),
+            digest: Digest::of(b"{}"),
+            session: SessionId::from_bytes([1; 16]),
+            principal: EntityRef::new("Agent", "a").unwrap(),
+            asked_by: EntityRef::new("Agent", "a").unwrap(),
+            justification: "a stranger's words".into(),
+            purpose: "the purpose".into(),
+            rules: (0..rules).map(rule).collect(),
+            bundle: Digest::of(b"bundle"),
+            excluded: BTreeSet::new(),
+            ttl: Duration::from_millis(100),
+        };
+        Approval::ask(ApprovalId::generate(), asking, Timestamp::from_millis(0))
+    }
+
+    #[test]
+    fn a_notification_is_small_and_holds_nobodys_words() {
+        let asked = Happening::new(NotificationKind::Asked, None);
+        let told = Notification::of(&approval(500), "pending", asked, Timestamp::from_millis(7));
+        let text = serde_json::to_string(&told).unwrap();
+        assert!(text.len() < 3_000 && told.more_rules && told.rules.len() == 10, "{text}");
+        for words in ["secret", "stranger", "purpose", "author"] {
+            assert!(!text.contains(words), "{text}");
+        }
+        assert_eq!(serde_json::from_str::<Notification>(&text).unwrap(), told);
+    }
+
+    #[test]
+    fn every_kind_is_written_as_its_word() {
+        for kind in NotificationKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
+        }
+    }
+}
