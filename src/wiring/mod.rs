@@ -28,7 +28,8 @@ use background::{BundleKeeper, follow_shadow, keep_up, publish_head, rehearse, r
 
 use crate::config::{Config, TenantConfig};
 use crate::grpc::{
-    Approvals, Audit, Backend, Capabilities, Decisions, Gated, Notifications, Policies, Sessions, StoredEntities, Tenants,
+    Approvals, Audit, Backend, Capabilities, Decisions, Gated, Notifications, Policies, Sessions, StoredEntities,
+    Tenants,
 };
 use crate::http::{self, Readiness};
 use crate::identity::{Authenticator, DevIssuer};

@@ -196,6 +196,8 @@ mod tests {
             digest: Digest::of(b"{}"),
             session: SessionId::from_bytes([1; 16]),
             principal: EntityRef::new("Agent", "a").unwrap(),
+            owner: EntityRef::new("Person", "olivia").unwrap(),
+            history: crate::precedent::History::default(),
             asked_by: EntityRef::new("Agent", "a").unwrap(),
             justification: "a stranger's words".into(),
             purpose: "the purpose".into(),

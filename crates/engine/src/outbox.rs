@@ -201,6 +201,7 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
         | Event::SessionOpened { .. }
         | Event::SessionEnded { .. }
         | Event::ApprovalExcluded { .. }
+        | Event::CoolDownLift { .. }
         | Event::Complete { .. }
         | Event::Revoke { .. }
         | Event::BundleActivated { .. }

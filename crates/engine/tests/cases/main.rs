@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use countersign_audit::NoteSigner;
 use countersign_core::approval::Verdict as Says;
 use countersign_core::time::ManualClock;
-use countersign_core::{ApprovalId, Clock, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
 use countersign_engine::{
     Acting, Ask, Ballot, Call, Credential, Decide, Decision, Engine, EntityChange, Error, Limits, OpenSession,
     Operation, Parts, Redeem, RequestId, RevisionRule, Subject, Verdict,

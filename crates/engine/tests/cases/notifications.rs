@@ -73,7 +73,8 @@ impl Told {
     async fn restarted(self, sinks: Vec<SinkSettings>) -> Self {
         let kernel = Arc::new(self.kernel().restart());
         let engine = Engine::open(Arc::clone(&kernel), Box::new(Arc::clone(&self.clock)), telling(sinks)).await;
-        let world = World { kernel, engine: Arc::new(engine.unwrap()), session: self.world.session };
+        let (clock, session) = (Arc::clone(&self.clock), self.world.session);
+        let world = World { kernel, engine: Arc::new(engine.unwrap()), clock, session };
         Self { clock: self.clock, world }
     }
 
