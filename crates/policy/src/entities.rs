@@ -71,7 +71,10 @@ impl Directory {
             owners: HashMap::new(),
             members: BTreeMap::new(),
         };
-        for entity in entities.iter() {
+        // In order, so that the same files are told the same.
+        let mut in_order: Vec<_> = entities.iter().collect();
+        in_order.sort_by_cached_key(|entity| entity.uid().to_string());
+        for entity in in_order {
             let uid = entity.uid();
             if uid.type_name().basename() == "Action" {
                 continue;

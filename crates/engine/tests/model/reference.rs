@@ -116,6 +116,8 @@ pub struct Model {
     /// By caller, RPC and request id.
     requests: BTreeMap<(Caller, &'static str, usize), Remembered>,
     asked: BTreeMap<Action, usize>,
+    /// By principal, until when its last question counts.
+    asking: BTreeMap<Party, i64>,
     /// How many commits of a bundle's archive are done, of one.
     archived: BTreeMap<Variant, u64>,
 }
@@ -199,6 +201,7 @@ impl Model {
             log: vec![started("key"), started("bundle_activated")],
             requests: BTreeMap::new(),
             asked: BTreeMap::new(),
+            asking: BTreeMap::new(),
             archived: BTreeMap::from([(Variant::Base, 1)]),
         }
     }
@@ -208,12 +211,14 @@ impl Model {
         !session.ended && self.now < session.deadline
     }
 
-    /// Answers kept for a day may be tidied away; how many there are.
+    /// Answers kept for a day, and what was asked an hour ago, may be tidied away; how many there are.
     pub fn tidy(&mut self) -> usize {
         let before = self.requests.len();
         let now = self.now;
         self.requests.retain(|_, row| now < row.expires);
-        before - self.requests.len()
+        let asking = self.asking.len();
+        self.asking.retain(|_, counts_until| now < *counts_until);
+        before - self.requests.len() + asking - self.asking.len()
     }
 
     /// What must come of a call, and the model after it.
@@ -492,6 +497,9 @@ impl Model {
         });
         let question = self.questions.len() - 1;
         self.asked.insert(action, question);
+        // In whole minutes. No question is pending for as long.
+        let counts_until = self.now.div_euclid(60_000) * 60_000 + 3_600_000;
+        self.asking.insert(self.sessions[action.session].principal, counts_until);
         self.record("approval_requested", Some(who.party));
         Ok(Answer::Asked { question, shared: false })
     }

@@ -397,9 +397,9 @@ fn entities_fit_the_schema() {
     );
     refused(&entities("dev#olivia", "dev#dana"), "entities.json:5", "belongs to");
     // One human must not be two persons by a spelling.
-    refused(&entities("dev#olivia", "dev#Dana"), "entities.json", "differ only in case");
-    refused(&entities("dev#olivia", "dev#ｄａｎａ"), "entities.json", "differ only in case");
-    refused(&entities("\"id\": \"dave\"", "\"id\": \"Dana \""), "entities.json", "differ only in case");
+    refused(&entities("dev#olivia", "dev#Dana"), "entities.json:5", "differ only in case");
+    refused(&entities("dev#olivia", "dev#ｄａｎａ"), "entities.json:5", "differ only in case");
+    refused(&entities("\"id\": \"dave\"", "\"id\": \"Dana \""), "entities.json:6", "differ only in case");
     entities("[\"dev#olivia\"]", "[\"dev#olivia\", \"dev#Olivia\"]").load();
     refused(&entities("\"id\": \"dave\"", "\"id\": \"countersign:anybody\""), "entities.json:8", "reserved");
     refused(&entities("[", "("), "entities.json:1", "");
