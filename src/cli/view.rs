@@ -225,7 +225,7 @@ pub fn cooling(approval: &Approval) -> String {
         return "nothing cools down: the same may be asked again".to_owned();
     };
     format!(
-        "{} on {} is not asked again for {} until {}, or {} of {} persons have lifted that: {}",
+        "{} on {} is not asked again for {}; that is over {}, or when persons have lifted it, {} of {} so far: {}",
         Visible::new(&approval.operation),
         entity(approval.resource.as_ref()),
         entity(down.owner.as_ref()),

@@ -77,10 +77,11 @@ impl Precedents {
     /// Adds an answer. A request that was approved and then denied was denied.
     pub fn add(&mut self, precedent: Precedent) {
         let History { approved, denied, recent } = &mut self.history;
-        if let Some(at) = recent.iter().position(|earlier| earlier.approval == precedent.approval) {
-            if recent.remove(at).verdict == Verdict::Approve {
-                *approved = approved.saturating_sub(1);
-            }
+        let earlier = recent.iter().position(|earlier| earlier.approval == precedent.approval);
+        if let Some(at) = earlier
+            && recent.remove(at).verdict == Verdict::Approve
+        {
+            *approved = approved.saturating_sub(1);
         }
         match precedent.verdict {
             Verdict::Approve => *approved = approved.saturating_add(1),

@@ -46,8 +46,11 @@ impl<K: Kernel> Engine<K> {
         let mut pending = BTreeSet::new();
         let perhaps = asked.iter().flat_map(|asked| asked.value.perhaps_pending(scene.now));
         for id in perhaps.filter(|id| Some(*id) != replaces) {
-            if self.question(id).await?.state(scene.now) == ApprovalState::Pending {
-                pending.insert(id);
+            match self.question(id).await {
+                Ok(question) if question.state(scene.now) == ApprovalState::Pending => drop(pending.insert(id)),
+                // What is gone is not pending.
+                Ok(_) | Err(Error::ApprovalNotFound | Error::SessionNotFound) => {}
+                Err(error) => return Err(error),
             }
         }
         let mut fresh = AskedOfLate::new(approval.principal.clone());
