@@ -12,6 +12,7 @@ pub mod http;
 pub mod identity;
 pub mod keystore;
 pub mod listen;
+mod outgoing;
 pub mod proto;
 pub mod reload;
 pub mod sinks;

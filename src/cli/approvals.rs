@@ -11,7 +11,7 @@ use super::args::{ActionArgs, Connection, PrincipalArgs};
 use super::output::Output;
 use super::view::{cooling, examine, summary};
 use super::vote::{VoteArgs, fetch};
-use super::{Exit, Failure, json, vote};
+use super::{Exit, Failure, json, pages, vote};
 
 #[derive(Debug, Subcommand)]
 pub enum ApprovalsCommand {
@@ -134,20 +134,15 @@ fn after(approval: Option<Approval>, output: &mut Output) -> Result<(), Failure>
 
 async fn list(client: &Client, pending: bool, limit: usize, output: &mut Output) -> Result<(), Failure> {
     let states = if pending { vec![ApprovalState::Pending.into()] } else { Vec::new() };
-    let (mut left, mut page_token) = (limit, String::new());
-    while left > 0 {
+    // The server gives as many at a time as it can look at.
+    let page = async |_, page_token| {
         let request = ListApprovalsRequest { page_size: 0, page_token, states: states.clone() };
         let page = client.list_approvals(request).await?;
-        for approval in page.approvals.iter().take(left) {
-            output.item(&json::approval(approval), &summary(approval))?;
-            left -= 1;
-        }
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    if left == limit && !output.is_json() {
+        Ok((page.approvals, page.next_page_token))
+    };
+    let told =
+        pages::each(limit, page, |approval| output.item(&json::approval(&approval), &summary(&approval))).await?;
+    if told == 0 && !output.is_json() {
         output.remark("no requests that you asked or may answer");
     }
     Ok(())

@@ -145,19 +145,13 @@ pub async fn run(command: CapabilityCommand, connection: &Connection, output: &m
 
 async fn list(session: String, limit: usize, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     let client = connection.client().await?;
-    let mut left = limit;
-    let mut request = ListCapabilitiesRequest { session_id: session, ..ListCapabilitiesRequest::default() };
-    while left > 0 {
-        let page = client.list_capabilities(request.clone()).await?;
-        for capability in page.capabilities.iter().take(left) {
-            output.item(&super::json::capability(capability), &super::text::capability(capability))?;
-            left -= 1;
-        }
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
+    let page = async |_, page_token| {
+        let request = ListCapabilitiesRequest { session_id: session.clone(), page_token, page_size: 0 };
+        let page = client.list_capabilities(request).await?;
+        Ok((page.capabilities, page.next_page_token))
+    };
+    let tell = |capability| output.item(&super::json::capability(&capability), &super::text::capability(&capability));
+    super::pages::each(limit, page, tell).await?;
     Ok(Exit::Done)
 }
 

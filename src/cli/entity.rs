@@ -13,7 +13,7 @@ use super::args::{Connection, parse_entity, read_text};
 use super::output::Output;
 use super::text::{self, Lines};
 use super::when::relative;
-use super::{Exit, Failure, json as as_json};
+use super::{Exit, Failure, json as as_json, pages};
 
 /// How many changes one call takes.
 const AT_ONCE: usize = 25;
@@ -103,21 +103,16 @@ pub async fn run(command: EntityCommand, connection: &Connection, output: &mut O
         }
         EntityCommand::List { kind, limit } => {
             let client = connection.client().await?;
-            let (mut left, mut page_token) = (limit, String::new());
-            while left > 0 {
-                let page_size = i32::try_from(left.min(1_000)).unwrap_or(1_000);
+            let page = async |page_size, page_token| {
                 let request = ListEntitiesRequest { r#type: kind.clone().unwrap_or_default(), page_size, page_token };
                 let page = client.list_entities(request).await?;
-                for entity in page.entities.iter().take(left) {
-                    let line = format!("{}  revision {}", text::entity(entity.entity.as_ref()), entity.revision);
-                    output.item(&as_json::stored_entity(entity), &line)?;
-                    left -= 1;
-                }
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    break;
-                }
-            }
+                Ok((page.entities, page.next_page_token))
+            };
+            let tell = |entity: StoredEntity| {
+                let line = format!("{}  revision {}", text::entity(entity.entity.as_ref()), entity.revision);
+                output.item(&as_json::stored_entity(&entity), &line)
+            };
+            pages::each(limit, page, tell).await?;
             Ok(Exit::Done)
         }
     }

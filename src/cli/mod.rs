@@ -16,6 +16,7 @@ mod keys;
 pub mod logcheck;
 mod notifications;
 pub mod output;
+mod pages;
 mod policy;
 mod prove;
 mod publish;

@@ -13,7 +13,7 @@ use super::args::Connection;
 use super::output::{BAD, GOOD, Output, paint};
 use super::text::{self, Lines};
 use super::when::{relative, rfc3339};
-use super::{Exit, Failure};
+use super::{Exit, Failure, pages};
 
 #[derive(Debug, Subcommand)]
 pub enum NotificationsCommand {
@@ -77,18 +77,17 @@ pub async fn run(command: NotificationsCommand, connection: &Connection, output:
 }
 
 async fn dead_letters(client: &Client, sink: &str, limit: usize) -> Result<Vec<DeadLetter>, Failure> {
-    let (mut letters, mut page_token) = (Vec::new(), String::new());
-    while letters.len() < limit {
-        let page_size = i32::try_from(limit.saturating_sub(letters.len()).min(1_000)).unwrap_or(1_000);
+    let mut letters = Vec::new();
+    let page = async |page_size, page_token| {
         let request = ListDeadLettersRequest { sink: sink.to_owned(), page_size, page_token };
         let page = client.list_dead_letters(request).await?;
-        letters.extend(page.dead_letters);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    letters.truncate(limit);
+        Ok((page.dead_letters, page.next_page_token))
+    };
+    let keep = |letter| {
+        letters.push(letter);
+        Ok(())
+    };
+    pages::each(limit, page, keep).await?;
     Ok(letters)
 }
 

@@ -16,7 +16,7 @@ use super::args::Connection;
 use super::output::{FAINT, GOOD, Output, STRONG, WARN, harmless, paint};
 use super::text::{self, Lines};
 use super::when::{relative, rfc3339};
-use super::{Exit, Failure, json as as_json};
+use super::{Exit, Failure, json as as_json, pages};
 
 pub const RELOAD_EXAMPLES: &str = "\
 Where the active bundle makes publishing an action that people approve, `--ask` asks them and waits; without it, the refusal says what \
@@ -108,19 +108,8 @@ pub async fn reload(args: ConsentArgs, connection: &Connection, output: &mut Out
 /// Lists what was active.
 pub async fn history(args: &HistoryArgs, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     let client = connection.client().await?;
-    let (mut left, mut page_token) = (args.limit, String::new());
-    while left > 0 {
-        let page_size = i32::try_from(left.min(1_000)).unwrap_or(1_000);
-        let page = client.list_bundles(ListBundlesRequest { page_size, page_token }).await?;
-        for bundle in page.bundles.iter().take(left) {
-            output.item(&archived(bundle), &entry(bundle))?;
-            left -= 1;
-        }
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
+    let page = async |size, token| bundles(&client, size, token).await;
+    pages::each(args.limit, page, |bundle| output.item(&archived(&bundle), &entry(&bundle))).await?;
     Ok(Exit::Done)
 }
 
@@ -213,19 +202,25 @@ async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
     }
 }
 
+async fn bundles(
+    client: &Client,
+    page_size: i32,
+    page_token: String,
+) -> Result<(Vec<ArchivedBundle>, String), Failure> {
+    let page = client.list_bundles(ListBundlesRequest { page_size, page_token }).await?;
+    Ok((page.bundles, page.next_page_token))
+}
+
 /// The one digest that begins like this.
 async fn whole(client: &Client, begins: &str) -> Result<String, Failure> {
     let mut found: Vec<String> = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let page = client.list_bundles(ListBundlesRequest { page_size: 1_000, page_token }).await?;
-        let digests = page.bundles.into_iter().map(|bundle| bundle.digest);
-        found.extend(digests.filter(|digest| !begins.is_empty() && digest.starts_with(begins)));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
+    let page = async |size, token| bundles(client, size, token).await;
+    let begins_so = |digest: &str| !begins.is_empty() && digest.starts_with(begins);
+    let keep = |bundle: ArchivedBundle| {
+        found.extend(Some(bundle.digest).filter(|digest| begins_so(digest)));
+        Ok(())
+    };
+    pages::each(usize::MAX, page, keep).await?;
     let hint = "list those that were with `countersign policy history`";
     match found.as_slice() {
         [digest] => Ok(digest.clone()),

@@ -111,19 +111,18 @@ impl BundleArgs {
             return self.stored(bundle);
         }
         let client = connection.client().await?;
-        let (mut lines, mut page_token) = (String::new(), String::new());
-        loop {
-            let page = client
-                .list_entities(ListEntitiesRequest { page_size: 1_000, page_token, ..Default::default() })
-                .await?;
-            for entity in &page.entities {
-                lines.push_str(&format!("{}\n", super::json::stored_entity(entity)));
-            }
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return bundle.read_entities(&lines).map_err(|error| Failure::new(error.to_string()));
-            }
-        }
+        let mut lines = String::new();
+        let page = async |page_size, page_token| {
+            let request = ListEntitiesRequest { page_size, page_token, ..Default::default() };
+            let page = client.list_entities(request).await?;
+            Ok((page.entities, page.next_page_token))
+        };
+        let keep = |entity| {
+            lines.push_str(&format!("{}\n", super::json::stored_entity(&entity)));
+            Ok(())
+        };
+        super::pages::each(usize::MAX, page, keep).await?;
+        bundle.read_entities(&lines).map_err(|error| Failure::new(error.to_string()))
     }
 }
 

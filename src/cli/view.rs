@@ -1,11 +1,13 @@
 //! What a human decides on. Everything about the action is read from its canonical form, after that was held against the
 //! digest that a vote will name (I3), and nothing of it is cut or left out.
 
-use countersign::proto::{Approval, ApprovalState, Entity, History, VoteVerdict};
-use countersign_core::approval::{AskingRule, Verdict, View};
-use countersign_core::precedent as core;
+mod digest;
+
+use countersign::proto::{Approval, ApprovalState, Entity, History};
 use countersign_core::visible::Visible;
-use countersign_core::{Action, Digest, EntityRef, Record, Timestamp, Value};
+use countersign_core::{Action, Digest, EntityRef, Record, Value};
+
+use digest::view_digest;
 
 use super::failure::Failure;
 use super::json;
@@ -65,56 +67,6 @@ pub fn examine(approval: &Approval) -> Result<Examined<'_>, Failure> {
         ));
     }
     Ok(Examined { approval, action, digest })
-}
-
-/// The digest of all that is shown, recomputed. `None` if it is not such as a view can be made of.
-fn view_digest(approval: &Approval) -> Option<Digest> {
-    let entity = |entity: Option<&Entity>| EntityRef::new(&entity?.r#type, &entity?.id).ok();
-    let owner = match &approval.owner {
-        Some(owner) => Some(entity(Some(owner))?),
-        None => None,
-    };
-    let rules = approval.rules.iter().map(|rule| AskingRule {
-        id: rule.rule_id.clone(),
-        quorum: rule.quorum,
-        reason: (!rule.reason.is_empty()).then(|| rule.reason.clone()),
-    });
-    let view = View {
-        id: approval.approval_id.parse().ok()?,
-        action: &approval.canonical_action,
-        owner: owner.as_ref(),
-        asked_by: &entity(approval.asked_by.as_ref())?,
-        justification: &approval.justification,
-        purpose: &approval.purpose,
-        rules: &rules.collect::<Vec<_>>(),
-        ttl_millis: millis(approval.ttl.as_ref()?.seconds, approval.ttl.as_ref()?.nanos)?.try_into().ok()?,
-        history: &history(approval.history.as_ref())?,
-    };
-    Some(view.digest())
-}
-
-fn history(history: Option<&History>) -> Option<core::History> {
-    let Some(History { approved, denied, recent }) = history else { return Some(core::History::default()) };
-    let entity = |entity: &Entity| EntityRef::new(&entity.r#type, &entity.id).ok();
-    let recent = recent.iter().map(|precedent| {
-        let at = precedent.answered_at.as_ref()?;
-        Some(core::Precedent {
-            approval: precedent.approval_id.parse().ok()?,
-            principal: entity(precedent.principal.as_ref()?)?,
-            verdict: match precedent.verdict() {
-                VoteVerdict::Approve => Verdict::Approve,
-                VoteVerdict::Deny => Verdict::Deny,
-                VoteVerdict::Unspecified => return None,
-            },
-            by: precedent.persons.iter().map(entity).collect::<Option<_>>()?,
-            at: Timestamp::from_millis(millis(at.seconds, at.nanos)?),
-        })
-    });
-    Some(core::History { approved: *approved, denied: *denied, recent: recent.collect::<Option<_>>()? })
-}
-
-fn millis(seconds: i64, nanos: i32) -> Option<i64> {
-    seconds.checked_mul(1_000)?.checked_add(i64::from(nanos / 1_000_000))
 }
 
 impl Examined<'_> {
@@ -304,7 +256,7 @@ fn key(name: &str) -> String {
 
 #[cfg(test)]
 pub mod tests {
-    use countersign::proto::{Precedent, RuleTally};
+    use countersign::proto::{Precedent, RuleTally, VoteVerdict};
     use countersign_core::value::record_from_json;
     use countersign_core::{ApprovalId, SessionId, TenantId};
 

@@ -34,7 +34,7 @@ impl Range {
     }
 }
 
-const DAY: u32 = 86_400;
+pub(super) const DAY: u32 = 86_400;
 
 macro_rules! ranges {
     ($($section:ident . $field:ident: $min:expr, $max:expr, $unit:literal;)*) => {

@@ -1,7 +1,6 @@
 //! `[[tenants.NAME.sinks]]`: where notifications go.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use countersign_core::{NotificationKind, TenantId};
@@ -9,13 +8,13 @@ use countersign_engine::MAX_SINKS;
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
-use super::check::{filled, in_range, value};
+use super::check::{DAY, filled, in_range, value};
+use crate::outgoing;
 
 /// The most keys that one webhook is signed with: the one that is, and the one that will be.
 const MAX_KEYS: usize = 2;
 /// The longest URL, in bytes.
 const MAX_URL_BYTES: usize = 2_048;
-const DAY: u32 = 86_400;
 
 /// `[[tenants.NAME.sinks]]`: one sink of a tenant's notifications.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +156,9 @@ fn check_url(text: &str) -> Result<(), String> {
         return Err(form());
     }
     let url = reqwest::Url::parse(text).map_err(|_| form())?;
-    let host = url.host_str().ok_or_else(form)?;
+    if !url.has_host() {
+        return Err(form());
+    }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds a user or password, and the configuration holds no secrets; the signature proves who sends"
             .to_owned());
@@ -165,17 +166,10 @@ fn check_url(text: &str) -> Result<(), String> {
     if url.fragment().is_some() {
         return Err("has a fragment (`#…`), which is never sent; remove it".to_owned());
     }
-    let loopback = || {
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        address.is_ok_and(|address| address.is_loopback())
-    };
-    match url.scheme() {
-        "https" => Ok(()),
-        "http" if loopback() => Ok(()),
-        _ => {
-            Err("only `https` crosses a network, and `http` stays on a loopback address such as `127.0.0.1`".to_owned())
-        }
+    if outgoing::is_protected(&url) {
+        return Ok(());
     }
+    Err("only `https` crosses a network, and `http` stays on a loopback address such as `127.0.0.1`".to_owned())
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use reqwest::{Certificate, Client, Url};
+use reqwest::{Client, Url};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::address;
+use crate::outgoing::{self, AuthoritiesError};
 
 /// The largest document that is read, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -110,25 +111,12 @@ pub(super) async fn discover(client: &Client, at: &Url, issuer: &str) -> Result<
 /// A client for one fetch that begins at `address`: nothing is kept open, and a new `ca` file counts at once. Blocks on small
 /// files.
 pub(super) fn client(address: &Url, ca: Option<&Path>) -> Result<Client, FetchError> {
-    let mut builder = Client::builder()
-        .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .connect_timeout(CONNECT)
-        .timeout(REQUEST)
-        .pool_max_idle_per_host(0);
-    if let Some(path) = ca {
-        let pem = std::fs::read(path).map_err(|source| FetchError::File { key: "ca", source })?;
-        let authorities = Certificate::from_pem_bundle(&pem).map_err(|_| FetchError::Authorities)?;
-        if authorities.is_empty() {
-            return Err(FetchError::Authorities);
-        }
-        builder = builder.tls_certs_only(authorities);
-    } else if address.scheme() == "http" {
-        // On loopback nothing is secured, and a machine without authorities is no reason to fail.
-        builder = builder.tls_certs_only([]);
-    }
-    builder.build().map_err(|error| FetchError::Tls(reason(&error)))
+    let client = outgoing::client(address, ca).map_err(|error| match error {
+        AuthoritiesError::Read(source) => FetchError::File { key: "ca", source },
+        AuthoritiesError::Pem | AuthoritiesError::None => FetchError::Authorities,
+    })?;
+    let client = client.connect_timeout(CONNECT).timeout(REQUEST).pool_max_idle_per_host(0);
+    client.build().map_err(|error| FetchError::Tls(reason(&error)))
 }
 
 /// The bearer token in a file. Blocks on a small file.

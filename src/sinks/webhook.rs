@@ -1,6 +1,5 @@
 //! Notifications as signed HTTP requests.
 
-use std::path::Path;
 use std::time::Duration;
 
 use countersign_core::time::SystemClock;
@@ -9,12 +8,12 @@ use countersign_engine::{Sink, Undelivered};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Url};
+use reqwest::{Client, Url};
 
 use super::signing::Signer;
 use super::{Events, SinkError};
 use crate::config::SinkConfig;
+use crate::outgoing::{self, AuthoritiesError};
 
 /// The media type of a CloudEvent in JSON.
 const CLOUD_EVENT: &str = "application/cloudevents+json";
@@ -37,23 +36,22 @@ impl Webhook {
         let failed = |problem: String| SinkError::Tls { sink: config.name.clone(), problem };
         let url = config.url.as_deref().unwrap_or_default();
         let url = Url::parse(url).map_err(|_| failed("its URL is none".to_owned()))?;
-        // A redirect would carry the event to where nobody configured, and so would a proxy of the environment.
-        let client = Client::builder()
-            .redirect(Policy::none())
+        let client = outgoing::client(&url, config.ca.as_deref()).map_err(|error| {
+            let path = config.ca.clone().unwrap_or_default();
+            match error {
+                AuthoritiesError::Read(source) => SinkError::Read { sink: config.name.clone(), path, source },
+                AuthoritiesError::Pem => failed(format!("`{}` is not valid PEM", path.display())),
+                AuthoritiesError::None => failed(format!("`{}` holds no `CERTIFICATE`", path.display())),
+            }
+        })?;
+        let client = client
             .retry(reqwest::retry::never())
-            .no_proxy()
             .https_only(url.scheme() == "https")
             .connect_timeout(timeout)
             .timeout(timeout)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")));
-        let client = match (&config.ca, url.scheme()) {
-            (Some(ca), _) => client.tls_certs_only(authorities(&config.name, ca)?),
-            // Nobody is asked for a certificate, and a machine without authorities can post to itself.
-            (None, "http") => client.tls_certs_only([]),
-            (None, _) => client,
-        };
-        let client = client.build().map_err(|error| failed(cause(&error)))?;
+            .build()
+            .map_err(|error| failed(cause(&error)))?;
         Ok(Self { events, signer, url, client, clock: SystemClock::default() })
     }
 
@@ -86,15 +84,6 @@ impl Sink for Webhook {
     fn deliver<'a>(&'a self, notification: &'a Notification) -> BoxFuture<'a, Result<(), Undelivered>> {
         self.post(notification).boxed()
     }
-}
-
-fn authorities(sink: &str, path: &Path) -> Result<Vec<Certificate>, SinkError> {
-    let (name, file) = (sink.to_owned(), path.to_owned());
-    let pem = std::fs::read(path).map_err(|source| SinkError::Read { sink: name, path: file, source })?;
-    let failed =
-        |problem: &str| SinkError::Tls { sink: sink.to_owned(), problem: format!("`{}` {problem}", path.display()) };
-    let authorities = Certificate::from_pem_bundle(&pem).map_err(|_| failed("is not valid PEM"))?;
-    if authorities.is_empty() { Err(failed("holds no `CERTIFICATE`")) } else { Ok(authorities) }
 }
 
 /// The innermost cause, which says what went wrong.

@@ -9,6 +9,8 @@
 //! Terminal states have no exit (I5). *Expired* is never written by whoever waits: every reader decides it from the
 //! record and the time, so that a stopped sweeper keeps nothing alive.
 
+mod view;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use crate::entity::EntityRef;
 use crate::id::{ApprovalId, DecisionId, SessionId, TokenId};
 use crate::precedent::History;
 use crate::time::Timestamp;
+
+pub use view::View;
 
 /// A rule that asks, as it was shown to the people asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,57 +232,6 @@ pub struct Approval {
     votes: Vec<Vote>,
     #[serde(rename = "status")]
     written: Written,
-}
-
-/// Everything that is shown to people beside what they say themselves. A vote binds it, so whoever shows a request can hold
-/// what it was sent against the digest that the vote will name.
-#[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
-    /// The request's id.
-    pub id: ApprovalId,
-    /// The canonical text of the action.
-    pub action: &'a str,
-    /// Who is answerable for the principal. Absent in the first version of views, as is the history.
-    pub owner: Option<&'a EntityRef>,
-    /// Who put the question.
-    pub asked_by: &'a EntityRef,
-    /// Why, in the asker's words.
-    pub justification: &'a str,
-    /// The purpose of the session.
-    pub purpose: &'a str,
-    /// The rules that ask.
-    pub rules: &'a [AskingRule],
-    /// How long people have to answer.
-    pub ttl_millis: u64,
-    /// What people answered before.
-    pub history: &'a History,
-}
-
-impl View<'_> {
-    /// The SHA-256 of its RFC 8785 form (docs/design/canonical-form.md).
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        #[derive(Serialize)]
-        struct Form<'a> {
-            version: u32,
-            id: ApprovalId,
-            action: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            owner: Option<&'a EntityRef>,
-            asked_by: &'a EntityRef,
-            justification: &'a str,
-            purpose: &'a str,
-            rules: &'a [AskingRule],
-            ttl_millis: u64,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            history: Option<&'a History>,
-        }
-        let Self { id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history } = *self;
-        let version = if owner.is_some() { 2 } else { 1 };
-        let history = owner.map(|_| history);
-        let form = Form { version, id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history };
-        Digest::of(&serde_json_canonicalizer::to_vec(&form).unwrap_or_default())
-    }
 }
 
 /// What is needed to put a question.
@@ -592,180 +545,4 @@ impl Approval {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn person(id: &str) -> EntityRef {
-        EntityRef::new("Person", id).unwrap()
-    }
-
-    fn at(millis: i64) -> Timestamp {
-        Timestamp::from_millis(millis)
-    }
-
-    fn rule(id: &str, quorum: u32) -> AskingRule {
-        AskingRule { id: id.into(), quorum, reason: None }
-    }
-
-    fn approval(rules: Vec<AskingRule>) -> Approval {
-        let asking = Asking {
-            action: "{}".into(),
-            digest: Digest::of(b"{}"),
-            session: SessionId::from_bytes([1; 16]),
-            principal: EntityRef::new("Agent", "a").unwrap(),
-            owner: person("olivia"),
-            history: History::default(),
-            asked_by: EntityRef::new("Agent", "a").unwrap(),
-            justification: "please".into(),
-            purpose: "sync".into(),
-            rules,
-            bundle: Digest::of(b"bundle"),
-            excluded: BTreeSet::from([person("olivia")]),
-            ttl: Duration::from_millis(100),
-        };
-        Approval::ask(ApprovalId::from_bytes([2; 16]), asking, at(0))
-    }
-
-    fn vote(approval: &Approval, id: &str, verdict: Verdict, now: i64) -> Vote {
-        Vote {
-            person: person(id),
-            account: format!("issuer#{id}"),
-            verdict,
-            rules: BTreeSet::new(),
-            digest: approval.digest,
-            view: approval.view,
-            comment: String::new(),
-            at: at(now),
-        }
-    }
-
-    fn cast(approval: &mut Approval, id: &str, verdict: Verdict, now: i64) -> Result<(), ApprovalError> {
-        let vote = vote(approval, id, verdict, now);
-        approval.vote(vote, |_, _| true)
-    }
-
-    #[test]
-    fn a_quorum_counts_distinct_persons() {
-        let mut approval = approval(vec![rule("two", 2)]);
-        assert_eq!(cast(&mut approval, "dana", Verdict::Approve, 1), Ok(()));
-        assert_eq!(cast(&mut approval, "dana", Verdict::Approve, 2), Err(ApprovalError::AlreadyVoted(person("dana"))));
-        assert_eq!(approval.state(at(2)), ApprovalState::Pending);
-        assert_eq!(cast(&mut approval, "dave", Verdict::Approve, 3), Ok(()));
-        assert_eq!(approval.state(at(3)), ApprovalState::Approved);
-    }
-
-    #[test]
-    fn two_rules_do_not_share_votes_by_accident() {
-        let mut approval = approval(vec![rule("data", 2), rule("security", 1)]);
-        for (id, now) in [("dana", 1), ("dave", 2)] {
-            let vote = vote(&approval, id, Verdict::Approve, now);
-            approval.vote(vote, |rule, _| rule == "data").unwrap();
-        }
-        assert_eq!(approval.state(at(2)), ApprovalState::Pending);
-        let vote = vote(&approval, "sam", Verdict::Approve, 3);
-        // Each person stays eligible for what they were eligible for.
-        approval.vote(vote, |rule, who| (rule == "security") == (who.id() == "sam")).unwrap();
-        assert_eq!(approval.state(at(3)), ApprovalState::Approved);
-    }
-
-    #[test]
-    fn a_voter_who_lost_the_role_no_longer_counts() {
-        let mut approval = approval(vec![rule("two", 2)]);
-        cast(&mut approval, "dana", Verdict::Approve, 1).unwrap();
-        let second = vote(&approval, "dave", Verdict::Approve, 2);
-        approval.vote(second, |_, who| who.id() != "dana").unwrap();
-        assert_eq!(approval.state(at(2)), ApprovalState::Pending);
-    }
-
-    #[test]
-    fn the_excluded_and_the_stale_are_refused() {
-        let mut approval = approval(vec![rule("one", 1)]);
-        assert_eq!(cast(&mut approval, "olivia", Verdict::Approve, 1), Err(ApprovalError::Excluded(person("olivia"))));
-        let mut stale = vote(&approval, "dana", Verdict::Approve, 1);
-        stale.digest = Digest::of(b"another");
-        assert_eq!(approval.vote(stale, |_, _| true), Err(ApprovalError::StaleDigest));
-        let mut stale = vote(&approval, "dana", Verdict::Approve, 1);
-        stale.view = Digest::of(b"another");
-        assert_eq!(approval.vote(stale, |_, _| true), Err(ApprovalError::StaleView));
-        let outsider = vote(&approval, "eve", Verdict::Deny, 1);
-        assert_eq!(approval.vote(outsider, |_, _| false), Err(ApprovalError::NotEligible(person("eve"))));
-        assert_eq!(approval.state(at(1)), ApprovalState::Pending);
-    }
-
-    #[test]
-    fn a_vote_counts_until_the_expiry_and_not_at_it() {
-        let mut early = approval(vec![rule("one", 1)]);
-        assert_eq!(cast(&mut early, "dana", Verdict::Approve, 99), Ok(()));
-        let mut late = approval(vec![rule("one", 1)]);
-        assert_eq!(cast(&mut late, "dana", Verdict::Approve, 100), Err(ApprovalError::State("expired")));
-    }
-
-    #[test]
-    fn one_eligible_deny_ends_it_before_and_after_the_quorum() {
-        let mut before = approval(vec![rule("one", 1)]);
-        cast(&mut before, "dana", Verdict::Deny, 1).unwrap();
-        assert_eq!(before.state(at(1)), ApprovalState::Denied { by: person("dana") });
-        let mut after = approval(vec![rule("one", 1)]);
-        cast(&mut after, "dana", Verdict::Approve, 1).unwrap();
-        cast(&mut after, "dave", Verdict::Deny, 2).unwrap();
-        assert!(matches!(after.state(at(2)), ApprovalState::Void { why: VoidCause::Denied { .. } }));
-        assert!(after.redeem(Spender::Capability(TokenId::from_bytes([0; 16])), at(3)).is_err());
-    }
-
-    #[test]
-    fn terminal_states_have_no_exit() {
-        let ends: [fn(&mut Approval); 5] = [
-            |a| cast(a, "dana", Verdict::Deny, 1).unwrap(),
-            |a| a.cancel(person("olivia"), at(1)).unwrap(),
-            |a| a.void(VoidCause::ConditionsChanged, at(1)).unwrap(),
-            |a| {
-                cast(a, "dana", Verdict::Approve, 1).unwrap();
-                a.redeem(Spender::Decision(DecisionId::from_bytes([0; 16])), at(1)).unwrap();
-            },
-            |a| {
-                cast(a, "dana", Verdict::Approve, 1).unwrap();
-                a.withdraw(&person("dana"), at(1)).unwrap();
-            },
-        ];
-        for end in ends {
-            let mut over = approval(vec![rule("one", 1)]);
-            end(&mut over);
-            let state = over.state(at(2));
-            assert!(state.is_terminal());
-            assert!(cast(&mut over, "dave", Verdict::Approve, 2).is_err());
-            assert!(cast(&mut over, "dave", Verdict::Deny, 2).is_err());
-            assert!(over.cancel(person("olivia"), at(2)).is_err());
-            assert!(over.void(VoidCause::SessionOver, at(2)).is_err());
-            assert!(over.withdraw(&person("dana"), at(2)).is_err());
-            assert!(over.redeem(Spender::Capability(TokenId::from_bytes([0; 16])), at(2)).is_err());
-            assert_eq!(over.state(at(1_000)), state);
-        }
-    }
-
-    #[test]
-    fn every_state_is_read_back_as_it_was_written() {
-        let ends: [fn(&mut Approval); 6] = [
-            |_| {},
-            |a| cast(a, "dana", Verdict::Approve, 1).unwrap(),
-            |a| cast(a, "dana", Verdict::Deny, 1).unwrap(),
-            |a| a.cancel(person("olivia"), at(1)).unwrap(),
-            |a| a.void(VoidCause::Withdrawn { by: person("dana") }, at(1)).unwrap(),
-            |a| {
-                cast(a, "dana", Verdict::Approve, 1).unwrap();
-                a.redeem(Spender::Capability(TokenId::from_bytes([0; 16])), at(1)).unwrap();
-            },
-        ];
-        for end in ends {
-            let mut approval = approval(vec![rule("one", 1)]);
-            end(&mut approval);
-            let text = serde_json::to_string(&approval).unwrap();
-            assert_eq!(serde_json::from_str::<Approval>(&text).unwrap(), approval);
-            assert!(serde_json::from_str::<Approval>(&text.replacen('{', r#"{"unknown":1,"#, 1)).is_err());
-        }
-    }
-
-    #[test]
-    fn no_rule_means_no_approval() {
-        assert!(!Tally { rule: "r".into(), quorum: 0, persons: BTreeSet::new() }.met());
-    }
-}
+mod tests;

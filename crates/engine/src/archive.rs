@@ -100,11 +100,10 @@ impl<K: Kernel> Engine<K> {
             for chunk in part {
                 let key = Key::bundle_chunk(self.tenant(), &digest, number);
                 // What an interrupted attempt left may be another: scenarios and properties are not in the digest.
-                commit = match self.repo.kernel().get(&key).await? {
-                    Some(left) if left.value == *chunk => commit,
-                    Some(left) => commit.replace(key, left.revision, chunk.clone()),
-                    None => commit.create(key, chunk.clone()),
-                };
+                let left = self.repo.kernel().get(&key).await?;
+                if left.as_ref().is_none_or(|left| left.value != *chunk) {
+                    commit = commit.put(key, left.map(|left| left.revision), chunk.clone());
+                }
                 number = number.saturating_add(1);
             }
             match self.repo.kernel().commit(commit).await {

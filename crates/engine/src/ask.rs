@@ -98,13 +98,14 @@ impl<K: Kernel> Engine<K> {
             return Ok(Replayable::fresh((answer.approval, true)));
         }
 
+        let owner = answerable(scene.view(), &action.principal);
         let precedents = self.repo.precedents(&action.operation, &action.resource).await?;
         let asking = Asking {
             action: canonical.text().to_owned(),
             digest: canonical.digest(),
             session: session.value.id,
             principal: action.principal.clone(),
-            owner: answerable(scene.view(), &action.principal),
+            owner: owner.clone(),
             history: precedents.map(|precedents| precedents.value.history).unwrap_or_default(),
             asked_by: scene.caller.entity.clone(),
             justification: ask.justification.clone(),
@@ -126,12 +127,9 @@ impl<K: Kernel> Engine<K> {
         let replaces = live.map(|approval| approval.value.id);
         let key = self.repo.asked_key(approval.digest);
         let mut commit = self.guarded(scene, lapses).unchanged(&session).insert(&approval);
-        commit = self.require_cool(scene, &action, commit).await?;
+        commit = self.require_cool(scene, &owner, &action, commit).await?;
         commit = self.spend_budget(scene, &approval, replaces, commit).await?;
-        commit = match &earlier {
-            Some((pointer, _)) => commit.replace(key, pointer.revision, encode(&approval.id)),
-            None => commit.create(key, encode(&approval.id)),
-        };
+        commit = commit.put(key, earlier.as_ref().map(|(pointer, _)| pointer.revision), encode(&approval.id));
         if let Some(outdated) = live {
             let mut outdated = outdated.clone();
             let cause = VoidCause::ConditionsChanged;

@@ -10,9 +10,8 @@ use countersign_core::restraint::AskingBudget;
 use countersign_core::session::Session;
 use countersign_core::{Action, Canonical, Clock, Digest, EntityRef, Record, SessionId, TenantId, Timestamp};
 use countersign_policy::{AdminAction, AdminQuery, Answer, Bundle, Entities, Reads, View};
-use countersign_store::repository::{CommitExt, Repository, RequestRow, Stored, TenantRow, encode};
-use countersign_store::{Commit, Committed, Guard, Kernel, Key, Now, Revision};
-use serde::de::DeserializeOwned;
+use countersign_store::repository::{Repository, Stored, TenantRow};
+use countersign_store::{Kernel, Revision};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -22,7 +21,6 @@ use crate::credential::Credential;
 use crate::error::Error;
 use crate::keys::Keys;
 use crate::outbox::{Outbox, SinkSettings};
-use crate::record::{Event, record};
 use crate::refusal::Refusals;
 use crate::shadow::Shadow;
 use crate::time::Time;
@@ -31,13 +29,6 @@ use crate::time::Time;
 const MAX_ATTEMPTS: usize = 64;
 /// After so many it is looked whether what decides here is what the store says.
 const CATCH_UP_AFTER: usize = 16;
-/// How long an answer is kept under its request id.
-const REQUEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long what was decided may wait to be committed; after that it is decided again, by the time that it is then.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
-/// So many entities are bound one by one; whoever read more is bound to all there are, and decides again when any changes.
-const MOST_GUARDED: usize = 32;
 
 /// What bounds the use cases.
 #[derive(Debug, Clone)]
@@ -97,8 +88,6 @@ pub struct Engine<K> {
     pub(crate) development: bool,
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) refusals: Refusals,
-    /// Held while counts of refusals are written.
-    flushing: tokio::sync::Mutex<()>,
     pub(crate) publishing: tokio::sync::Mutex<()>,
     pub(crate) shadow: Shadow,
     pub(crate) outbox: Outbox,
@@ -106,7 +95,7 @@ pub struct Engine<K> {
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
     active: ArcSwapOption<Active>,
     commitment: Zeroizing<[u8; 32]>,
-    time: Arc<Time>,
+    pub(crate) time: Arc<Time>,
 }
 
 /// The bundle that decides, with the row that says so, and the stored entities at one moment.
@@ -226,7 +215,6 @@ impl<K: Kernel> Engine<K> {
             development,
             admission,
             refusals: Refusals::default(),
-            flushing: tokio::sync::Mutex::new(()),
             publishing: tokio::sync::Mutex::new(()),
             shadow: Shadow::default(),
             outbox: Outbox::new(sinks)?,
@@ -328,48 +316,6 @@ impl<K: Kernel> Engine<K> {
         let reads = Reads::default();
         let caller = Caller::resolve(&call.credential, active.bundle.with(&active.entities, Some(&reads)))?;
         Ok(Scene { now: self.now()?, active, caller, call: call.clone(), reads })
-    }
-
-    /// Records a refusal, singly or as one of many; the error stands either way, unless the log cannot take it. For the use
-    /// cases, and for whoever could not even make one of a call.
-    pub async fn refuse(&self, call: &Call, about: Option<&str>, error: Error) -> Error {
-        let Ok(now) = self.now() else { return error };
-        let caller = self.active().ok().and_then(|active| Caller::resolve(&call.credential, active.view()).ok());
-        let who = match &caller {
-            Some(caller) => caller.entity.clone(),
-            None => Refusals::unknown(&call.credential),
-        };
-        if !self.refusals.singly(&who, now) {
-            return error;
-        }
-        let event = Event::Refusal { rpc: call.rpc, error: &error.to_string(), about };
-        let id = call.request.as_ref().map(|request| request.id.as_str());
-        let commit = Commit::new(self.tenant().clone()).record(record(self.tenant(), now, caller.as_ref(), id, event));
-        match self.repo.kernel().commit(commit).await {
-            Ok(_) => error,
-            Err(fault) => fault.into(),
-        }
-    }
-
-    /// Writes the counts of what came too fast to be recorded singly. To be called now and then, and at the end. It runs to its
-    /// end whoever stops waiting for it: a count that was committed and not taken off would be written again.
-    ///
-    /// # Errors
-    /// [`Error::Store`]; the counts are kept then.
-    pub async fn flush_refusals(self: &Arc<Self>) -> Result<(), Error> {
-        let engine = Arc::clone(self);
-        let flush = async move {
-            let _one_at_a_time = engine.flushing.lock().await;
-            let now = engine.now()?;
-            for (who, count, since) in engine.refusals.due() {
-                let event = Event::Refusals { who: &who, count, since };
-                let written = record(engine.tenant(), now, None, None, event);
-                engine.repo.kernel().commit(Commit::new(engine.tenant().clone()).record(written)).await?;
-                engine.refusals.written(&who, count);
-            }
-            Ok(())
-        };
-        tokio::spawn(flush).await.map_err(|error| Error::Internal(error.to_string()))?
     }
 
     /// Whether the administration policies permit a call.
@@ -506,96 +452,6 @@ impl<K: Kernel> Engine<K> {
             .chain(scene.caller.parties());
         Ok(&caller::excluded(scene.view(), parties) | &session.excluded)
     }
-
-    /// What a request id was answered with before, if anything.
-    pub(crate) async fn replay<T: DeserializeOwned>(&self, scene: &Scene) -> Result<Option<T>, Error> {
-        let Some(RequestId { id, body }) = &scene.call.request else { return Ok(None) };
-        let Some(row) = self.repo.request(&scene.caller.key(), scene.call.rpc, id).await? else { return Ok(None) };
-        if row.value.body != *body {
-            return Err(Error::RequestIdReused);
-        }
-        let answer = serde_json::from_value(row.value.answer).map_err(|e| Error::Internal(e.to_string()))?;
-        Ok(Some(answer))
-    }
-
-    /// The record of something that a caller did.
-    pub(crate) fn record(&self, scene: &Scene, event: Event<'_>) -> bytes::Bytes {
-        let id = scene.call.request.as_ref().map(|request| request.id.as_str());
-        record(self.tenant(), scene.now, Some(&scene.caller), id, event)
-    }
-
-    /// Adds to a commit that something happened: its record, and what is to be told of it.
-    pub(crate) fn noting(&self, scene: &Scene, commit: Commit, event: Event<'_>) -> Result<Commit, Error> {
-        let commit = self.outbox.announce(commit, &event, Some(&scene.caller.entity), scene.now)?;
-        Ok(commit.record(self.record(scene, event)))
-    }
-
-    /// Commits a change with its record, and the answer under its request id: all or nothing (I8).
-    pub(crate) async fn commit<T: Serialize>(
-        &self,
-        scene: &Scene,
-        commit: Commit,
-        event: Event<'_>,
-        answer: &T,
-    ) -> Result<Committed, Error> {
-        let commit = self.remembering(scene, self.noting(scene, commit, event)?, answer)?;
-        let commit = commit.before(scene.now.plus(LONGEST_WAIT), &self.clock());
-        Ok(self.repo.kernel().commit(commit).await?)
-    }
-
-    /// Keeps the answer to a call that changed nothing: asked again later, when it would change something, it does not.
-    pub(crate) async fn remember<T: Serialize>(&self, scene: &Scene, answer: &T) -> Result<(), Error> {
-        if scene.call.request.is_none() {
-            return Ok(());
-        }
-        let commit = self.remembering(scene, Commit::new(self.tenant().clone()), answer)?;
-        self.repo.kernel().commit(commit).await.map(drop).map_err(Error::from)
-    }
-
-    fn remembering<T: Serialize>(&self, scene: &Scene, commit: Commit, answer: &T) -> Result<Commit, Error> {
-        let Some(RequestId { id, body }) = &scene.call.request else { return Ok(commit) };
-        let answer = serde_json::to_value(answer).map_err(|e| Error::Internal(e.to_string()))?;
-        let row = RequestRow { body: *body, answer, expires_at: scene.now.plus(REQUEST_TTL) };
-        let key = self.repo.request_key(&scene.caller.key(), scene.call.rpc, id);
-        Ok(commit.create(key, encode(&row)))
-    }
-
-    /// A commit that takes effect only while the same bundle decides, while the entities that were read are the same, and
-    /// while what it rests on lasts.
-    pub(crate) fn guarded<const N: usize>(&self, scene: &Scene, lapses: [Option<Timestamp>; N]) -> Commit {
-        self.bound(scene, self.lasting(lapses).unchanged(&scene.active.row))
-    }
-
-    /// A commit that takes effect only while the entities that were read are the same.
-    pub(crate) fn bound(&self, scene: &Scene, commit: Commit) -> Commit {
-        let reads = scene.reads.all();
-        if reads.len() > MOST_GUARDED {
-            let head = Key::entity_head(self.tenant());
-            let newest = Some(scene.active.entity_revision).filter(|revision| *revision > 0);
-            return commit.guard(guard(head, newest));
-        }
-        reads.iter().fold(commit, |commit, (entity, revision)| {
-            commit.guard(guard(Key::entity(self.tenant(), entity), *revision))
-        })
-    }
-
-    /// A commit that takes effect only while what it rests on lasts, however long it waits for its turn: meanwhile others
-    /// may have been told that it is over (I13).
-    pub(crate) fn lasting<const N: usize>(&self, lapses: [Option<Timestamp>; N]) -> Commit {
-        self.lasting_also(Commit::new(self.tenant().clone()), lapses)
-    }
-
-    /// As [`Self::lasting`], of a commit that has something in it.
-    pub(crate) fn lasting_also<const N: usize>(&self, commit: Commit, lapses: [Option<Timestamp>; N]) -> Commit {
-        let clock = self.clock();
-        lapses.into_iter().flatten().fold(commit, |commit, lapses| commit.before(lapses, &clock))
-    }
-
-    /// The clock, for the writer of the store.
-    fn clock(&self) -> Now {
-        let time = Arc::clone(&self.time);
-        Arc::new(move || time.now().ok())
-    }
 }
 
 /// Who acts, as a credential or a trusted caller says it.
@@ -617,6 +473,11 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// The person who calls, and acts directly.
+    pub(crate) fn person(&self) -> Result<&EntityRef, Error> {
+        self.caller.as_person().ok_or_else(|| Error::NotAPerson(self.caller.entity.to_string()))
+    }
+
     /// That the caller may answer for people with this credential: vote, publish, roll back.
     pub(crate) fn require_answering(&self) -> Result<(), Error> {
         Ok(self.call.credential.require_answering(self.now)?)
@@ -635,13 +496,6 @@ impl Scene {
             approval: approval.map(Revision::get),
             entities: Some(self.active.entity_revision).filter(|revision| *revision > 0),
         }
-    }
-}
-
-fn guard(key: Key, revision: Option<u64>) -> Guard {
-    match revision {
-        Some(revision) => Guard::Revision(key, Revision::new(revision)),
-        None => Guard::Absent(key),
     }
 }
 

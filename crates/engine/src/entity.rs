@@ -119,10 +119,7 @@ impl<K: Kernel> Engine<K> {
                     admit(bundle, &mut entities, entity, data, 0).map_err(|misfit| field(misfit.to_string()))?;
                     let (changed_at, changed_by) = (scene.now, scene.caller.entity.clone());
                     let row = EntityRow { entity: entity.clone(), data: to_json(data)?, changed_at, changed_by };
-                    commit = match revision {
-                        Some(revision) => commit.replace(key, revision, encode(&row)),
-                        None => commit.create(key, encode(&row)),
-                    };
+                    commit = commit.put(key, revision, encode(&row));
                 }
                 (None, Some(revision)) => {
                     bundle.forget_entity(&mut entities, entity);

@@ -15,6 +15,7 @@ pub mod time;
 mod admission;
 mod archive;
 mod ask;
+mod committing;
 mod consent;
 mod decide;
 mod entity;

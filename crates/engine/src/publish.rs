@@ -332,11 +332,7 @@ impl<K: Kernel> Engine<K> {
                 before.rolled_back.max(rollback.then_some(before.bundle_revision))
             }),
         };
-        let commit = Commit::new(self.tenant().clone());
-        let commit = match &before {
-            Some(before) => commit.update(&Stored { revision: before.revision, value: value.clone() }),
-            None => commit.insert(&value),
-        };
+        let commit = Commit::new(self.tenant().clone()).upsert(&value, before.as_ref().map(|before| before.revision));
         let kept = BundleRow {
             name: bundle.name().to_owned(),
             revision: bundle.revision(),
@@ -345,10 +341,7 @@ impl<K: Kernel> Engine<K> {
             activated_at: Some(now),
         };
         let key = Key::bundle(self.tenant(), &digest);
-        let commit = match &archived {
-            Some(row) => commit.replace(key, row.revision, encode(&kept)),
-            None => commit.create(key, encode(&kept)),
-        };
+        let commit = commit.put(key, archived.map(|row| row.revision), encode(&kept));
         let commit = self.dated(before.as_ref().map(|before| &before.value), digest, commit).await?;
         let commit = match (authority, &decided) {
             (Authority::Caller { scene, .. }, Some(decided)) => self.spending(scene, decided, commit)?,

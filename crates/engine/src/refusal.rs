@@ -2,11 +2,16 @@
 //! (I8, I14): beyond a burst they are counted, and the count is recorded.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_core::{Digest, EntityRef, Timestamp};
+use countersign_store::{Commit, Kernel};
 
+use crate::caller::Caller;
 use crate::credential::Credential;
+use crate::engine::{Call, Engine};
+use crate::error::Error;
+use crate::record::{Event, record};
 
 /// How many come singly at once.
 const BURST: i64 = 200;
@@ -17,7 +22,11 @@ const MAX_CALLERS: usize = 10_000;
 
 /// The refusals of late, by caller.
 #[derive(Debug, Default)]
-pub struct Refusals(Mutex<BTreeMap<EntityRef, Bucket>>);
+pub struct Refusals {
+    callers: Mutex<BTreeMap<EntityRef, Bucket>>,
+    /// Held while counts are written.
+    flushing: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug)]
 struct Bucket {
@@ -31,7 +40,7 @@ struct Bucket {
 impl Refusals {
     /// Whether a refusal is to be recorded singly; otherwise it was counted.
     pub fn singly(&self, who: &EntityRef, now: Timestamp) -> bool {
-        let mut callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if callers.len() >= MAX_CALLERS && !callers.contains_key(who) {
             callers.retain(|_, bucket| {
                 bucket.counted > 0 || bucket.refilled.plus(std::time::Duration::from_secs(60)) > now
@@ -61,14 +70,14 @@ impl Refusals {
 
     /// The counts that are not recorded yet.
     pub fn due(&self) -> Vec<(EntityRef, u64, Timestamp)> {
-        let callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         let counted = callers.iter().filter(|(_, bucket)| bucket.counted > 0);
         counted.map(|(who, bucket)| (who.clone(), bucket.counted, bucket.since)).collect()
     }
 
     /// A count was recorded.
     pub fn written(&self, who: &EntityRef, count: u64) {
-        let mut callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = callers.get_mut(who) {
             bucket.counted = bucket.counted.saturating_sub(count);
         }
@@ -79,6 +88,50 @@ impl Refusals {
         // The account and not the credential, of which it may have any number.
         let account = Digest::of_parts(&[credential.issuer.as_bytes(), format!("{:?}", credential.subject).as_bytes()]);
         EntityRef::new("UnknownCredential", account.to_string()).unwrap_or_else(|_| somebody())
+    }
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Records a refusal, singly or as one of many; the error stands either way, unless the log cannot take it. For the use
+    /// cases, and for whoever could not even make one of a call.
+    pub async fn refuse(&self, call: &Call, about: Option<&str>, error: Error) -> Error {
+        let Ok(now) = self.now() else { return error };
+        let caller = self.active().ok().and_then(|active| Caller::resolve(&call.credential, active.view()).ok());
+        let who = match &caller {
+            Some(caller) => caller.entity.clone(),
+            None => Refusals::unknown(&call.credential),
+        };
+        if !self.refusals.singly(&who, now) {
+            return error;
+        }
+        let event = Event::Refusal { rpc: call.rpc, error: &error.to_string(), about };
+        let id = call.request.as_ref().map(|request| request.id.as_str());
+        let commit = Commit::new(self.tenant().clone()).record(record(self.tenant(), now, caller.as_ref(), id, event));
+        match self.repo.kernel().commit(commit).await {
+            Ok(_) => error,
+            Err(fault) => fault.into(),
+        }
+    }
+
+    /// Writes the counts of what came too fast to be recorded singly. To be called now and then, and at the end. It runs to its
+    /// end whoever stops waiting for it: a count that was committed and not taken off would be written again.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; the counts are kept then.
+    pub async fn flush_refusals(self: &Arc<Self>) -> Result<(), Error> {
+        let engine = Arc::clone(self);
+        let flush = async move {
+            let _one_at_a_time = engine.refusals.flushing.lock().await;
+            let now = engine.now()?;
+            for (who, count, since) in engine.refusals.due() {
+                let event = Event::Refusals { who: &who, count, since };
+                let written = record(engine.tenant(), now, None, None, event);
+                engine.repo.kernel().commit(Commit::new(engine.tenant().clone()).record(written)).await?;
+                engine.refusals.written(&who, count);
+            }
+            Ok(())
+        };
+        tokio::spawn(flush).await.map_err(|error| Error::Internal(error.to_string()))?
     }
 }
 

@@ -1,21 +1,20 @@
 //! Asking must not wear people out: budgets, the cool-down after a deny, and how people lift it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use countersign_core::approval::{Approval, ApprovalError, ApprovalState, Verdict, VoidCause, Vote};
 use countersign_core::precedent::{Precedent, Precedents};
 use countersign_core::restraint::{AskedOfLate, CoolDown, Denial, RestraintError};
 use countersign_core::{Action, ApprovalId, Digest, EntityRef, Timestamp};
 use countersign_policy::View;
-use countersign_store::repository::{CommitExt, Stored, encode};
+use countersign_store::repository::{CommitExt, Stored};
 use countersign_store::{Commit, Guard, Kernel};
 
-use crate::ask::require_request_id;
 use crate::engine::{Call, Engine, Replayable, Scene};
 use crate::error::Error;
-use crate::judge::answer_query;
 use crate::record::Event;
-use crate::vote::{Done, Question};
+use crate::vote::{Done, Question, may_answer};
 
 /// Who is answerable for a principal: its owner; a person, and whoever has no owner, for themselves.
 pub(crate) fn answerable(view: View<'_>, principal: &EntityRef) -> EntityRef {
@@ -24,9 +23,14 @@ pub(crate) fn answerable(view: View<'_>, principal: &EntityRef) -> EntityRef {
 
 impl<K: Kernel> Engine<K> {
     /// Refuses a question while one like it cools down, also if that begins before this commit.
-    pub(crate) async fn require_cool(&self, scene: &Scene, action: &Action, commit: Commit) -> Result<Commit, Error> {
-        let owner = answerable(scene.view(), &action.principal);
-        let subject = CoolDown::subject(&owner, &action.operation, &action.resource);
+    pub(crate) async fn require_cool(
+        &self,
+        scene: &Scene,
+        owner: &EntityRef,
+        action: &Action,
+        commit: Commit,
+    ) -> Result<Commit, Error> {
+        let subject = CoolDown::subject(owner, &action.operation, &action.resource);
         let Some(earlier) = self.repo.cool_down(&subject).await? else {
             return Ok(commit.guard(Guard::Absent(self.repo.cool_down_key(&subject))));
         };
@@ -42,10 +46,11 @@ impl<K: Kernel> Engine<K> {
         replaces: Option<ApprovalId>,
         commit: Commit,
     ) -> Result<Commit, Error> {
-        let mut asked = self.repo.asked_of_late(&approval.principal).await?;
+        let stored = self.repo.asked_of_late(&approval.principal).await?;
+        let read = stored.as_ref().map(|stored| stored.revision);
+        let mut asked = stored.map_or_else(|| AskedOfLate::new(approval.principal.clone()), |stored| stored.value);
         let mut pending = BTreeSet::new();
-        let perhaps = asked.iter().flat_map(|asked| asked.value.perhaps_pending(scene.now));
-        for id in perhaps.filter(|id| Some(*id) != replaces) {
+        for id in asked.perhaps_pending(scene.now).filter(|id| Some(*id) != replaces) {
             match self.question(id).await {
                 Ok(question) if question.state(scene.now) == ApprovalState::Pending => drop(pending.insert(id)),
                 // What is gone is not pending.
@@ -53,13 +58,8 @@ impl<K: Kernel> Engine<K> {
                 Err(error) => return Err(error),
             }
         }
-        let mut fresh = AskedOfLate::new(approval.principal.clone());
-        let of_late = asked.as_mut().map_or(&mut fresh, |asked| &mut asked.value);
-        of_late.spend(approval.id, approval.expires_at(), &pending, self.limits.asking, scene.now)?;
-        Ok(match &asked {
-            Some(asked) => commit.update(asked),
-            None => commit.insert(&fresh),
-        })
+        asked.spend(approval.id, approval.expires_at(), &pending, self.limits.asking, scene.now)?;
+        Ok(commit.upsert(&asked, read))
     }
 
     /// What a deny begins, in the commit of the vote: as long as the longest of the rules says that the voter answered.
@@ -89,11 +89,7 @@ impl<K: Kernel> Engine<K> {
         let Some(down) = CoolDown::start(denial, earlier.as_ref().map(|earlier| &earlier.value), scene.now) else {
             return Ok((commit, None));
         };
-        let key = self.repo.cool_down_key(&subject);
-        let commit = match &earlier {
-            Some(earlier) => commit.replace(key, earlier.revision, encode(&down)),
-            None => commit.create(key, encode(&down)),
-        };
+        let commit = commit.upsert(&down, earlier.map(|earlier| earlier.revision));
         Ok((commit, Some(down)))
     }
 
@@ -120,13 +116,12 @@ impl<K: Kernel> Engine<K> {
             | ApprovalState::Redeemed { .. } => return Ok(commit),
         };
         let answer = Precedent { approval: approval.id, principal: action.principal.clone(), verdict, by, at: now };
-        let mut stored = self.repo.precedents(&action.operation, &action.resource).await?;
-        let mut fresh = Precedents::new(action.operation.clone(), action.resource.clone());
-        stored.as_mut().map_or(&mut fresh, |stored| &mut stored.value).add(answer);
-        Ok(match &stored {
-            Some(stored) => commit.update(stored),
-            None => commit.insert(&fresh),
-        })
+        let stored = self.repo.precedents(&action.operation, &action.resource).await?;
+        let read = stored.as_ref().map(|stored| stored.revision);
+        let none = || Precedents::new(action.operation.clone(), action.resource.clone());
+        let mut precedents = stored.map_or_else(none, |stored| stored.value);
+        precedents.add(answer);
+        Ok(commit.upsert(&precedents, read))
     }
 
     /// The cool-down that a denied request began and that holds now, if there is one.
@@ -148,14 +143,9 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::NotAPerson`]; [`Error::NotAnswering`]; [`Error::ApprovalNotFound`] for whoever may not answer; [`Error::Restraint`].
     pub async fn lift(&self, call: &Call, id: ApprovalId) -> Result<Replayable<ApprovalId>, Error> {
-        self.require(call, require_request_id(call)).await?;
-        let attempt = |scene: Scene| async move {
+        let lift = |scene: Arc<Scene>| async move {
             let scene = &scene;
-            if let Some(Done { approval }) = self.replay(scene).await? {
-                return Ok(Replayable::replayed(approval));
-            }
-            let caller = &scene.caller;
-            let person = caller.as_person().ok_or_else(|| Error::NotAPerson(caller.entity.to_string()))?;
+            let person = scene.person()?;
             scene.require_answering()?;
             let mut question = self.question(id).await?;
             question.exclude(scene.view())?;
@@ -169,12 +159,8 @@ impl<K: Kernel> Engine<K> {
                 });
             }
             let mut down = stored.ok_or(RestraintError::NotCoolingDown)?;
-            let query = answer_query(action, &approval.value.excluded, scene.now);
-            let eligible = |who: &EntityRef| {
-                let mut rules = approval.value.rules.iter();
-                rules.any(|rule| scene.view().may_answer(&rule.id, who, &query).permitted)
-            };
             let lapses = [Some(down.value.until)];
+            let eligible = |who: &EntityRef| may_answer(scene, &approval.value, action, who);
             let lifted = down.value.lift(person.clone(), eligible, scene.now)?;
             let event = Event::CoolDownLift {
                 approval: id,
@@ -185,9 +171,8 @@ impl<K: Kernel> Engine<K> {
                 bundle: scene.active.bundle.digest(),
             };
             let commit = self.guarded(scene, lapses).update(&down);
-            self.commit(scene, commit, event, &Done { approval: id }).await?;
-            Ok(Replayable::fresh(id))
+            self.commit(scene, commit, event, &Done { approval: id }).await.map(drop)
         };
-        self.settle(call, Some(&id.to_string()), attempt).await
+        self.change(call, id, lift).await
     }
 }

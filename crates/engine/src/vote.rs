@@ -1,6 +1,7 @@
 //! Votes: cast, taken back; and the question taken back.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use countersign_core::approval::{Approval, ApprovalError, ApprovalState, Verdict, VoidCause, Vote};
 use countersign_core::session::Session;
@@ -55,20 +56,11 @@ impl<K: Kernel> Engine<K> {
     pub async fn vote(&self, call: &Call, ballot: &Ballot) -> Result<Replayable<ApprovalId>, Error> {
         self.require(call, require_request_id(call)).await?;
         self.require(call, check_text("comment", &ballot.comment, 0, MAX_COMMENT)).await?;
-        self.settle(
-            call,
-            Some(&ballot.approval.to_string()),
-            |scene| async move { self.vote_once(&scene, ballot).await },
-        )
-        .await
+        self.change(call, ballot.approval, |scene| async move { self.vote_once(&scene, ballot).await }).await
     }
 
-    async fn vote_once(&self, scene: &Scene, ballot: &Ballot) -> Result<Replayable<ApprovalId>, Error> {
-        if let Some(Done { approval }) = self.replay(scene).await? {
-            return Ok(Replayable::replayed(approval));
-        }
-        let person =
-            scene.caller.as_person().ok_or_else(|| Error::NotAPerson(scene.caller.entity.to_string()))?.clone();
+    async fn vote_once(&self, scene: &Scene, ballot: &Ballot) -> Result<(), Error> {
+        let person = scene.person()?.clone();
         scene.require_answering()?;
         let mut question = self.question(ballot.approval).await?;
         let (bundle, view) = (&scene.active.bundle, scene.view());
@@ -130,8 +122,7 @@ impl<K: Kernel> Engine<K> {
                 Event::ApprovalExcluded { approval: approval.value.id, excluded: newly, bundle: bundle.digest() };
             commit = commit.record(self.record(scene, event));
         }
-        self.commit(scene, commit, event, &Done { approval: ballot.approval }).await?;
-        Ok(Replayable::fresh(ballot.approval))
+        self.commit(scene, commit, event, &Done { approval: ballot.approval }).await.map(drop)
     }
 
     /// Takes the caller's vote back.
@@ -139,14 +130,9 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::NotAPerson`], [`Error::Approval`].
     pub async fn withdraw(&self, call: &Call, id: ApprovalId) -> Result<Replayable<ApprovalId>, Error> {
-        self.require(call, require_request_id(call)).await?;
-        let attempt = |scene: Scene| async move {
+        let withdraw = |scene: Arc<Scene>| async move {
             let scene = &scene;
-            if let Some(Done { approval }) = self.replay(scene).await? {
-                return Ok(Replayable::replayed(approval));
-            }
-            let caller = &scene.caller;
-            let person = caller.as_person().ok_or_else(|| Error::NotAPerson(caller.entity.to_string()))?;
+            let person = scene.person()?;
             let question = self.question(id).await?;
             question.require_live(scene.now)?;
             let lapses = question.lapses_at(scene.now);
@@ -158,10 +144,9 @@ impl<K: Kernel> Engine<K> {
             let state = approval.value.state(scene.now).word();
             let event = Event::VoteWithdrawn { approval: id, person, state };
             let commit = self.lasting(lapses).unchanged(&session).update(&approval);
-            self.commit(scene, commit, event, &Done { approval: id }).await?;
-            Ok(Replayable::fresh(id))
+            self.commit(scene, commit, event, &Done { approval: id }).await.map(drop)
         };
-        self.settle(call, Some(&id.to_string()), attempt).await
+        self.change(call, id, withdraw).await
     }
 
     /// Takes the question back: for whoever asked, the principal and its operator.
@@ -169,12 +154,8 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::ApprovalNotFound`] for everybody else, [`Error::Approval`].
     pub async fn cancel(&self, call: &Call, id: ApprovalId) -> Result<Replayable<ApprovalId>, Error> {
-        self.require(call, require_request_id(call)).await?;
-        let attempt = |scene: Scene| async move {
+        let cancel = |scene: Arc<Scene>| async move {
             let scene = &scene;
-            if let Some(Done { approval }) = self.replay(scene).await? {
-                return Ok(Replayable::replayed(approval));
-            }
             let question = self.question(id).await?;
             if !is_party(scene, &question.approval.value, &question.action) {
                 return Err(Error::ApprovalNotFound);
@@ -184,7 +165,30 @@ impl<K: Kernel> Engine<K> {
             let Question { mut approval, session, .. } = question;
             approval.value.cancel(scene.caller.entity.clone(), scene.now)?;
             let commit = self.lasting(lapses).unchanged(&session).update(&approval);
-            self.commit(scene, commit, Event::ApprovalCancelled { approval: id }, &Done { approval: id }).await?;
+            self.commit(scene, commit, Event::ApprovalCancelled { approval: id }, &Done { approval: id })
+                .await
+                .map(drop)
+        };
+        self.change(call, id, cancel).await
+    }
+
+    /// Changes something about a request, once for each request id. `change` commits, and keeps [`Done`] with it.
+    pub(crate) async fn change<F>(
+        &self,
+        call: &Call,
+        id: ApprovalId,
+        change: impl Fn(Arc<Scene>) -> F + Send + Sync,
+    ) -> Result<Replayable<ApprovalId>, Error>
+    where
+        F: Future<Output = Result<(), Error>> + Send,
+    {
+        self.require(call, require_request_id(call)).await?;
+        let change = &change;
+        let attempt = |scene: Scene| async move {
+            if let Some(Done { approval }) = self.replay(&scene).await? {
+                return Ok(Replayable::replayed(approval));
+            }
+            change(Arc::new(scene)).await?;
             Ok(Replayable::fresh(id))
         };
         self.settle(call, Some(&id.to_string()), attempt).await
@@ -213,11 +217,15 @@ impl<K: Kernel> Engine<K> {
 
     /// Whether the caller may answer any rule of a request.
     pub(crate) fn may_answer(&self, scene: &Scene, approval: &Approval, action: &Action) -> bool {
-        let Some(person) = scene.caller.as_person() else { return false };
-        let query = answer_query(action, &approval.excluded, scene.now);
-        let mut rules = approval.rules.iter();
-        rules.any(|rule| scene.view().may_answer(&rule.id, person, &query).permitted)
+        scene.caller.as_person().is_some_and(|person| may_answer(scene, approval, action, person))
     }
+}
+
+/// Whether a person may answer any rule of a request.
+pub(crate) fn may_answer(scene: &Scene, approval: &Approval, action: &Action, person: &EntityRef) -> bool {
+    let query = answer_query(action, &approval.excluded, scene.now);
+    let mut rules = approval.rules.iter();
+    rules.any(|rule| scene.view().may_answer(&rule.id, person, &query).permitted)
 }
 
 /// Whoever asked, the principal, and the person it acts for.

@@ -22,8 +22,6 @@ pub(crate) struct Directory {
     pub entities: Entities,
     types: HashMap<String, EntityTypeName>,
     accounts: HashMap<String, EntityRef>,
-    /// Persons and accounts by what their spellings have in common. To find two that are one; nobody is recognized by it.
-    alike: HashMap<String, (String, EntityRef)>,
     owners: HashMap<EntityRef, EntityRef>,
     members: BTreeMap<EntityRef, BTreeSet<EntityRef>>,
     groups: BTreeMap<EntityRef, BTreeSet<EntityRef>>,
@@ -67,11 +65,11 @@ impl Directory {
             entities: Entities::empty(),
             types,
             accounts: HashMap::new(),
-            alike: HashMap::new(),
             owners: HashMap::new(),
             members: BTreeMap::new(),
         };
         // In order, so that the same files are told the same.
+        let mut alike = Alike::new();
         let mut in_order: Vec<_> = entities.iter().collect();
         in_order.sort_by_cached_key(|entity| entity.uid().to_string());
         for entity in in_order {
@@ -86,7 +84,7 @@ impl Directory {
                 findings.push(Finding::error(ENTITIES, message).at(at_text(text, uid.id().unescaped())).hint(hint));
             }
             match to_ref(&uid) {
-                Ok(at) => directory.index(text, &entities, &at, &uid, findings),
+                Ok(at) => directory.index(text, &entities, &at, &uid, &mut alike, findings),
                 Err(reason) => findings.push(Finding::error(ENTITIES, reason).at(at_text(text, uid.id().unescaped()))),
             }
         }
@@ -101,7 +99,15 @@ impl Directory {
         Some(directory)
     }
 
-    fn index(&mut self, text: &str, entities: &Entities, at: &EntityRef, uid: &EntityUid, findings: &mut Vec<Finding>) {
+    fn index(
+        &mut self,
+        text: &str,
+        entities: &Entities,
+        at: &EntityRef,
+        uid: &EntityUid,
+        alike: &mut Alike,
+        findings: &mut Vec<Finding>,
+    ) {
         let attribute = |name: &str| entities.get(uid).and_then(|entity| entity.attr(name)).and_then(Result::ok);
         if let Some(EvalResult::EntityUid(owner)) = attribute("owner")
             && matches!(at.kind(), "Agent" | "Service" | "EnforcementPoint")
@@ -130,7 +136,7 @@ impl Directory {
         }
         // An account has a `#` after something else, so that no person's id is looked up as one.
         let id = format!("#{}", at.id());
-        if let Some((_, other)) = self.alike.insert(likeness(&id), (id, at.clone())) {
+        if let Some((_, other)) = alike.insert(likeness(&id), (id, at.clone())) {
             let message = format!("`{other}` and `{at}` {ALIKE}");
             refuse(at.id(), message, "make them one person with both accounts, or give one another id");
         }
@@ -148,7 +154,7 @@ impl Directory {
                         format!("the account `{}` belongs to `{other}` and to `{at}`", account.escape_debug());
                     refuse(account, message, "leave it with one of them, or make the two persons one");
                 }
-                let other = self.alike.insert(likeness(account), (account.clone(), at.clone()));
+                let other = alike.insert(likeness(account), (account.clone(), at.clone()));
                 if let Some((spelled, other)) = other.filter(|(spelled, other)| other != at && spelled != account) {
                     let (shown, spelled) = (account.escape_debug(), spelled.escape_debug());
                     let message = format!("the accounts `{spelled}` of `{other}` and `{shown}` of `{at}` {ALIKE}");
@@ -217,6 +223,9 @@ impl Directory {
 pub(crate) fn to_ref(uid: &EntityUid) -> Result<EntityRef, String> {
     EntityRef::new(uid.type_name().to_string(), uid.id().unescaped()).map_err(|error| error.to_string())
 }
+
+/// Persons and accounts by what their spellings have in common. To find two that are one; nobody is recognized by it.
+type Alike = HashMap<String, (String, EntityRef)>;
 
 /// What two spellings of one name are told.
 pub(crate) const ALIKE: &str = "differ only in case, space or compatibility forms, and one human could be both";

@@ -450,6 +450,9 @@ pub trait CommitExt: Sized {
     /// Creates the row of a value that must not be there.
     #[must_use]
     fn insert<T: Value>(self, value: &T) -> Self;
+    /// Writes a value whose row was read: at this revision, or not there.
+    #[must_use]
+    fn upsert<T: Value>(self, value: &T, read: Option<Revision>) -> Self;
     /// Replaces a value that was read.
     #[must_use]
     fn update<T: Value>(self, value: &Stored<T>) -> Self;
@@ -462,6 +465,10 @@ impl CommitExt for Commit {
     fn insert<T: Value>(self, value: &T) -> Self {
         let key = value.key(&self.log);
         self.create(key, encode(value))
+    }
+    fn upsert<T: Value>(self, value: &T, read: Option<Revision>) -> Self {
+        let key = value.key(&self.log);
+        self.put(key, read, encode(value))
     }
     fn update<T: Value>(self, stored: &Stored<T>) -> Self {
         let key = stored.value.key(&self.log);

@@ -43,6 +43,20 @@ async fn how_fresh_a_credential_is_counts_at_the_moment_of_the_vote() {
 }
 
 #[tokio::test]
+async fn a_cool_down_is_lifted_with_a_credential_to_answer_with() {
+    let world = World::new().await;
+    let asked = world.ask().await;
+    world.say("dana", asked, Says::Deny, "no").await.unwrap();
+    for (answers, expected) in WRONG {
+        let lifted = world.engine.lift(&with(call("dave", "LiftCoolDown"), answers), asked).await;
+        assert!(matches!(lifted, Err(Error::NotAnswering(why)) if why == expected), "{lifted:?}");
+    }
+    let shown = world.engine.changed_approval(&call("dave", "GetApproval"), asked).await.unwrap();
+    assert!(shown.cool_down.unwrap().lifted_by().is_empty());
+    world.engine.lift(&call("dave", "LiftCoolDown"), asked).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_bundle_takes_a_credential_for_it_and_is_not_even_read_for_another() {
     let world = World::new().await;
     let reads = std::sync::atomic::AtomicUsize::new(0);

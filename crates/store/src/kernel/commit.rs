@@ -141,6 +141,15 @@ impl Commit {
         self
     }
 
+    /// Writes a row as it was read: at this revision, or not there.
+    #[must_use]
+    pub fn put(self, key: Key, read: Option<Revision>, value: impl Into<Bytes>) -> Self {
+        match read {
+            Some(read) => self.replace(key, read, value),
+            None => self.create(key, value),
+        }
+    }
+
     /// Deletes the row that was read at this revision.
     #[must_use]
     pub fn delete(mut self, key: Key, read: Revision) -> Self {

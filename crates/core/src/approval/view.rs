@@ -1,0 +1,60 @@
+//! What people are shown, in one digest.
+
+use serde::Serialize;
+
+use super::AskingRule;
+use crate::digest::Digest;
+use crate::entity::EntityRef;
+use crate::id::ApprovalId;
+use crate::precedent::History;
+
+/// Everything that is shown to people beside what they say themselves. A vote binds it, so whoever shows a request can hold
+/// what it was sent against the digest that the vote will name.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The request's id.
+    pub id: ApprovalId,
+    /// The canonical text of the action.
+    pub action: &'a str,
+    /// Who is answerable for the principal. Absent in the first version of views, as is the history.
+    pub owner: Option<&'a EntityRef>,
+    /// Who put the question.
+    pub asked_by: &'a EntityRef,
+    /// Why, in the asker's words.
+    pub justification: &'a str,
+    /// The purpose of the session.
+    pub purpose: &'a str,
+    /// The rules that ask.
+    pub rules: &'a [AskingRule],
+    /// How long people have to answer.
+    pub ttl_millis: u64,
+    /// What people answered before.
+    pub history: &'a History,
+}
+
+impl View<'_> {
+    /// The SHA-256 of its RFC 8785 form (docs/design/canonical-form.md).
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        #[derive(Serialize)]
+        struct Form<'a> {
+            version: u32,
+            id: ApprovalId,
+            action: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            owner: Option<&'a EntityRef>,
+            asked_by: &'a EntityRef,
+            justification: &'a str,
+            purpose: &'a str,
+            rules: &'a [AskingRule],
+            ttl_millis: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            history: Option<&'a History>,
+        }
+        let Self { id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history } = *self;
+        let version = if owner.is_some() { 2 } else { 1 };
+        let history = owner.map(|_| history);
+        let form = Form { version, id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history };
+        Digest::of(&serde_json_canonicalizer::to_vec(&form).unwrap_or_default())
+    }
+}
