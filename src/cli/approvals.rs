@@ -104,7 +104,8 @@ pub async fn run(command: ApprovalsCommand, connection: &Connection, output: &mu
         ApprovalsCommand::List { pending, limit } => list(&client, pending, limit, output).await?,
         ApprovalsCommand::Show { approval } => {
             let approval = fetch(&client, &approval).await?;
-            output.document(&json::approval(&approval), &examine(&approval)?.human())?;
+            let shown = output.fitted(&examine(&approval)?.human());
+            output.document(&json::approval(&approval), &shown)?;
         }
         ApprovalsCommand::Approve(args) => vote::run(args, VoteVerdict::Approve, &client, output).await?,
         ApprovalsCommand::Deny(args) => vote::run(args, VoteVerdict::Deny, &client, output).await?,

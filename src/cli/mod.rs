@@ -5,6 +5,7 @@ mod args;
 mod audit;
 mod author;
 mod capability;
+mod caution;
 mod decide;
 pub mod development;
 mod diff;

@@ -47,6 +47,18 @@ pub fn harmless(text: &str) -> String {
     shown
 }
 
+/// What a line that goes on begins with.
+const MARGIN: &str = "  │ ";
+
+fn fit(text: &str, width: usize) -> String {
+    let options = textwrap::Options::new(width)
+        .subsequent_indent(MARGIN)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit);
+    text.lines().flat_map(|line| textwrap::wrap(line, &options)).map(|line| format!("{line}\n")).collect()
+}
+
 /// When colours are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Color {
@@ -76,6 +88,8 @@ pub struct Output {
     err: Box<dyn Write>,
     /// Whether a person watches stderr.
     watched: bool,
+    /// How wide the terminal is that shows stdout, if one does.
+    width: Option<usize>,
     progress: bool,
 }
 
@@ -87,6 +101,7 @@ impl Output {
             out: Box::new(AutoStream::new(io::stdout(), color.choice())),
             err: Box::new(AutoStream::new(io::stderr(), color.choice())),
             watched: io::stderr().is_terminal(),
+            width: io::stdout().is_terminal().then(textwrap::termwidth),
             progress: false,
         }
     }
@@ -124,6 +139,12 @@ impl Output {
     pub fn human(&mut self, text: &str) -> Result<(), Failure> {
         self.end_progress();
         self.raw(&format!("{}\n", text.trim_end_matches('\n')))
+    }
+
+    /// Text that people decide on. A line that is longer than the terminal goes on behind a margin: a stranger's text cannot
+    /// begin a line of its own, however long it is.
+    pub fn fitted(&self, text: &str) -> String {
+        self.width.map_or_else(|| text.to_owned(), |width| fit(text, width))
     }
 
     /// Text for people on stdout, whose empty last line is kept.
@@ -207,6 +228,7 @@ pub mod testing {
             out: Box::new(anstream::StripStream::new(Box::new(out.clone()) as Box<dyn Write>)),
             err: Box::new(anstream::StripStream::new(Box::new(err.clone()) as Box<dyn Write>)),
             watched: false,
+            width: None,
             progress: false,
         };
         (output, out, err)
@@ -223,6 +245,17 @@ mod tests {
         assert_eq!(quoted("\\\""), "\"\\\\\\\"\"");
         assert_eq!(quoted("\u{1b}[2J\u{202e}"), "\"\\u{1b}[2J\\u{202e}\"");
         assert_eq!(harmless("a\n\u{1b}[1m `b\\u{202e}`"), "a\n\\u{1b}[1m `b\\u{202e}`");
+    }
+
+    #[test]
+    fn a_long_text_of_a_stranger_does_not_begin_a_line_of_its_own() {
+        for filler in ["x".repeat(500), " ".repeat(500), "word ".repeat(100)] {
+            let shown = fit(&format!("  justification  {}\nVotes\n", quoted(&format!("{filler}Votes  Person"))), 80);
+            let lines: Vec<&str> = shown.lines().collect();
+            assert_eq!(lines.iter().filter(|line| line.starts_with("Votes")).count(), 1, "{shown}");
+            assert!(lines[1..lines.len() - 1].iter().all(|line| line.starts_with(MARGIN)), "{shown}");
+            assert!(lines.iter().all(|line| line.chars().count() <= 80), "{shown}");
+        }
     }
 
     #[test]

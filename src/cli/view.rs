@@ -9,6 +9,7 @@ use countersign_core::{Action, Digest, EntityRef, Record, Value};
 
 use digest::view_digest;
 
+use super::caution::with_caution;
 use super::failure::Failure;
 use super::json;
 use super::output::{BAD, FAINT, GOOD, STRONG, WARN, paint, quoted};
@@ -91,10 +92,10 @@ impl Examined<'_> {
         ));
 
         text.heading("Who");
-        text.field("principal", &action.principal);
-        text.field("acting for", action.operator.as_ref().map_or("nobody but itself".to_owned(), ToString::to_string));
+        text.field("principal", named(&action.principal));
+        text.field("acting for", action.operator.as_ref().map_or("nobody but itself".to_owned(), named));
         if !action.chain.is_empty() {
-            let chain: Vec<String> = action.chain.iter().map(ToString::to_string).collect();
+            let chain: Vec<String> = action.chain.iter().map(named).collect();
             text.field("through", chain.join(", "));
         }
         if let Some(owner) = &approval.owner {
@@ -103,14 +104,14 @@ impl Examined<'_> {
         text.field("asked by", entity(approval.asked_by.as_ref()));
 
         text.heading("What");
-        text.shown("operation", &action.operation).field("resource", &action.resource);
+        text.shown("operation", &action.operation).field("resource", named(&action.resource));
         text.shown("audience", &action.audience).field("session", action.session).field("tenant", &action.tenant);
         arguments(&mut text, "input", &action.input);
         arguments(&mut text, "environment", &action.environment);
 
         text.heading("Why");
         text.line(paint(WARN, "  in the asker's own words: untrusted text, never an instruction"));
-        text.field("justification", quoted(&approval.justification)).field("purpose", quoted(&approval.purpose));
+        text.field("justification", said(&approval.justification)).field("purpose", said(&approval.purpose));
 
         text.heading("Rules that ask");
         for rule in &approval.rules {
@@ -147,7 +148,7 @@ impl Examined<'_> {
             text.heading("Votes");
             for vote in &approval.votes {
                 let comment =
-                    if vote.comment.is_empty() { String::new() } else { format!(", {}", quoted(&vote.comment)) };
+                    if vote.comment.is_empty() { String::new() } else { format!(", {}", said(&vote.comment)) };
                 text.line(format!(
                     "  {} {} {}{comment}",
                     entity(vote.person.as_ref()),
@@ -169,6 +170,16 @@ impl Examined<'_> {
         text.shown("view digest", &approval.view_digest).shown("bundle", &approval.bundle_digest);
         text.finish()
     }
+}
+
+/// Words of a stranger, and what to watch for in them.
+fn said(text: &str) -> String {
+    with_caution(text, quoted(text))
+}
+
+/// An entity of the action, and what to watch for in its name.
+fn named(entity: &EntityRef) -> String {
+    with_caution(entity.id(), entity)
 }
 
 /// Whether one may ask again.
@@ -231,7 +242,7 @@ fn nested(text: &mut Lines, prefix: &str, value: &Value, indent: usize) {
     match value {
         Value::Bool(b) => drop(text.line(format!("{prefix} {b}"))),
         Value::Long(n) => drop(text.line(format!("{prefix} {n}"))),
-        Value::String(s) => drop(text.line(format!("{prefix} {}", quoted(s)))),
+        Value::String(s) => drop(text.line(format!("{prefix} {}", said(s)))),
         Value::Commitment(digest) => {
             text.line(format!("{prefix} {}", paint(WARN, format!("sensitive, not shown; committed as {digest}"))));
         }

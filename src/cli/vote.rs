@@ -35,7 +35,8 @@ pub async fn run(args: VoteArgs, verdict: VoteVerdict, client: &Client, output: 
     expected("digest", args.digest.as_deref(), &digest)?;
     expected("view digest", args.view_digest.as_deref(), &approval.view_digest)?;
     if !output.is_json() {
-        output.human(&examined.human())?;
+        let shown = output.fitted(&examined.human());
+        output.human(&shown)?;
     }
     if !args.yes && !confirmed(verdict, output).await? {
         return Err(Failure::new("nothing was voted").reason("NOT_CONFIRMED"));

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use countersign_core::approval::{ApprovalState, Verdict as VoteVerdict, VoidCause};
+use countersign_core::approval::{ApprovalState, Changed, Verdict as VoteVerdict, VoidCause};
 use countersign_core::capability::{Capability, CapabilityState, Outcome};
 use countersign_core::precedent::{History, Precedent};
 use countersign_core::restraint::CoolDown;
@@ -346,7 +346,7 @@ fn approval_state(state: &ApprovalState) -> (proto::ApprovalState, String) {
         ApprovalState::Pending => (proto::ApprovalState::Pending, String::new()),
         ApprovalState::Approved => (proto::ApprovalState::Approved, String::new()),
         ApprovalState::Denied { by } => (proto::ApprovalState::Denied, format!("denied by {by}")),
-        ApprovalState::Expired => (proto::ApprovalState::Expired, "nobody answered in time".to_owned()),
+        ApprovalState::Expired => (proto::ApprovalState::Expired, "its time is over; nobody said no".to_owned()),
         ApprovalState::Cancelled { by } => (proto::ApprovalState::Cancelled, format!("cancelled by {by}")),
         ApprovalState::Void { why } => (proto::ApprovalState::Void, void(why)),
         ApprovalState::Redeemed { .. } => (proto::ApprovalState::Redeemed, "spent".to_owned()),
@@ -358,7 +358,19 @@ fn void(why: &VoidCause) -> String {
         VoidCause::Withdrawn { by } => format!("{by} withdrew an approval"),
         VoidCause::Denied { by } => format!("{by} denied it after it was approved"),
         VoidCause::SessionOver => "its session is over".to_owned(),
-        VoidCause::ConditionsChanged => "the policies now ask another question".to_owned(),
+        VoidCause::ConditionsChanged { changed } => conditions(*changed).to_owned(),
+    }
+}
+
+/// What a requester reads of what changed, with what to do next.
+const fn conditions(changed: Option<Changed>) -> &'static str {
+    match changed {
+        Some(Changed::Denied) => "the policies deny the action now, whoever approves",
+        Some(Changed::Allowed) => "the policies allow the action now without approval; decide again",
+        Some(Changed::Rules) | None => "the policies now ask another question; ask again",
+        Some(Changed::Votes) => "who approved it lost the role for it, or came to be excluded; ask again",
+        Some(Changed::Schema) => "the action does not fit the schema of the active bundle any more",
+        Some(Changed::Excluded) => "too many persons came to be excluded; ask again",
     }
 }
 

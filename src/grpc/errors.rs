@@ -167,7 +167,9 @@ const fn answering(error: &NotAnswering) -> (Code, ErrorReason) {
 
 const fn approval(error: &ApprovalError) -> (Code, ErrorReason) {
     match error {
-        ApprovalError::State(_) | ApprovalError::NoVote(_) => (Code::FailedPrecondition, ErrorReason::ApprovalState),
+        ApprovalError::State(_) | ApprovalError::NoVote(_) | ApprovalError::Wavering(_) => {
+            (Code::FailedPrecondition, ErrorReason::ApprovalState)
+        }
         ApprovalError::StaleDigest | ApprovalError::StaleView => (Code::FailedPrecondition, ErrorReason::VoteStale),
         ApprovalError::Excluded(_) => (Code::PermissionDenied, ErrorReason::VoterExcluded),
         ApprovalError::NotEligible(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
@@ -181,7 +183,9 @@ const fn restraint(error: &RestraintError) -> (Code, ErrorReason) {
             (Code::ResourceExhausted, ErrorReason::AskingBudgetSpent)
         }
         RestraintError::CoolingDown(..) => (Code::FailedPrecondition, ErrorReason::CoolingDown),
-        RestraintError::NotCoolingDown => (Code::FailedPrecondition, ErrorReason::ApprovalState),
+        RestraintError::NotCoolingDown | RestraintError::DeniedAgain(_) => {
+            (Code::FailedPrecondition, ErrorReason::ApprovalState)
+        }
         RestraintError::AlreadyLifted(_) => (Code::AlreadyExists, ErrorReason::AlreadyVoted),
     }
 }

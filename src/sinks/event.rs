@@ -40,6 +40,8 @@ struct Data<'a> {
     verdict: Option<Verdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed: Option<&'static str>,
 }
 
 impl Events {
@@ -79,6 +81,7 @@ impl Events {
                 by: notification.by.as_ref(),
                 verdict: notification.verdict,
                 cause: notification.cause.map(countersign_core::notification::VoidWord::word),
+                changed: notification.changed.map(countersign_core::approval::Changed::word),
             },
         };
         // String keys only, so this cannot fail; an empty event is refused by every receiver.
@@ -127,6 +130,7 @@ pub(super) mod tests {
             by: Some(EntityRef::new("Person", "dana").unwrap()),
             verdict: Some(Verdict::Deny),
             cause: Some(VoidWord::Denied),
+            changed: None,
         }
     }
 

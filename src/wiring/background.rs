@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::notify;
+use super::notify::{self, BEGIN_ANEW};
 use crate::bundle_dir;
 use crate::http::{self, Readiness};
 use crate::keystore;
@@ -184,6 +184,16 @@ pub(super) async fn follow_shadow(engine: Arc<Engine<RocksKernel>>, dir: PathBuf
             Ok(digest) => tracing::info!(tenant, bundle = %digest, "shadow bundle set"),
             Err(error) => tracing::error!(tenant, %error, dir = %dir.display(), "shadow bundle refused"),
         }
+    }
+}
+
+/// Makes requests void when what they rest on has changed.
+pub(super) async fn follow_conditions(engine: Arc<Engine<RocksKernel>>) {
+    loop {
+        if let Err(error) = engine.follow_conditions().await {
+            tracing::error!(%error, tenant = %engine.tenant(), "cannot judge requests again; begun anew");
+        }
+        tokio::time::sleep(BEGIN_ANEW).await;
     }
 }
 

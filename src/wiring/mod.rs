@@ -24,7 +24,9 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use admission::Requirements;
-use background::{BundleKeeper, follow_shadow, keep_up, publish_head, rehearse, report_readiness, tidy};
+use background::{
+    BundleKeeper, follow_conditions, follow_shadow, keep_up, publish_head, rehearse, report_readiness, tidy,
+};
 
 use crate::config::{Config, TenantConfig};
 use crate::grpc::{
@@ -193,6 +195,7 @@ impl Server {
         for (engine, bundle) in &all {
             tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone())));
             tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
+            tasks.push(tokio::spawn(follow_conditions(Arc::clone(engine))));
             tasks.extend(notify::start(engine, sinks.remove(engine.tenant()).unwrap_or_default()));
             let Some(settings) = config.tenants.get(engine.tenant()) else { continue };
             if let Some(dir) = settings.shadow.clone() {

@@ -18,7 +18,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
 /// How long after a fault of the store or the clock it is begun anew.
-const BEGIN_ANEW: Duration = Duration::from_secs(1);
+pub(super) const BEGIN_ANEW: Duration = Duration::from_secs(1);
 /// The seconds of a day.
 const DAY: u64 = 86_400;
 

@@ -84,8 +84,45 @@ pub enum VoidCause {
     },
     /// The session it belongs to is over.
     SessionOver,
-    /// The policies now ask another question about the same action.
-    ConditionsChanged,
+    /// What the question rested on is no longer so.
+    ConditionsChanged {
+        /// What changed. Absent in what earlier releases wrote.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        changed: Option<Changed>,
+    },
+}
+
+/// What is no longer as it was when a question was put, or answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Changed {
+    /// The policies deny the action now, whoever approves it.
+    Denied,
+    /// The policies allow the action now without anybody's approval.
+    Allowed,
+    /// Other rules ask now, or they ask it otherwise.
+    Rules,
+    /// The votes that approved it do not suffice any more: a voter lost the role, or came to be excluded.
+    Votes,
+    /// The action does not fit the schema any more.
+    Schema,
+    /// So many persons came to be excluded that the request has no room for them.
+    Excluded,
+}
+
+impl Changed {
+    /// The one word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Allowed => "allowed",
+            Self::Rules => "rules",
+            Self::Votes => "votes",
+            Self::Schema => "schema",
+            Self::Excluded => "excluded",
+        }
+    }
 }
 
 /// What a request is, as written.
@@ -184,10 +221,16 @@ pub enum ApprovalError {
     /// The person has said the same already.
     #[error("{0} has already voted; a person counts once")]
     AlreadyVoted(EntityRef),
+    /// The person has approved and taken it back too often.
+    #[error("{0} has taken an approval of this request back {MAX_WITHDRAWALS} times; deny it, or leave it to others")]
+    Wavering(EntityRef),
     /// There is no vote to take back.
     #[error("{0} has no vote on this request")]
     NoVote(EntityRef),
 }
+
+/// How often one person may take an approval of the same request back, and approve again: each time everybody is told.
+pub const MAX_WITHDRAWALS: usize = 3;
 
 /// An approval request as it stands in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,6 +273,9 @@ pub struct Approval {
     pub ttl_millis: u64,
     expires_at: Timestamp,
     votes: Vec<Vote>,
+    /// Who took a vote back, once for each time.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    withdrawals: Vec<EntityRef>,
     #[serde(rename = "status")]
     written: Written,
 }
@@ -322,6 +368,7 @@ impl Approval {
             ttl_millis: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
             expires_at: now.plus(ttl),
             votes: Vec::new(),
+            withdrawals: Vec::new(),
             written: Written::Pending,
         };
         approval.view = approval.view_digest();
@@ -460,6 +507,10 @@ impl Approval {
         }
         let by = vote.person.clone();
         let verdict = vote.verdict;
+        let wavered = self.withdrawals.iter().filter(|person| **person == by).count();
+        if verdict == Verdict::Approve && wavered >= MAX_WITHDRAWALS {
+            return Err(ApprovalError::Wavering(by));
+        }
         self.votes.retain(|earlier| earlier.person != by);
         self.votes.push(vote);
         match (verdict, state) {
@@ -496,6 +547,7 @@ impl Approval {
             return Err(ApprovalError::NoVote(person.clone()));
         }
         self.votes.retain(|vote| &vote.person != person);
+        self.withdrawals.push(person.clone());
         if state == ApprovalState::Approved {
             self.written = Written::Void { at: now, why: VoidCause::Withdrawn { by: person.clone() } };
         }

@@ -98,7 +98,8 @@ impl EntityRef {
 
 impl fmt::Display for EntityRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}::\"{}\"", self.kind, Visible::new(&self.id))
+        // A quote in an id must not look like the end of it.
+        write!(f, "{}::\"{}\"", self.kind, Visible::new(&self.id).to_string().replace('"', "\\\""))
     }
 }
 
@@ -116,6 +117,12 @@ mod tests {
             assert!(EntityRef::new(kind, id).is_err(), "{kind} {id}");
         }
         assert!(EntityRef::new("A", "x".repeat(257)).is_err());
+    }
+
+    #[test]
+    fn an_id_cannot_pose_as_more_than_an_id() {
+        let posing = EntityRef::new("Dataset", "a\"; resource Dataset::\"b").unwrap();
+        assert_eq!(posing.to_string(), r#"Dataset::"a\"; resource Dataset::\"b""#);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::approval::{Approval, Verdict};
+use crate::approval::{Approval, Changed, Verdict};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::{ApprovalId, NotificationId, SessionId};
@@ -75,7 +75,7 @@ pub enum VoidWord {
     Denied,
     /// Its session is over.
     SessionOver,
-    /// The policies ask another question about the same action.
+    /// What the question rested on is no longer so.
     ConditionsChanged,
 }
 
@@ -103,13 +103,15 @@ pub struct Happening {
     pub verdict: Option<Verdict>,
     /// Why it is void.
     pub cause: Option<VoidWord>,
+    /// Which of the conditions changed, if that is why.
+    pub changed: Option<Changed>,
 }
 
 impl Happening {
     /// Something that one word tells.
     #[must_use]
     pub const fn new(kind: NotificationKind, by: Option<EntityRef>) -> Self {
-        Self { kind, by, verdict: None, cause: None }
+        Self { kind, by, verdict: None, cause: None, changed: None }
     }
 }
 
@@ -148,13 +150,16 @@ pub struct Notification {
     /// Why the request is void.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cause: Option<VoidWord>,
+    /// Which of the conditions changed, if that is why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub changed: Option<Changed>,
 }
 
 impl Notification {
     /// Tells of something that happened to a request, which `approval` is afterwards.
     #[must_use]
     pub fn of(approval: &Approval, state: &str, happening: Happening, at: Timestamp) -> Self {
-        let Happening { kind, by, verdict, cause } = happening;
+        let Happening { kind, by, verdict, cause, changed } = happening;
         let mut room = MAX_RULES_BYTES;
         let fits = |rule: &&String| {
             let left = room.checked_sub(rule.len());
@@ -177,6 +182,7 @@ impl Notification {
             by,
             verdict,
             cause,
+            changed,
         }
     }
 }

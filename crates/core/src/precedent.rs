@@ -74,15 +74,16 @@ impl Precedents {
         Digest::of_parts(&[operation.as_bytes(), resource.kind().as_bytes(), resource.id().as_bytes()])
     }
 
-    /// Adds an answer. A request that was approved and then denied was denied.
+    /// A request that counts as approved is so no more: somebody withdrew, or denied it afterwards.
+    pub fn take_back(&mut self, approval: ApprovalId) {
+        let History { approved, recent, .. } = &mut self.history;
+        recent.retain(|earlier| earlier.approval != approval);
+        *approved = approved.saturating_sub(1);
+    }
+
+    /// Adds an answer.
     pub fn add(&mut self, precedent: Precedent) {
         let History { approved, denied, recent } = &mut self.history;
-        let earlier = recent.iter().position(|earlier| earlier.approval == precedent.approval);
-        if let Some(at) = earlier
-            && recent.remove(at).verdict == Verdict::Approve
-        {
-            *approved = approved.saturating_sub(1);
-        }
         match precedent.verdict {
             Verdict::Approve => *approved = approved.saturating_add(1),
             Verdict::Deny => *denied = denied.saturating_add(1),
@@ -124,11 +125,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_approved_and_then_denied_was_denied() {
+    fn what_was_approved_and_then_denied_was_denied_however_many_answers_there_were_since() {
         let mut precedents = none();
-        precedents.add(answer(1, Verdict::Approve));
-        precedents.add(answer(1, Verdict::Deny));
-        assert_eq!((precedents.history.approved, precedents.history.denied), (0, 1));
-        assert_eq!(precedents.history.recent.len(), 1);
+        for n in 1..=9 {
+            precedents.add(answer(n, Verdict::Approve));
+        }
+        for n in [1, 9] {
+            precedents.take_back(ApprovalId::from_bytes([n; 16]));
+            precedents.add(answer(n, Verdict::Deny));
+        }
+        let History { approved, denied, recent } = &precedents.history;
+        assert_eq!((*approved, *denied), (7, 2));
+        let recent: Vec<_> = recent.iter().map(|answer| (answer.at.millis(), answer.verdict)).collect();
+        assert_eq!(recent[..3], [(9, Verdict::Deny), (1, Verdict::Deny), (8, Verdict::Approve)]);
     }
 }

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// How far back questions are counted.
 pub const WINDOW: Duration = Duration::from_secs(60 * 60);
 
-/// How much one principal may ask.
+/// How much one principal may ask, for each person that it acts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AskingBudget {
     /// Questions that wait for votes at once.
@@ -63,17 +63,23 @@ pub enum RestraintError {
     /// There is no cool-down to lift.
     #[error("no cool-down holds because of this request; ask again")]
     NotCoolingDown,
+    /// Another deny of the same holds by now.
+    #[error("a later deny holds the same back by now; lift that: `countersign approvals lift {0}`")]
+    DeniedAgain(ApprovalId),
     /// The person has lifted it already.
     #[error("{0} has lifted it already; a person counts once, and others must join")]
     AlreadyLifted(EntityRef),
 }
 
-/// One principal's questions of late: how many in each minute that counts, and those that may wait for votes still.
+/// One principal's questions of late, for one person: how many in each minute that counts, and those that may wait for votes still.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AskedOfLate {
     /// Who asked.
     pub principal: EntityRef,
+    /// For whom. What an agent asks for one person takes nothing from what it may ask for another.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub operator: Option<EntityRef>,
     waiting: Vec<Waiting>,
     /// Minutes since 1970, ascending, and how many were asked in each.
     minutes: Vec<(i64, u32)>,
@@ -97,8 +103,8 @@ fn counts_until(minute: i64) -> Timestamp {
 impl AskedOfLate {
     /// Nothing asked.
     #[must_use]
-    pub const fn new(principal: EntityRef) -> Self {
-        Self { principal, waiting: Vec::new(), minutes: Vec::new() }
+    pub const fn new(principal: EntityRef, operator: Option<EntityRef>) -> Self {
+        Self { principal, operator, waiting: Vec::new(), minutes: Vec::new() }
     }
 
     /// The requests that may be pending still. Whether they are, they know themselves.
@@ -168,6 +174,10 @@ pub struct CoolDown {
     pub denied: ApprovalId,
     /// Who denied it.
     pub by: EntityRef,
+    /// Everyone whose deny it holds, or held until people lifted it: none of them begins another as long as it lasts.
+    pub deniers: BTreeSet<EntityRef>,
+    /// Who could not answer any of the denied requests, and therefore does not lift either.
+    pub excluded: BTreeSet<EntityRef>,
     /// Since when it holds.
     pub since: Timestamp,
     /// Until when it holds, unless it is lifted.
@@ -193,6 +203,8 @@ pub struct Denial {
     pub denied: ApprovalId,
     /// Who denied it.
     pub by: EntityRef,
+    /// Who could not answer the denied request.
+    pub excluded: BTreeSet<EntityRef>,
     /// How many persons would have had to approve.
     pub quorum: u32,
     /// How long the rules say that it cools down.
@@ -200,22 +212,30 @@ pub struct Denial {
 }
 
 impl CoolDown {
-    /// What a deny leads to, beside what an earlier one left: the later end of both. `None` if nothing cools down: the rules
-    /// do not say so, or people have lifted what the same person's deny began, and this is that deny once more.
+    /// What a deny leads to, beside what an earlier one left: the later end of both. `None` if nothing changes: the rules do
+    /// not say that it cools down, or this is the deny once more of somebody whose deny counts already, or whose deny people
+    /// have lifted. One person's denies, however many, are one cool-down.
     #[must_use]
     pub fn start(denial: Denial, earlier: Option<&Self>, now: Timestamp) -> Option<Self> {
-        let Denial { owner, operation, resource, denied, by, quorum, lasts } = denial;
+        let Denial { owner, operation, resource, denied, by, mut excluded, quorum, lasts } = denial;
         let earlier = earlier.filter(|earlier| !now.reached(earlier.until));
-        if lasts.is_zero() || earlier.is_some_and(|earlier| earlier.lifted_at.is_some() && earlier.by == by) {
+        if lasts.is_zero() || earlier.is_some_and(|earlier| earlier.deniers.contains(&by)) {
             return None;
         }
         let until = earlier.map_or(now, |earlier| earlier.until).max(now.plus(lasts));
+        let mut deniers = BTreeSet::from([by.clone()]);
+        if let Some(earlier) = earlier {
+            deniers.extend(earlier.deniers.iter().cloned());
+            excluded.extend(earlier.excluded.iter().cloned());
+        }
         Some(Self {
             owner,
             operation,
             resource,
             denied,
             by,
+            deniers,
+            excluded,
             since: now,
             until,
             lifts_needed: quorum.saturating_add(1),
@@ -282,7 +302,8 @@ impl CoolDown {
         if !self.lifted_by.insert(person.clone()) {
             return Err(RestraintError::AlreadyLifted(person));
         }
-        let count = self.lifted_by.iter().filter(|person| eligible(person)).count();
+        let counts = |person: &&EntityRef| !self.excluded.contains(*person) && eligible(person);
+        let count = self.lifted_by.iter().filter(counts).count();
         if u32::try_from(count).unwrap_or(u32::MAX) >= self.lifts_needed {
             self.lifted_at = Some(now);
         }
@@ -316,7 +337,7 @@ mod tests {
 
     #[test]
     fn only_so_many_wait_at_once() {
-        let mut asked = AskedOfLate::new(person("a"));
+        let mut asked = AskedOfLate::new(person("a"), None);
         ask(&mut asked, 1, &[], 0).unwrap();
         ask(&mut asked, 2, &[1], 1).unwrap();
         let refused = ask(&mut asked, 3, &[1, 2], 2);
@@ -328,7 +349,7 @@ mod tests {
 
     #[test]
     fn only_so_many_are_asked_within_an_hour() {
-        let mut asked = AskedOfLate::new(person("a"));
+        let mut asked = AskedOfLate::new(person("a"), None);
         for n in 1..=3 {
             ask(&mut asked, n, &[], i64::from(n) * MINUTE + 7_000).unwrap();
         }
@@ -346,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_budget_that_was_lowered_says_when_there_is_room() {
-        let mut asked = AskedOfLate::new(person("a"));
+        let mut asked = AskedOfLate::new(person("a"), None);
         for n in 1..=3 {
             ask(&mut asked, n, &[], i64::from(n) * MINUTE).unwrap();
         }
@@ -363,6 +384,7 @@ mod tests {
             resource: EntityRef::new("Dataset", "docs").unwrap(),
             denied: id(1),
             by: person(by),
+            excluded: BTreeSet::from([person("olivia")]),
             quorum: 1,
             lasts: Duration::from_millis(100),
         }
@@ -398,7 +420,30 @@ mod tests {
         down.lift(person("dave"), |_| true, at(1)).unwrap();
         assert!(down.lift(person("eve"), |_| true, at(1)).unwrap());
         assert_eq!(CoolDown::start(denial("dana"), Some(&down), at(50)), None);
-        assert!(CoolDown::start(denial("gus"), Some(&down), at(50)).is_some());
         assert!(CoolDown::start(denial("dana"), Some(&down), at(100)).is_some());
+        // Another one's no is another no; dana's stays lifted beside it.
+        let mut others = CoolDown::start(denial("gus"), Some(&down), at(50)).unwrap();
+        assert!(others.holds(at(50)) && others.lifted_by().is_empty());
+        others.lift(person("dave"), |_| true, at(51)).unwrap();
+        assert!(others.lift(person("eve"), |_| true, at(51)).unwrap());
+        assert_eq!(CoolDown::start(denial("dana"), Some(&others), at(60)), None);
+    }
+
+    #[test]
+    fn one_persons_denies_neither_prolong_it_nor_undo_what_others_have_lifted() {
+        let mut down = CoolDown::start(denial("dana"), None, at(0)).unwrap();
+        down.lift(person("dave"), |_| true, at(1)).unwrap();
+        assert_eq!(CoolDown::start(Denial { denied: id(2), ..denial("dana") }, Some(&down), at(50)), None);
+        assert_eq!((down.lifted_by().len(), down.until), (1, at(100)));
+    }
+
+    #[test]
+    fn who_could_not_answer_any_of_the_denied_requests_does_not_lift() {
+        let down = CoolDown::start(denial("dana"), None, at(0)).unwrap();
+        let other = Denial { excluded: BTreeSet::from([person("eve")]), ..denial("gus") };
+        let mut down = CoolDown::start(other, Some(&down), at(1)).unwrap();
+        for (who, lifted) in [("olivia", false), ("eve", false), ("dave", false), ("fay", true)] {
+            assert_eq!(down.lift(person(who), |_| true, at(2)), Ok(lifted), "{who}");
+        }
     }
 }

@@ -128,6 +128,12 @@ impl Session {
         (self.state(now) == SessionState::Open).then_some(self.deadline)
     }
 
+    /// From when on it is over: when it was ended, or its deadline.
+    #[must_use]
+    pub fn over_at(&self) -> Timestamp {
+        self.ended.as_ref().map_or(self.deadline, |ended| ended.at)
+    }
+
     /// How it ended, if somebody ended it.
     #[must_use]
     pub const fn ended(&self) -> Option<&Ended> {

@@ -2,8 +2,11 @@
 
 use std::fmt::{self, Write as _};
 
+use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup, Script};
+use icu_properties::{CodePointMapData, CodePointSetData};
+
 /// Shows text so that nothing in it acts on the reader's terminal, page or eye: control, bidirectional, zero-width,
-/// formatting, combining, variation and private-use characters appear as `\u{…}`. What is digested is always the
+/// formatting, combining, variation and private-use characters, by Unicode's own tables, appear as `\u{…}`. What is digested is always the
 /// original; only the display changes (I3: the escape is injective, because the backslash escapes itself).
 #[derive(Debug, Clone, Copy)]
 pub struct Visible<'a> {
@@ -46,17 +49,25 @@ impl fmt::Display for Visible<'_> {
     }
 }
 
-/// Characters that have no shape of their own, or change that of their neighbours (Unicode Cc, Cf, Co, Mn in the common
-/// blocks, and separators other than the space).
+/// Characters that have no shape of their own, or change that of their neighbours: controls, formats, private, unassigned,
+/// default ignorable, every space but the one, and combining marks that go with any script. Marks that belong to one script
+/// are how its words are written, but for the points of Hebrew and Arabic, which can be left out of theirs.
 fn deceives(c: char) -> bool {
-    matches!(u32::from(c) ,
-        0x00..=0x1f | 0x7f..=0xa0 | 0xad
-        | 0x300..=0x36f | 0x483..=0x489 | 0x591..=0x5c7 | 0x600..=0x605 | 0x610..=0x61c | 0x64b..=0x65f | 0x6dd
-        | 0x70f | 0x8e2 | 0x115f..=0x1160 | 0x1680 | 0x17b4..=0x17b5 | 0x180b..=0x180f | 0x1ab0..=0x1aff | 0x1dc0..=0x1dff
-        | 0x2000..=0x200f | 0x2028..=0x202f | 0x205f..=0x206f | 0x20d0..=0x20ff | 0x2800 | 0x3000 | 0x3164
-        | 0xe000..=0xf8ff | 0xfe00..=0xfe0f | 0xfe20..=0xfe2f | 0xfeff | 0xffa0 | 0xfff0..=0xffff
-        | 0x1_bca0..=0x1_bca3 | 0x1_d173..=0x1_d17a | 0xe_0000..=0x10_ffff)
+    const NEVER: GeneralCategoryGroup =
+        GeneralCategoryGroup::Other.union(GeneralCategoryGroup::Separator).union(GeneralCategoryGroup::EnclosingMark);
+    let category = CodePointMapData::<GeneralCategory>::new().get(c);
+    let of_any_script = || {
+        let script = CodePointMapData::<Script>::new().get(c);
+        [Script::Inherited, Script::Common, Script::Hebrew, Script::Arabic].contains(&script)
+    };
+    NEVER.contains(category)
+        || (GeneralCategoryGroup::Mark.contains(category) && of_any_script())
+        || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
+        || BLANK.contains(&c)
 }
+
+/// Symbols by their category, and nothing to the eye: a Braille pattern without dots, and a musical head without a note.
+const BLANK: [char; 2] = ['\u{2800}', '\u{1d159}'];
 
 #[cfg(test)]
 mod tests {
@@ -70,7 +81,17 @@ mod tests {
 
     #[test]
     fn words_of_people_stay_readable() {
-        assert_eq!(Visible::new("Zürich 東京 Ελλάδα").to_string(), "Zürich 東京 Ελλάδα");
+        for words in ["Zürich 東京 Ελλάδα", "हिन्दी", "ภาษาไทย", "עברית", "العربية", "👍 €5 – “ok”"]
+        {
+            assert_eq!(Visible::new(words).to_string(), words);
+        }
+    }
+
+    #[test]
+    fn what_nobody_sees_is_spelled_out() {
+        let hidden = "\u{13430}\u{110bd}\u{890}\u{3099}\u{302a}\u{1d159}\u{2800}\u{3164}\u{16fe4}\u{e0041}\u{a0}\u{301}\u{5b0}\u{fffff}";
+        let spelled: String = hidden.chars().map(|c| format!("\\u{{{:x}}}", u32::from(c))).collect();
+        assert_eq!(Visible::new(hidden).to_string(), spelled);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Ask: the question about one action is put to people.
 
-use countersign_core::approval::{Approval, ApprovalState, Asking, VoidCause};
+use countersign_core::approval::{Approval, ApprovalState, Asking, Changed, VoidCause};
 use countersign_core::{ApprovalId, SessionId};
 use countersign_policy::AskingRule;
 use countersign_store::Kernel;
@@ -92,7 +92,10 @@ impl<K: Kernel> Engine<K> {
         });
         if let Some(joined) = joined.filter(|joined| still_good(&joined.value, facts)) {
             let answer = Asked { approval: joined.value.id, shared: true };
-            let commit = self.guarded(scene, lapses).unchanged(&session).update(&joined);
+            let commit = self.guarded(scene, lapses).unchanged(&session);
+            // Who asks the same again disturbs nobody who reads it, watches it or votes on it.
+            let known = live.is_some_and(|live| live.value.excluded == joined.value.excluded);
+            let commit = if known { commit.unchanged(&joined) } else { commit.update(&joined) };
             let event = self.requested(&joined.value, None);
             self.commit(scene, commit, event, &answer).await?;
             return Ok(Replayable::fresh((answer.approval, true)));
@@ -128,11 +131,12 @@ impl<K: Kernel> Engine<K> {
         let key = self.repo.asked_key(approval.digest);
         let mut commit = self.guarded(scene, lapses).unchanged(&session).insert(&approval);
         commit = self.require_cool(scene, &owner, &action, commit).await?;
-        commit = self.spend_budget(scene, &approval, replaces, commit).await?;
+        commit = self.spend_budget(scene, &approval, action.operator.as_ref(), replaces, commit).await?;
         commit = commit.put(key, earlier.as_ref().map(|(pointer, _)| pointer.revision), encode(&approval.id));
         if let Some(outdated) = live {
             let mut outdated = outdated.clone();
-            let cause = VoidCause::ConditionsChanged;
+            let changed = if asks_the_same(&outdated.value, &rules) { Changed::Votes } else { Changed::Rules };
+            let cause = VoidCause::ConditionsChanged { changed: Some(changed) };
             outdated.value.void(cause.clone(), scene.now)?;
             let event = Event::ApprovalVoid { approval: outdated.value.id, cause: &cause };
             commit = self.noting(scene, commit.update(&outdated), event)?;
@@ -169,15 +173,15 @@ impl<K: Kernel> Engine<K> {
 }
 
 /// Whether a request still asks what the policies ask now.
-fn asks_the_same(approval: &Approval, rules: &[AskingRule]) -> bool {
+pub(crate) fn asks_the_same(approval: &Approval, rules: &[AskingRule]) -> bool {
     approval.rules == rules.iter().map(asked).collect::<Vec<_>>()
 }
 
 /// Whether a request can still lead somewhere. One that was approved takes no more votes; if those that it has do not count
 /// any more, it is a dead end until it expires, and has to be put anew.
-fn still_good(approval: &Approval, facts: Facts<'_>) -> bool {
+pub(crate) fn still_good(approval: &Approval, facts: Facts<'_>) -> bool {
     approval.state(facts.now) != ApprovalState::Approved
-        || judge(Facts { approval: Some(approval), excluded: &approval.excluded, ..facts })
+        || judge(Facts { approval: Some(approval), ..facts })
             .is_ok_and(|judgement| matches!(judgement.ruling, Ruling::Allow(_unused)))
 }
 

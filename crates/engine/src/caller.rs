@@ -70,6 +70,17 @@ impl Caller {
         (self.entity.kind() == "Person" && self.acts_directly()).then_some(&self.entity)
     }
 
+    /// Whether the caller is one of these, in a matter of `operator`'s. Whoever acts for one person is no part of what is done
+    /// for another, though the agent be the same.
+    pub(crate) fn is_among<'a>(
+        &self,
+        operator: Option<&'a EntityRef>,
+        parties: impl IntoIterator<Item = &'a EntityRef>,
+    ) -> bool {
+        let foreign = self.operator.is_some() && self.operator.as_ref() != operator;
+        !foreign && parties.into_iter().chain(operator).any(|party| *party == self.entity)
+    }
+
     /// Whether nobody is acted for, and nobody acted before.
     pub const fn acts_directly(&self) -> bool {
         self.operator.is_none() && self.chain.is_empty()

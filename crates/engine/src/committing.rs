@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::Timestamp;
+use countersign_policy::Reads;
 use countersign_store::repository::{CommitExt, RequestRow, encode};
 use countersign_store::{Commit, Committed, Guard, Kernel, Key, Now, Revision};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::engine::{Engine, RequestId, Scene};
+use crate::engine::{Active, Engine, RequestId, Scene};
 use crate::error::Error;
 use crate::record::{Event, record};
 
@@ -78,15 +79,15 @@ impl<K: Kernel> Engine<K> {
     /// A commit that takes effect only while the same bundle decides, while the entities that were read are the same, and
     /// while what it rests on lasts.
     pub(crate) fn guarded<const N: usize>(&self, scene: &Scene, lapses: [Option<Timestamp>; N]) -> Commit {
-        self.bound(scene, self.lasting(lapses).unchanged(&scene.active.row))
+        self.bound(&scene.active, &scene.reads, self.lasting(lapses).unchanged(&scene.active.row))
     }
 
     /// A commit that takes effect only while the entities that were read are the same.
-    pub(crate) fn bound(&self, scene: &Scene, commit: Commit) -> Commit {
-        let reads = scene.reads.all();
+    pub(crate) fn bound(&self, active: &Active, reads: &Reads, commit: Commit) -> Commit {
+        let reads = reads.all();
         if reads.len() > MOST_GUARDED {
             let head = Key::entity_head(self.tenant());
-            let newest = Some(scene.active.entity_revision).filter(|revision| *revision > 0);
+            let newest = Some(active.entity_revision).filter(|revision| *revision > 0);
             return commit.guard(guard(head, newest));
         }
         reads.iter().fold(commit, |commit, (entity, revision)| {

@@ -93,6 +93,8 @@ pub struct Engine<K> {
     pub(crate) outbox: Outbox,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
+    /// Tells that a bundle became active, or a stored entity changed.
+    pub(crate) activated: tokio::sync::watch::Sender<()>,
     active: ArcSwapOption<Active>,
     commitment: Zeroizing<[u8; 32]>,
     pub(crate) time: Arc<Time>,
@@ -219,6 +221,7 @@ impl<K: Kernel> Engine<K> {
             shadow: Shadow::default(),
             outbox: Outbox::new(sinks)?,
             ended: tokio::sync::broadcast::channel(64).0,
+            activated: tokio::sync::watch::Sender::new(()),
             active: ArcSwapOption::empty(),
             commitment,
             time,
@@ -258,6 +261,7 @@ impl<K: Kernel> Engine<K> {
 
     pub(crate) fn set_active(&self, active: Active) {
         self.active.store(Some(Arc::new(active)));
+        self.activated.send_replace(());
     }
 
     /// Runs a use case until no other changed what it read, and records it if it was refused.

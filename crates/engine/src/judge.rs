@@ -101,7 +101,10 @@ pub enum Ruling {
 /// # Errors
 /// [`Error::InvalidField`] if the action does not fit the schema.
 pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
-    let tally = facts.approval.map(|approval| count(&facts, approval)).unwrap_or_default();
+    let tally = facts
+        .approval
+        .map(|approval| count(facts.view, facts.action, facts.excluded, facts.now, approval))
+        .unwrap_or_default();
     let counted = facts.approval.and_then(|approval| approved(approval, &tally));
     let evaluation = facts.view.decide(&facts.query(counted.as_ref()))?;
     let ruling = match evaluation.verdict {
@@ -115,14 +118,20 @@ pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
 
 /// Who counts for each rule that the request asked, under the policies of now: a rule that is gone counts for nothing, nor
 /// does one that says something else now than people were shown, and a quorum that was raised is the raised one (I2).
-fn count(facts: &Facts<'_>, approval: &Approval) -> Vec<Tally> {
+pub(crate) fn count(
+    view: View<'_>,
+    action: &Action,
+    excluded: &BTreeSet<EntityRef>,
+    now: Timestamp,
+    approval: &Approval,
+) -> Vec<Tally> {
     let rules = approval.rules.iter().filter_map(|then| {
-        let now = asked(facts.view.bundle().asking(&then.id)?);
+        let now = asked(view.bundle().asking(&then.id)?);
         (now.reason == then.reason).then_some(now)
     });
     let rules: Vec<Asked> = rules.collect();
-    let query = answer_query(facts.action, facts.excluded, facts.now);
-    approval.tally(&rules, facts.excluded, |rule, person| facts.view.may_answer(rule, person, &query).permitted)
+    let query = answer_query(action, excluded, now);
+    approval.tally(&rules, excluded, |rule, person| view.may_answer(rule, person, &query).permitted)
 }
 
 /// What Cedar is told of the approval: nothing, unless some rule is met.

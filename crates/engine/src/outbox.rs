@@ -124,13 +124,18 @@ impl Outbox {
             return Ok(commit);
         };
         let key = Key::approval(&commit.log, &id);
-        let missing = || Error::Internal(format!("what happened to {id} is told, and not in the commit"));
-        let (read, row) = commit.written(&key).ok_or_else(missing)?;
+        let asked = matches!(event, Event::ApprovalRequested { .. });
+        let (read, row) = match commit.written(&key) {
+            Some(written) => written,
+            // Whoever asks the same again changes nothing for those who answer.
+            None if asked => return Ok(commit),
+            None => return Err(Error::Internal(format!("what happened to {id} is told, and not in the commit"))),
+        };
         let approval = stored::<Approval>(&key, &row)?.value;
-        if !matches!(event, Event::ApprovalRequested { .. }) {
+        if !asked {
             return Ok(self.tell(commit, &approval, read, happenings, now, now));
         }
-        // Whoever asks the same again changes nothing for those who answer.
+        // As little does it that more persons cannot answer.
         if read != Revision::ZERO {
             return Ok(commit);
         }
@@ -189,8 +194,12 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
         }
         Event::ApprovalCancelled { approval } => Some((*approval, vec![by(caller, NotificationKind::Cancelled)])),
         Event::ApprovalVoid { approval, cause } => {
+            let changed = match cause {
+                VoidCause::ConditionsChanged { changed } => *changed,
+                VoidCause::Withdrawn { .. } | VoidCause::Denied { .. } | VoidCause::SessionOver => None,
+            };
             let cause = Some(word_of(cause));
-            Some((*approval, vec![Happening { cause, ..by(caller, NotificationKind::Void) }]))
+            Some((*approval, vec![Happening { cause, changed, ..by(caller, NotificationKind::Void) }]))
         }
         Event::Redeem { approval: Some(approval), .. }
         | Event::Decision { approval: Some(approval), minted: None, .. } => {
@@ -220,7 +229,7 @@ const fn word_of(cause: &VoidCause) -> VoidWord {
         VoidCause::Withdrawn { .. } => VoidWord::Withdrawn,
         VoidCause::Denied { .. } => VoidWord::Denied,
         VoidCause::SessionOver => VoidWord::SessionOver,
-        VoidCause::ConditionsChanged => VoidWord::ConditionsChanged,
+        VoidCause::ConditionsChanged { .. } => VoidWord::ConditionsChanged,
     }
 }
 

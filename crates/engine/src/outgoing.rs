@@ -1,6 +1,6 @@
 //! Whom a bundle excludes, kept before another one takes its place.
 
-use countersign_core::approval::{Approval, VoidCause};
+use countersign_core::approval::{Approval, Changed, VoidCause};
 use countersign_core::{ApprovalId, Timestamp};
 use countersign_policy::View;
 use countersign_store::kernel::MAX_VALUE_BYTES;
@@ -75,8 +75,8 @@ impl<K: Kernel> Engine<K> {
         let bundle = outgoing.bundle().digest();
         let commit = Commit::new(self.tenant().clone());
         // One request must not keep a bundle from being published: what has no room for them is put anew.
-        let (event, cause) =
-            (Event::ApprovalExcluded { approval: id, excluded: newly, bundle }, VoidCause::ConditionsChanged);
+        let cause = VoidCause::ConditionsChanged { changed: Some(Changed::Excluded) };
+        let event = Event::ApprovalExcluded { approval: id, excluded: newly, bundle };
         let event = if encode(&question.approval.value).len() > MAX_VALUE_BYTES {
             question = self.question(id).await?;
             question.approval.value.void(cause.clone(), now)?;

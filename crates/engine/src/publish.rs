@@ -298,7 +298,9 @@ impl<K: Kernel> Engine<K> {
             Authority::Operator => {
                 Ok(self.repo.kernel().commit(commit.record(record(self.tenant(), now, None, None, event))).await?)
             }
-            Authority::Caller { scene, .. } => self.commit(scene, self.bound(scene, commit), event, published).await,
+            Authority::Caller { scene, .. } => {
+                self.commit(scene, self.bound(&scene.active, &scene.reads, commit), event, published).await
+            }
         }
     }
 

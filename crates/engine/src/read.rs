@@ -158,7 +158,7 @@ impl<K: Kernel> Engine<K> {
         let state = question.state(now);
         let may_answer = !state.is_terminal() && self.may_answer(scene, &question.approval.value, &question.action);
         let Question { approval, action, session } = question;
-        let session_over_at = session.value.ended().map_or(session.value.deadline, |ended| ended.at);
+        let session_over_at = session.value.over_at();
         let look = scene.view();
         let query = answer_query(&action, &approval.value.excluded, now);
         let tally = approval.value.tally(&approval.value.rules, &approval.value.excluded, |rule, person| {

@@ -43,12 +43,14 @@ impl<K: Kernel> Engine<K> {
         &self,
         scene: &Scene,
         approval: &Approval,
+        operator: Option<&EntityRef>,
         replaces: Option<ApprovalId>,
         commit: Commit,
     ) -> Result<Commit, Error> {
-        let stored = self.repo.asked_of_late(&approval.principal).await?;
+        let stored = self.repo.asked_of_late(&approval.principal, operator).await?;
         let read = stored.as_ref().map(|stored| stored.revision);
-        let mut asked = stored.map_or_else(|| AskedOfLate::new(approval.principal.clone()), |stored| stored.value);
+        let none = || AskedOfLate::new(approval.principal.clone(), operator.cloned());
+        let mut asked = stored.map_or_else(none, |stored| stored.value);
         let mut pending = BTreeSet::new();
         for id in asked.perhaps_pending(scene.now).filter(|id| Some(*id) != replaces) {
             match self.question(id).await {
@@ -82,6 +84,7 @@ impl<K: Kernel> Engine<K> {
             resource: action.resource.clone(),
             denied: approval.id,
             by: vote.person.clone(),
+            excluded: approval.excluded.clone(),
             quorum: approval.rules.iter().map(|rule| rule.quorum).max().unwrap_or_default(),
             lasts: lasts.unwrap_or_default(),
         };
@@ -94,9 +97,11 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Keeps what a vote answered, if it did, for those who are asked about the same operation on the same resource later.
+    /// `before` is what the request was before that vote.
     pub(crate) async fn remember_answer(
         &self,
         approval: &Approval,
+        before: &ApprovalState,
         action: &Action,
         now: Timestamp,
         commit: Commit,
@@ -120,21 +125,38 @@ impl<K: Kernel> Engine<K> {
         let read = stored.as_ref().map(|stored| stored.revision);
         let none = || Precedents::new(action.operation.clone(), action.resource.clone());
         let mut precedents = stored.map_or_else(none, |stored| stored.value);
+        if *before == ApprovalState::Approved {
+            precedents.take_back(approval.id);
+        }
         precedents.add(answer);
         Ok(commit.upsert(&precedents, read))
     }
 
-    /// The cool-down that a denied request began and that holds now, if there is one.
+    /// Forgets that a request was approved, when somebody takes back what made it so.
+    pub(crate) async fn forget_answer(
+        &self,
+        approval: ApprovalId,
+        action: &Action,
+        commit: Commit,
+    ) -> Result<Commit, Error> {
+        let stored = self.repo.precedents(&action.operation, &action.resource).await?;
+        let Some(mut precedents) = stored else { return Ok(commit) };
+        precedents.value.take_back(approval);
+        Ok(commit.update(&precedents))
+    }
+
+    /// The cool-down that holds back the same as a denied request now, if there is one.
     pub(crate) async fn cool_down_of(&self, question: &Question, scene: &Scene) -> Result<Option<CoolDown>, Error> {
         Ok(self.stored_cool_down(question, scene).await?.map(|stored| stored.value))
     }
 
+    /// What holds back the same as a denied request, because of its deny or of a later one.
     async fn stored_cool_down(&self, question: &Question, scene: &Scene) -> Result<Option<Stored<CoolDown>>, Error> {
         let (approval, action) = (&question.approval.value, &question.action);
         let Some(owner) = approval.owner.as_ref().filter(|_| approval.was_denied()) else { return Ok(None) };
         let subject: Digest = CoolDown::subject(owner, &action.operation, &action.resource);
         let stored = self.repo.cool_down(&subject).await?;
-        Ok(stored.filter(|down| down.value.denied == approval.id && down.value.holds(scene.now)))
+        Ok(stored.filter(|down| down.value.holds(scene.now)))
     }
 
     /// The calling person lifts the cool-down that a denied request began. It takes more persons than it would have taken to
@@ -159,6 +181,12 @@ impl<K: Kernel> Engine<K> {
                 });
             }
             let mut down = stored.ok_or(RestraintError::NotCoolingDown)?;
+            if down.value.denied != id {
+                return Err(RestraintError::DeniedAgain(down.value.denied).into());
+            }
+            if down.value.excluded.contains(person) {
+                return Err(ApprovalError::NotEligible(person.clone()).into());
+            }
             let lapses = [Some(down.value.until)];
             let eligible = |who: &EntityRef| may_answer(scene, &approval.value, action, who);
             let lifted = down.value.lift(person.clone(), eligible, scene.now)?;

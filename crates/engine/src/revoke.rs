@@ -71,9 +71,8 @@ impl<K: Kernel> Engine<K> {
             }
             let mut capability = self.repo.capability(id).await?.ok_or(Error::CapabilityNotFound)?;
             let grant = &capability.value.grant;
-            let caller = &scene.caller.entity;
             // Giving up what is one's own needs no permission: it can only take authority away.
-            if *caller != grant.principal && Some(caller) != grant.operator.as_ref() {
+            if !scene.caller.is_among(grant.operator.as_ref(), [&grant.principal]) {
                 self.administer(scene, AdminAction::Revoke { principal: &grant.principal }, "revoke")?;
             }
             let lapses = capability.value.lapses_at(scene.now);
@@ -108,10 +107,9 @@ impl<K: Kernel> Engine<K> {
     }
 
     pub(crate) fn may_see(&self, scene: &Scene, capability: &Capability) -> Result<bool, Error> {
-        let caller = &scene.caller.entity;
-        let party = *caller == capability.grant.principal
-            || Some(caller) == capability.grant.operator.as_ref()
-            || capability.redeemer() == Some(caller);
-        Ok(party || self.may_read_log(scene)?)
+        let grant = &capability.grant;
+        let redeemed = capability.redeemer() == Some(&scene.caller.entity);
+        let party = scene.caller.is_among(grant.operator.as_ref(), [&grant.principal]);
+        Ok(party || redeemed || self.may_read_log(scene)?)
     }
 }

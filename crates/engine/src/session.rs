@@ -168,6 +168,5 @@ impl<K: Kernel> Engine<K> {
 
 /// The principal, the person it acts for, and whoever opened the session.
 pub(crate) fn is_party(scene: &Scene, session: &Session) -> bool {
-    let caller = &scene.caller.entity;
-    *caller == session.principal || Some(caller) == session.operator.as_ref() || *caller == session.opened_by
+    scene.caller.is_among(session.operator.as_ref(), [&session.principal, &session.opened_by])
 }

@@ -77,6 +77,7 @@ impl<K: Kernel> Engine<K> {
         if session.value.require_open(scene.now).is_err() {
             return Err(ApprovalError::State("void: its session is over").into());
         }
+        let before = approval.value.state(scene.now);
         approval.value.vote(
             Vote {
                 person: person.clone(),
@@ -100,7 +101,7 @@ impl<K: Kernel> Engine<K> {
         let cast = approval.value.votes().iter().rev().find(|vote| vote.person == person);
         let rules = cast.map(|vote| vote.rules.iter().map(String::as_str).collect()).unwrap_or_default();
         let mut commit = self.guarded(scene, lapses).unchanged(&session).update(&approval);
-        commit = self.remember_answer(&approval.value, &action, scene.now, commit).await?;
+        commit = self.remember_answer(&approval.value, &before, &action, scene.now, commit).await?;
         let mut cool_down = None;
         if let Some(deny) = cast.filter(|vote| vote.verdict == Verdict::Deny) {
             (commit, cool_down) = self.cool_down(scene, &approval.value, &action, deny, commit).await?;
@@ -140,10 +141,14 @@ impl<K: Kernel> Engine<K> {
             if !self.visible(scene, &approval.value, &action) {
                 return Err(Error::ApprovalNotFound);
             }
+            let before = approval.value.state(scene.now);
             approval.value.withdraw(person, scene.now)?;
             let state = approval.value.state(scene.now).word();
             let event = Event::VoteWithdrawn { approval: id, person, state };
-            let commit = self.lasting(lapses).unchanged(&session).update(&approval);
+            let mut commit = self.lasting(lapses).unchanged(&session).update(&approval);
+            if before == ApprovalState::Approved {
+                commit = self.forget_answer(id, &action, commit).await?;
+            }
             self.commit(scene, commit, event, &Done { approval: id }).await.map(drop)
         };
         self.change(call, id, withdraw).await
@@ -230,8 +235,7 @@ pub(crate) fn may_answer(scene: &Scene, approval: &Approval, action: &Action, pe
 
 /// Whoever asked, the principal, and the person it acts for.
 fn is_party(scene: &Scene, approval: &Approval, action: &Action) -> bool {
-    let caller = &scene.caller.entity;
-    *caller == approval.asked_by || *caller == action.principal || Some(caller) == action.operator.as_ref()
+    scene.caller.is_among(action.operator.as_ref(), [&approval.asked_by, &action.principal])
 }
 
 /// A request with what it is about.
@@ -243,17 +247,22 @@ pub struct Question {
 }
 
 impl Question {
-    /// Adds whom the policies and entities of a moment exclude, and returns those who were not excluded before.
-    pub(crate) fn exclude(&mut self, view: View<'_>) -> Result<BTreeSet<EntityRef>, Error> {
+    /// Who can never answer, as far as was known before, and by the policies and entities of a moment.
+    pub(crate) fn excluded(&self, view: View<'_>) -> Result<BTreeSet<EntityRef>, Error> {
         let point = enforcement_point(&self.action.audience)?;
         let parties = [&self.action.principal, &point, &self.approval.value.asked_by]
             .into_iter()
             .chain(&self.action.operator)
             .chain(&self.action.chain);
-        let excluded = &mut self.approval.value.excluded;
         let now = &caller::excluded(view, parties) | &self.session.value.excluded;
-        let newly = &now - excluded;
-        excluded.extend(newly.iter().cloned());
+        Ok(&now | &self.approval.value.excluded)
+    }
+
+    /// Adds whom the policies and entities of a moment exclude, and returns those who were not excluded before.
+    pub(crate) fn exclude(&mut self, view: View<'_>) -> Result<BTreeSet<EntityRef>, Error> {
+        let excluded = self.excluded(view)?;
+        let newly = &excluded - &self.approval.value.excluded;
+        self.approval.value.excluded = excluded;
         Ok(newly)
     }
 
@@ -268,10 +277,12 @@ impl Question {
         if state.is_terminal() { Err(ApprovalError::State(state.word())) } else { Ok(()) }
     }
 
-    /// What the request is now: a live one whose session is over is void.
+    /// What the request is now: one whose session was over while it lived is void, and stays so when its own time is over (I5).
     pub(crate) fn state(&self, now: Timestamp) -> ApprovalState {
-        let state = self.approval.value.state(now);
-        if !state.is_terminal() && self.session.value.require_open(now).is_err() {
+        let (approval, over_at) = (&self.approval.value, self.session.value.over_at());
+        let state = approval.state(now);
+        let lived = matches!(state, ApprovalState::Pending | ApprovalState::Approved | ApprovalState::Expired);
+        if lived && now.reached(over_at) && over_at < approval.expires_at() {
             return ApprovalState::Void { why: VoidCause::SessionOver };
         }
         state

@@ -72,6 +72,15 @@ impl<'a> View<'a> {
         self.stored
     }
 
+    /// Whether what was read of the store is still so.
+    #[must_use]
+    pub fn still(&self, reads: &BTreeMap<EntityRef, Option<u64>>) -> bool {
+        reads.iter().all(|(entity, revision)| {
+            let held = self.bundle.directory.uid(entity).and_then(|uid| self.stored.get(&uid));
+            held.map(|held| held.revision) == *revision
+        })
+    }
+
     /// An entity, from wherever its type lies.
     fn held(&self, uid: &EntityUid) -> Option<&'a Held> {
         let directory = &self.bundle.directory;

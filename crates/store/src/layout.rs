@@ -133,11 +133,12 @@ impl Key {
         Self::new(tenant, Kind::Approval, &[id.as_bytes()])
     }
 
-    /// The key of what a principal has asked of late.
+    /// The key of what a principal has asked of late for one person, or for nobody but itself.
     #[must_use]
-    pub fn asked_of_late(tenant: &TenantId, principal: &EntityRef) -> Self {
-        let principal = Digest::of_parts(&[principal.kind().as_bytes(), principal.id().as_bytes()]);
-        Self::new(tenant, Kind::AskedOfLate, &[principal.as_bytes()])
+    pub fn asked_of_late(tenant: &TenantId, principal: &EntityRef, operator: Option<&EntityRef>) -> Self {
+        let names = [Some(principal), operator].into_iter().flatten().flat_map(|who| [who.kind(), who.id()]);
+        let who = Digest::of_parts(&names.map(str::as_bytes).collect::<Vec<_>>());
+        Self::new(tenant, Kind::AskedOfLate, &[who.as_bytes()])
     }
 
     /// The key of what people answered before, by what it is about.

@@ -136,7 +136,7 @@ impl Value for Approval {
 impl Value for AskedOfLate {
     const KIND: Kind = Kind::AskedOfLate;
     fn key(&self, tenant: &TenantId) -> Key {
-        Key::asked_of_late(tenant, &self.principal)
+        Key::asked_of_late(tenant, &self.principal, self.operator.as_ref())
     }
 }
 
@@ -232,12 +232,16 @@ impl<K: Kernel> Repository<K> {
         self.read(&Key::approval(&self.tenant, &id)).await
     }
 
-    /// What a principal has asked of late.
+    /// What a principal has asked of late for one person, or for nobody but itself.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn asked_of_late(&self, principal: &EntityRef) -> Result<Option<Stored<AskedOfLate>>, StoreError> {
-        self.read(&Key::asked_of_late(&self.tenant, principal)).await
+    pub async fn asked_of_late(
+        &self,
+        principal: &EntityRef,
+        operator: Option<&EntityRef>,
+    ) -> Result<Option<Stored<AskedOfLate>>, StoreError> {
+        self.read(&Key::asked_of_late(&self.tenant, principal, operator)).await
     }
 
     /// What people answered before about an operation on a resource.

@@ -122,7 +122,7 @@ fn terminal_states_have_no_exit() {
     let ends: [fn(&mut Approval); 5] = [
         |a| cast(a, "dana", Verdict::Deny, 1).unwrap(),
         |a| a.cancel(person("olivia"), at(1)).unwrap(),
-        |a| a.void(VoidCause::ConditionsChanged, at(1)).unwrap(),
+        |a| a.void(VoidCause::ConditionsChanged { changed: None }, at(1)).unwrap(),
         |a| {
             cast(a, "dana", Verdict::Approve, 1).unwrap();
             a.redeem(Spender::Decision(DecisionId::from_bytes([0; 16])), at(1)).unwrap();

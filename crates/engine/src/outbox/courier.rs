@@ -108,7 +108,7 @@ impl<K: Kernel> Courier<K> {
             self.clear(now).await?;
             self.start(now, &under_way);
             self.tell();
-            let wait = self.queue.wake().map_or(LOOK_AGAIN, |at| at.since(now).min(LOOK_AGAIN));
+            let wait = self.queue.wake(AT_ONCE).map_or(LOOK_AGAIN, |at| at.since(now).min(LOOK_AGAIN));
             tokio::select! {
                 Some(attempt) = under_way.next() => self.settle(attempt?).await?,
                 change = self.queued_changes.next() => self.queued(change.ok_or(StoreError::ShutDown)??)?,
@@ -136,7 +136,7 @@ impl<K: Kernel> Courier<K> {
         }
         self.take_changes()?;
         self.tell();
-        Ok(self.queue.wake())
+        Ok(self.queue.wake(AT_ONCE))
     }
 
     /// Takes in what has changed already.

@@ -77,7 +77,7 @@ impl<K: Kernel> Engine<K> {
             let now = self.now()?;
             let state = question.state(now);
             let Question { approval, session, .. } = question;
-            let session_over_at = session.value.ended().map_or(session.value.deadline, |ended| ended.at);
+            let session_over_at = session.value.over_at();
             let happening = match &state {
                 ApprovalState::Pending | ApprovalState::Approved => {
                     return Ok(Some(approval.value.expires_at().min(session_over_at)));

@@ -153,9 +153,11 @@ impl Queue {
         attempts
     }
 
-    /// When something is due next, if nothing else happens.
-    pub fn wake(&self) -> Option<Timestamp> {
-        if self.down.is_some() && self.under_way > 0 {
+    /// When something is due next, if nothing else happens and so many may be under way.
+    pub fn wake(&self, at_once: usize) -> Option<Timestamp> {
+        let most = if self.down.is_some() { 1 } else { at_once };
+        if self.under_way >= most {
+            // What ends wakes.
             return None;
         }
         match self.down {
@@ -221,7 +223,7 @@ mod tests {
         queue.failed(id(1), at(0), &back_off());
         queue.delivered(id(2), place(0));
         assert_eq!(queue.start(at(0), 4), [], "it waits before it is tried again");
-        assert_eq!(queue.wake(), Some(at(1)));
+        assert_eq!(queue.wake(4), Some(at(1)));
         assert_eq!(queue.start(at(1), 4), [(id(1), place(0))]);
         queue.delivered(id(1), place(0));
         assert_eq!(queue.start(at(1), 4), [(id(1), place(5))]);
@@ -244,7 +246,7 @@ mod tests {
     fn a_request_that_fails_alone_does_not_make_the_sink_look_down() {
         let mut queue = queue(&[(1, 0)]);
         for attempt in 1..=20 {
-            let now = queue.wake().unwrap().max(at(0));
+            let now = queue.wake(4).unwrap().max(at(0));
             assert_eq!(queue.start(now, 4), [(id(1), place(0))]);
             assert_eq!(queue.failed(id(1), now, &back_off()), attempt);
         }
@@ -262,16 +264,16 @@ mod tests {
         assert!(queue.is_down());
         let mut probed = BTreeSet::new();
         for _ in 0..8 {
-            let now = queue.wake().unwrap();
+            let now = queue.wake(4).unwrap();
             assert_eq!(queue.start(at(0), 4), [], "not before its time");
             let probe = queue.start(now, 4);
-            assert_eq!((probe.len(), queue.start(now, 4).len(), queue.wake()), (1, 0, None));
+            assert_eq!((probe.len(), queue.start(now, 4).len(), queue.wake(4)), (1, 0, None));
             probed.insert(probe[0].0);
             queue.failed(probe[0].0, now, &back_off());
-            assert!(queue.wake().unwrap().since(now) <= LONGEST_PROBE);
+            assert!(queue.wake(4).unwrap().since(now) <= LONGEST_PROBE);
         }
         assert_eq!(probed.len(), 4, "probes go round");
-        let now = queue.wake().unwrap();
+        let now = queue.wake(4).unwrap();
         let probe = queue.start(now, 4)[0];
         queue.delivered(probe.0, probe.1);
         assert_eq!((queue.is_down(), queue.start(now, 4).len()), (false, 3));

@@ -9,6 +9,7 @@
 )]
 
 mod answering;
+mod conditions;
 mod entities;
 mod notifications;
 mod publishing;

@@ -269,3 +269,94 @@ async fn what_no_longer_weighs_is_tidied_away() {
     world.clock.advance(45 * MINUTE);
     assert_eq!(world.engine.tidy().await.unwrap(), 1, "the question");
 }
+
+#[tokio::test]
+async fn one_persons_denies_do_not_undo_what_others_lift() {
+    let world = World::new().await;
+    world.change("service:sync", &[person("eve", &["owners"]), person("fay", &["owners"])]).await.unwrap();
+    let mut asked = Vec::new();
+    for note in ["1", "2", "3"] {
+        asked.push(world.ask_with(export("docs", note)).await.unwrap());
+    }
+    world.deny("dana", asked[0]).await;
+    world.lift("dave", asked[0]).await.unwrap();
+    world.deny("dana", asked[1]).await;
+    assert_eq!(world.cools("dave", asked[0]).await, Some(vec!["dave".to_owned()]));
+    world.lift("eve", asked[0]).await.unwrap();
+    world.deny("dana", asked[2]).await;
+    world.ask_with(export("docs", "4")).await.unwrap();
+    // The no of somebody else is another one, and is lifted where it was said.
+    let fourth = world.ask_with(export("docs", "4")).await.unwrap();
+    world.deny("fay", fourth).await;
+    let lifted = world.lift("dave", asked[0]).await;
+    assert!(matches!(lifted, Err(Error::Restraint(RestraintError::DeniedAgain(by))) if by == fourth), "{lifted:?}");
+    cooling(world.ask_with(export("docs", "5")).await);
+}
+
+#[tokio::test]
+async fn what_an_agent_asks_for_one_person_takes_nothing_from_another() {
+    let world = budgeted(2, 60).await;
+    world.change("service:sync", &[person("olga", &[]), person("carl", &[])]).await.unwrap();
+    let ask = async |operator: &str, note: &str| {
+        let as_agent = |rpc| call_via(operator, &["agent:bot"], rpc);
+        let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+        let session = world.engine.open_session(&as_agent("OpenSession"), &opening).await?.answer.value.id;
+        let ask = Ask {
+            session,
+            operation: export("docs", note),
+            audience: "gate".to_owned(),
+            acting: Acting::Caller,
+            justification: "because".to_owned(),
+        };
+        world.engine.ask(&as_agent("RequestApproval"), &ask).await.map(|asked| asked.answer.0)
+    };
+    let first = ask("carl", "1").await.unwrap();
+    ask("carl", "2").await.unwrap();
+    assert!(matches!(ask("carl", "3").await, Err(Error::Restraint(RestraintError::Pending { pending: 2, .. }))));
+    ask("olga", "3").await.unwrap();
+    // Nor does the agent, for one person, see or take back what it asked for another.
+    let as_olgas = |rpc| call_via("olga", &["agent:bot"], rpc);
+    assert!(matches!(world.engine.approval(&as_olgas("GetApproval"), first).await, Err(Error::ApprovalNotFound)));
+    assert!(matches!(world.engine.cancel(&as_olgas("CancelApproval"), first).await, Err(Error::ApprovalNotFound)));
+    world.engine.cancel(&call_via("carl", &["agent:bot"], "CancelApproval"), first).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_approval_that_was_taken_back_is_no_precedent() {
+    let world = World::new().await;
+    let first = world.ask_with(export("docs", "1")).await.unwrap();
+    world.vote("dana", first).await.unwrap();
+    world.engine.withdraw(&call("dana", "WithdrawVote"), first).await.unwrap();
+    let second = world.ask_with(export("docs", "2")).await.unwrap();
+    let shown = world.engine.approval(&call("dana", "GetApproval"), second).await.unwrap().approval.value;
+    assert!(shown.history.is_empty(), "{:?}", shown.history);
+}
+
+#[tokio::test]
+async fn nobody_approves_and_takes_it_back_for_ever() {
+    let mut files = files();
+    files.insert("policies/work.cedar".to_owned(), WORK.replace("@id(\"asks\")", "@id(\"asks\") @quorum(\"2\")"));
+    let world = World::with(Arc::new(MemoryKernel::default()), parts(), files).await;
+    let approval = world.ask().await;
+    for _time in 0..3 {
+        world.vote("dana", approval).await.unwrap();
+        world.engine.withdraw(&call("dana", "WithdrawVote"), approval).await.unwrap();
+    }
+    let refused = world.vote("dana", approval).await;
+    assert!(matches!(refused, Err(Error::Approval(ApprovalError::Wavering(_)))), "{refused:?}");
+    // A no is always heard.
+    world.say("dana", approval, Says::Deny, "").await.unwrap();
+}
+
+#[tokio::test]
+async fn asking_the_same_again_disturbs_nobody() {
+    let world = World::new().await;
+    let approval = world.ask().await;
+    let revision = async || {
+        let shown = world.engine.approval(&call("dana", "GetApproval"), approval).await.unwrap();
+        shown.approval.revision
+    };
+    let before = revision().await;
+    assert_eq!(world.ask().await, approval);
+    assert_eq!(revision().await, before);
+}

@@ -309,7 +309,11 @@ pub async fn rows<K: Kernel>(
         ensure!(open == model.session_open(number), "session {number} is open: {open}");
         ensure!(row.principal == session.principal.entity(), "session {number} is of {}", row.principal);
         ensure!(row.operator == session.operator.map(|o| o.entity()), "session {number} is for {:?}", row.operator);
-        ensure!(row.ended().is_some() == session.ended, "session {number}: ended is {:?}", row.ended());
+        ensure!(
+            row.ended().map(|ended| ended.at.millis()) == session.ended,
+            "session {number}: ended is {:?}",
+            row.ended()
+        );
         found.insert(row.id.to_string(), (format!("{:?}", row.state(now)), !open));
     }
     for (number, (question, asked)) in model.questions.iter().zip(&names.questions).enumerate() {

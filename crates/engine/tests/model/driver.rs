@@ -8,14 +8,14 @@ use countersign_audit::{Hash, verify_consistency};
 use countersign_core::Digest;
 use countersign_core::Timestamp;
 use countersign_core::time::ManualClock;
-use countersign_engine::{Decision, Engine, Error, RevisionRule, Verdict};
+use countersign_engine::{Decision, Engine, Error, Reconsidered, RevisionRule, Verdict};
 use countersign_store::Kernel;
 use countersign_store::fail::Fault;
 use countersign_store::repository::Repository;
 
 use crate::audit::{self, Log};
 use crate::backend::{Backend, acme, die, disarm};
-use crate::operation::{Op, passing, request};
+use crate::operation::{Op, passing, reconsidered, request};
 use crate::reference::{Answer, Expected, Model, Recorded};
 use crate::request::{Action, Caller, Request, Sent};
 use crate::service::{self, Asked, Minted, Names, START, Told, call, class, open, send, source};
@@ -112,6 +112,18 @@ impl<B: Backend> World<B> {
                 ensure!(tidied == expected, "tidied {tidied} rows, not {expected}");
                 self.count(if tidied > 0 { "tidied some" } else { "tidied none" });
             }
+            Op::Reconsider { question } => {
+                let Some(number) = reconsidered(&self.model, question) else {
+                    self.steps -= 1;
+                    return Ok(());
+                };
+                let expected = self.model.reconsider(number)?;
+                let id = self.names.questions[number].unwrap().id;
+                let found = self.engine().reconsider(id).await.map_err(|e| e.to_string())?;
+                let found = matches!(found, Reconsidered::Good(_));
+                ensure!(found == expected, "question {number} is good: {found}, not {expected}");
+                self.count(if found { "reconsidered good" } else { "reconsidered over" });
+            }
             _ => {
                 let id = self.next_id;
                 if let Some(sent) = request(op, &self.model, id, &self.history) {
@@ -131,7 +143,7 @@ impl<B: Backend> World<B> {
         let before = self.model.clone();
         let expected = self.model.expect(sent);
         match self.armed.take() {
-            Some((fault, nth)) if nth <= expected.commits => {
+            Some((fault, nth)) if nth <= expected.writes => {
                 self.backend.fail().arm_nth(nth, fault);
                 self.interrupted(sent, before, &expected, fault, nth).await
             }
@@ -160,7 +172,7 @@ impl<B: Backend> World<B> {
         }
     }
 
-    /// Makes a call whose `nth` commit meets a fault; restarts, and lets the same request settle what became of it.
+    /// Makes a call whose `nth` write meets a fault; restarts, and lets the same request settle what became of it.
     async fn interrupted(
         &mut self,
         sent: &Sent,
@@ -176,11 +188,11 @@ impl<B: Backend> World<B> {
         );
         self.nothing_is_answered().await?;
         let kept = matches!(fault, Fault::CrashAfter | Fault::SyncFailsButKept);
-        let last = nth == expected.commits;
+        let last = nth == expected.writes;
         if !(kept && last) {
             self.model = before;
             if let Request::Publish { variant } = sent.request
-                && expected.commits > 1
+                && expected.writes > 1
             {
                 self.model.prepare_publish(variant, nth - u64::from(!kept));
             }

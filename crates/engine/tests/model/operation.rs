@@ -96,6 +96,10 @@ pub enum Op {
     },
     ReadBack,
     Tidy,
+    /// Conditions changed, or may have: a request is judged again.
+    Reconsider {
+        question: u8,
+    },
 }
 
 pub fn operations(steps: usize) -> impl Strategy<Value = Vec<Op>> {
@@ -124,6 +128,7 @@ pub fn operations(steps: usize) -> impl Strategy<Value = Vec<Op>> {
         3 => (any::<u8>(), any::<u8>()).prop_map(|(fault, nth)| Op::Arm { fault, nth }),
         1 => Just(Op::ReadBack),
         1 => Just(Op::Tidy),
+        3 => any::<u8>().prop_map(|question| Op::Reconsider { question }),
     ];
     proptest::collection::vec(op, 1..=steps)
 }
@@ -151,12 +156,19 @@ impl Op {
             Self::Arm { .. } => "arm",
             Self::ReadBack => "read back",
             Self::Tidy => "tidy",
+            Self::Reconsider { .. } => "reconsider",
         }
     }
 
     pub fn fault(fault: u8) -> Fault {
         [Fault::CrashAfter, Fault::CrashBefore, Fault::SyncFails, Fault::SyncFailsButKept][usize::from(fault) % 4]
     }
+}
+
+/// The question that is judged again.
+pub fn reconsidered(model: &Model, question: u8) -> Option<usize> {
+    let now = model.now;
+    promising(question, model.questions.len(), |number| model.questions[number].live(now))
 }
 
 /// One of the last few, the newest most often: what happened long ago is over anyway.
@@ -367,7 +379,7 @@ pub fn request(op: Op, model: &Model, id: usize, history: &[Sent]) -> Option<Sen
             }
             return Some(earlier);
         }
-        Op::Pass { .. } | Op::Crash | Op::Arm { .. } | Op::ReadBack | Op::Tidy => return None,
+        Op::Pass { .. } | Op::Crash | Op::Arm { .. } | Op::ReadBack | Op::Tidy | Op::Reconsider { .. } => return None,
     };
     Some(Sent { caller, id: wanted, other_body: false, request })
 }

@@ -18,7 +18,7 @@ pub struct Session {
     pub opened_by: Party,
     pub excluded: BTreeSet<Party>,
     pub deadline: i64,
-    pub ended: bool,
+    pub ended: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub struct Question {
     pub ttl: i64,
     pub expires: i64,
     pub votes: Vec<Vote>,
+    pub withdrawals: Vec<Party>,
     pub written: Written,
 }
 
@@ -101,8 +102,8 @@ pub struct Recorded {
 #[derive(Debug, Clone)]
 pub struct Expected {
     pub result: Result<(Answer, bool), String>,
-    /// How many commits it takes: where a fault can strike.
-    pub commits: u64,
+    /// How many writes it takes: where a fault can strike. Commits that are made at once are one.
+    pub writes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -116,8 +117,8 @@ pub struct Model {
     /// By caller, RPC and request id.
     requests: BTreeMap<(Caller, &'static str, usize), Remembered>,
     asked: BTreeMap<Action, usize>,
-    /// By principal, until when its last question counts.
-    asking: BTreeMap<Party, i64>,
+    /// By principal and operator, until when the last question counts.
+    asking: BTreeMap<(Party, Option<Party>), i64>,
     /// How many commits of a bundle's archive are done, of one.
     archived: BTreeMap<Variant, u64>,
 }
@@ -208,7 +209,7 @@ impl Model {
 
     pub fn session_open(&self, session: usize) -> bool {
         let session = &self.sessions[session];
-        !session.ended && self.now < session.deadline
+        session.ended.is_none() && self.now < session.deadline
     }
 
     /// Answers kept for a day, and what was asked an hour ago, may be tidied away; how many there are.
@@ -221,10 +222,34 @@ impl Model {
         before - self.requests.len() + asking - self.asking.len()
     }
 
+    /// Judges a question by what holds now; answers whether it can still lead somewhere. Otherwise it is over.
+    pub fn reconsider(&mut self, number: usize) -> Refusable<bool> {
+        let question = self.questions[number].clone();
+        if !question.live(self.now) || !self.session_open(question.action.session) {
+            return Ok(false);
+        }
+        let excluded = self.voting_excluded(&question);
+        let asked: BTreeSet<_> = question.rules.iter().copied().collect();
+        let good = match self.judge(question.action, None, &excluded)? {
+            Ruling::Allow | Ruling::Deny => false,
+            Ruling::Needs(rules) => {
+                let now = rules.iter().map(|rule| (*rule, self.variant.quorum(*rule).unwrap())).collect();
+                let approved = question.written == Written::Approved;
+                asked == now
+                    && (!approved || matches!(self.judge(question.action, Some(number), &excluded)?, Ruling::Allow))
+            }
+        };
+        if !good {
+            self.questions[number].written = Written::Void;
+            self.record("approval_void", None);
+        }
+        Ok(good)
+    }
+
     /// What must come of a call, and the model after it.
     pub fn expect(&mut self, sent: &Sent) -> Expected {
         let log_size = self.log.len();
-        let (result, mut commits) = match (Self::malformed(sent), self.who(sent.caller)) {
+        let (result, mut writes) = match (Self::malformed(sent), self.who(sent.caller)) {
             (Some(wrong), _) => (Err(wrong), 0),
             (None, Err(why)) => (Err(why), 0),
             (None, Ok(who)) => self.answer(who, sent),
@@ -234,28 +259,33 @@ impl Model {
             self.record("refusal", caller);
         }
         if self.log.len() > log_size {
-            commits += 1;
+            writes += 1;
         }
-        Expected { result, commits }
+        Expected { result, writes }
     }
 
     /// What a publish does before the bundle is active: its archive, then the live questions that must remember whom the
-    /// outgoing bundle excludes, the newest first. Does the first `limit` of these commits, and returns how many.
+    /// outgoing bundle excludes, the newest first. The questions are one write, however many they are. Does the first `limit`
+    /// of these writes, and returns how many.
     pub fn prepare_publish(&mut self, variant: Variant, limit: u64) -> u64 {
         let done = self.archived.entry(variant).or_default();
-        let mut commits = (1 - *done).min(limit);
-        *done += commits;
+        let mut writes = (1 - *done).min(limit);
+        *done += writes;
+        if writes == limit {
+            return writes;
+        }
+        let before = self.log.len();
         for number in (0..self.questions.len()).rev() {
             let question = &self.questions[number];
             let live = question.live(self.now) && self.session_open(question.action.session);
             let excluded = self.voting_excluded(question);
-            if commits < limit && live && excluded.len() > question.excluded.len() {
+            if live && excluded.len() > question.excluded.len() {
                 self.questions[number].excluded = excluded;
                 self.record("approval_excluded", None);
-                commits += 1;
             }
         }
-        commits
+        writes += u64::from(self.log.len() > before);
+        writes
     }
 
     fn malformed(sent: &Sent) -> Option<String> {
@@ -344,7 +374,7 @@ impl Model {
             opened_by: who.party,
             excluded: self.variant.excluded(std::iter::once(who.party).chain(who.operator)),
             deadline,
-            ended: false,
+            ended: None,
         });
         self.record("session_opened", Some(who.party));
         Ok(Answer::Session(self.sessions.len() - 1))
@@ -365,7 +395,7 @@ impl Model {
 
     fn require_open(&self, session: usize) -> Refusable<()> {
         let found = &self.sessions[session];
-        match (found.ended, self.now >= found.deadline) {
+        match (found.ended.is_some(), self.now >= found.deadline) {
             (true, _) => refused("SessionOver ended"),
             (false, true) => refused("SessionOver expired"),
             (false, false) => Ok(()),
@@ -493,13 +523,15 @@ impl Model {
             ttl,
             expires: self.now + ttl,
             votes: Vec::new(),
+            withdrawals: Vec::new(),
             written: Written::Pending,
         });
         let question = self.questions.len() - 1;
         self.asked.insert(action, question);
         // In whole minutes. No question is pending for as long.
         let counts_until = self.now.div_euclid(60_000) * 60_000 + 3_600_000;
-        self.asking.insert(self.sessions[action.session].principal, counts_until);
+        let session = &self.sessions[action.session];
+        self.asking.insert((session.principal, session.operator), counts_until);
         self.record("approval_requested", Some(who.party));
         Ok(Answer::Asked { question, shared: false })
     }

@@ -27,9 +27,16 @@ impl Model {
             && !question.votes.iter().any(|vote| vote.person == person)
     }
 
+    /// Whoever acts for one person is no part of what is done for another.
+    fn is_foreign(who: Who, operator: Option<Party>) -> bool {
+        who.operator.is_some() && who.operator != operator
+    }
+
     fn is_party(&self, who: Who, question: &Question) -> bool {
         let session = &self.sessions[question.action.session];
-        who.party == question.asked_by || who.party == session.principal || Some(who.party) == session.operator
+        let own =
+            who.party == question.asked_by || who.party == session.principal || Some(who.party) == session.operator;
+        own && !Self::is_foreign(who, session.operator)
     }
 
     fn may_answer(&self, who: Who, question: &Question) -> bool {
@@ -78,6 +85,9 @@ impl Model {
         if question.has_voted(who.party, approve) {
             return refused("Approval already voted");
         }
+        if approve && question.withdrawals.iter().filter(|person| **person == who.party).count() >= 3 {
+            return refused("Approval wavering");
+        }
         let approved = question.written == Written::Approved;
         question.votes.retain(|vote| vote.person != who.party);
         question.votes.push(Vote { person: who.party, approve, rules });
@@ -110,6 +120,7 @@ impl Model {
             return refused("Approval no vote");
         }
         question.votes.retain(|vote| vote.person != who.party);
+        question.withdrawals.push(who.party);
         if question.written == Written::Approved {
             question.written = Written::Void;
         }
@@ -194,7 +205,7 @@ impl Model {
         let capability = &self.capabilities[number];
         let session = &self.sessions[capability.action.session];
         let own = who.party == session.principal || Some(who.party) == session.operator;
-        if !own && !admin::stop(who.party) {
+        if (!own || Self::is_foreign(who, session.operator)) && !admin::stop(who.party) {
             return refused("AdministrationDenied revoke");
         }
         match capability.state(self.now) {
@@ -211,11 +222,11 @@ impl Model {
     pub(super) fn end(&mut self, who: Who, number: usize) -> Refusable<Answer> {
         let session = &self.sessions[number];
         let own = [Some(session.principal), session.operator, Some(session.opened_by)].contains(&Some(who.party));
-        if !own && !admin::stop(who.party) {
+        if (!own || Self::is_foreign(who, session.operator)) && !admin::stop(who.party) {
             return refused("AdministrationDenied endSession");
         }
         self.require_open(number)?;
-        self.sessions[number].ended = true;
+        self.sessions[number].ended = Some(self.now);
         self.record("session_ended", Some(who.party));
         Ok(Answer::Session(number))
     }
@@ -247,11 +258,15 @@ impl Model {
         Ok(Answer::Seen(self.state(number)))
     }
 
-    /// What a question is: a live one whose session is over is void.
+    /// What a question is: one whose session was over before its own time was is void.
     fn state(&self, number: usize) -> &'static str {
         let question = &self.questions[number];
-        let over = question.live(self.now) && !self.session_open(question.action.session);
-        if over { "void" } else { question.state(self.now) }
+        let session = &self.sessions[question.action.session];
+        let over_at = session.ended.unwrap_or(session.deadline);
+        match question.state(self.now) {
+            "pending" | "approved" | "expired" if over_at <= self.now && over_at < question.expires => "void",
+            state => state,
+        }
     }
 
     fn require_live(&self, number: usize) -> Refusable<()> {
@@ -268,8 +283,9 @@ impl Model {
             Use::Redeemed { by, .. } | Use::Completed { by, .. } => Some(by),
             Use::Minted | Use::Revoked => None,
         };
-        let parties = [Some(session.principal), session.operator, redeemer];
-        if parties.contains(&Some(who.party)) || admin::administer(who.party) {
+        let own = [Some(session.principal), session.operator].contains(&Some(who.party));
+        let own = own && !Self::is_foreign(who, session.operator);
+        if own || redeemer == Some(who.party) || admin::administer(who.party) {
             Ok(Answer::Seen(capability.state(self.now)))
         } else {
             refused("CapabilityNotFound")

@@ -177,3 +177,23 @@ fn the_service_in_memory_does_what_the_model_says() {
 fn the_service_on_disk_does_what_the_model_says() {
     run::<OnDisk>(steps(STEPS_ON_DISK, 5));
 }
+
+/// A publish that changes two questions meets a fault at each of its writes.
+#[test]
+fn questions_that_a_publish_changes_together_are_one_write() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for nth in [0, 3] {
+        let ops = [
+            Op::Decide { session: 0, what: 0, by: 0, mint: false, approval: None },
+            Op::Open { who: 92, seconds: 0 },
+            Op::Ask { session: 0, what: 94, by: 0 },
+            Op::Ask { session: 0, what: 62, by: 0 },
+            Op::Publish { variant: 157, by: 84 },
+            Op::Arm { fault: 0, nth },
+            Op::Publish { variant: 14, by: 0 },
+        ];
+        let (outcome, tally, _) = runtime.block_on(play::<InMemory>(&ops));
+        assert_eq!(outcome, Ok(()), "{nth}: {tally:?}");
+        assert_eq!((tally["Ask ok new"], tally["PublishBundle met CrashAfter"]), (2, 1), "{nth}: {tally:?}");
+    }
+}

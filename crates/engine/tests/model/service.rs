@@ -296,6 +296,7 @@ pub fn class(error: &Error) -> String {
                 ApprovalError::NotEligible(_) => "not eligible",
                 ApprovalError::AlreadyVoted(_) => "already voted",
                 ApprovalError::NoVote(_) => "no vote",
+                ApprovalError::Wavering(_) => "wavering",
             }
         ),
         Error::Capability(why) => format!(

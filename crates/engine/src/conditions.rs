@@ -1,0 +1,188 @@
+//! Conditions change while a request waits, and until it is spent: policies, groups, owners, resources. Nobody has to look for
+//! the requester and the approvers to be told: what a request rests on is judged again whenever it changes.
+//!
+//! Nothing rests on this being done, or being done soon: a vote, a mint and a redeem judge by what holds then. It only spares
+//! people a question that leads nowhere, and a requester the wait for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::time::Duration;
+
+use countersign_core::approval::{Approval, ApprovalState, AskingRule, Changed, Tally, VoidCause};
+use countersign_core::{Action, ApprovalId, EntityRef, Timestamp, Value};
+use countersign_policy::{Reads, View};
+use countersign_store::repository::{CommitExt, stored};
+use countersign_store::{Kernel, Kind, Prefix, Revision, StoreError};
+use futures::StreamExt;
+
+use crate::ask::{asks_the_same, still_good};
+use crate::engine::{Active, Engine, enforcement_point};
+use crate::error::Error;
+use crate::judge::{Facts, Ruling, asked, count, judge};
+use crate::record::{Event, record};
+use crate::vote::Question;
+
+/// How often a request is judged anew because others changed it meanwhile; then it waits for the next look.
+const MAX_ATTEMPTS: usize = 16;
+/// How often it is looked for requests that are over by time, and for those that could not be judged.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// What a request was found good on: as long as the same bundle decides and these entities are the same, it is.
+#[derive(Debug, Clone)]
+pub struct Grounds {
+    tenant: Revision,
+    reads: BTreeMap<EntityRef, Option<u64>>,
+}
+
+impl Grounds {
+    fn still_hold(&self, active: &Active) -> bool {
+        self.tenant == active.row.revision && active.view().still(&self.reads)
+    }
+}
+
+/// The live requests: until when, and on what grounds if they were judged.
+type Live = BTreeMap<ApprovalId, (Timestamp, Option<Grounds>)>;
+
+impl<K: Kernel> Engine<K> {
+    /// Makes requests void when what they rest on has changed. Runs until it is dropped, or the store fails; what changed
+    /// meanwhile is found by the next run.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::ClockJumped`].
+    pub async fn follow_conditions(&self) -> Result<(), Error> {
+        let mut activated = self.activated.subscribe();
+        let mut changes = pin!(self.repo.kernel().watch(&Prefix::kind(self.tenant(), Kind::Approval), Revision::ZERO));
+        let mut live = Live::new();
+        loop {
+            tokio::select! {
+                change = changes.next() => {
+                    let change = change.ok_or(StoreError::ShutDown)??;
+                    let Some(row) = change.row else { continue };
+                    let approval = stored::<Approval>(&change.key, &row)?.value;
+                    live.remove(&approval.id);
+                    if !approval.state(self.now()?).is_terminal() {
+                        live.insert(approval.id, (approval.expires_at(), None));
+                        self.reconsider_all(&mut live, Some(approval.id)).await?;
+                    }
+                }
+                // The engine keeps the sender, so this does not fail.
+                _changed = activated.changed() => self.reconsider_all(&mut live, None).await?,
+                () = tokio::time::sleep(LOOK_AGAIN) => {
+                    let now = self.now()?;
+                    live.retain(|_, (expires_at, _)| !now.reached(*expires_at));
+                    self.reconsider_all(&mut live, None).await?;
+                }
+            }
+        }
+    }
+
+    /// Judges again what rests on something that changed: all, or only one.
+    async fn reconsider_all(&self, live: &mut Live, only: Option<ApprovalId>) -> Result<(), Error> {
+        let ids: Vec<ApprovalId> = only.map_or_else(|| live.keys().copied().collect(), |only| vec![only]);
+        for id in ids {
+            let Ok(active) = self.active() else { return Ok(()) };
+            let known = live.get(&id).and_then(|(_, grounds)| grounds.as_ref());
+            if known.is_some_and(|grounds| grounds.still_hold(&active)) {
+                continue;
+            }
+            match (self.reconsider(id).await?, live.get_mut(&id)) {
+                (Reconsidered::Good(grounds), Some((_, known))) => *known = Some(grounds),
+                (Reconsidered::Contended, _) | (_, None) => {}
+                (Reconsidered::Over, Some(_)) => drop(live.remove(&id)),
+            }
+            // There may be thousands.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Judges one request by what holds now. It is void if it leads nowhere any more.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::ClockJumped`], [`Error::NoBundle`], [`Error::ApprovalNotFound`].
+    pub async fn reconsider(&self, id: ApprovalId) -> Result<Reconsidered, Error> {
+        for _attempt in 0..MAX_ATTEMPTS {
+            let (active, now) = (self.active()?, self.now()?);
+            let reads = Reads::default();
+            let question = self.question(id).await?;
+            if question.state(now).is_terminal() {
+                return Ok(Reconsidered::Over);
+            }
+            let Some(changed) = question.changed(active.bundle.with(&active.entities, Some(&reads)), now)? else {
+                return Ok(Reconsidered::Good(Grounds { tenant: active.row.revision, reads: reads.all() }));
+            };
+            let lapses = question.lapses_at(now);
+            let Question { mut approval, session, .. } = question;
+            let cause = VoidCause::ConditionsChanged { changed: Some(changed) };
+            approval.value.void(cause.clone(), now)?;
+            let event = Event::ApprovalVoid { approval: id, cause: &cause };
+            let commit = self.lasting(lapses).unchanged(&active.row).unchanged(&session).update(&approval);
+            let commit = self.outbox.announce(self.bound(&active, &reads, commit), &event, None, now)?;
+            let commit = commit.record(record(self.tenant(), now, None, None, event));
+            match self.repo.kernel().commit(commit).await.map_err(Error::from) {
+                Ok(_) => return Ok(Reconsidered::Over),
+                Err(Error::Contention) => tokio::task::yield_now().await,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Reconsidered::Contended)
+    }
+}
+
+/// What came of judging a request again.
+#[derive(Debug, Clone)]
+pub enum Reconsidered {
+    /// It can still lead somewhere.
+    Good(Grounds),
+    /// It is over, now or before.
+    Over,
+    /// Others kept changing it.
+    Contended,
+}
+
+impl Question {
+    /// Which condition of a live request is not as it was, if one is: the first that makes it lead nowhere.
+    fn changed(&self, view: View<'_>, now: Timestamp) -> Result<Option<Changed>, Error> {
+        let excluded = &self.excluded(view)?;
+        let Self { approval, session, action } = self;
+        let approval = &approval.value;
+        let sensitive = view.bundle().sensitive(&action.operation);
+        let is_committed = |value: &Value| matches!(value, Value::Commitment(_));
+        // Decided now, the action would have another digest, or none.
+        let same_form = action.input.iter().all(|(name, value)| sensitive.contains(name) == is_committed(value));
+        if !same_form || !view.contains(&enforcement_point(&action.audience)?) {
+            return Ok(Some(Changed::Schema));
+        }
+        if action.input.values().any(is_committed) {
+            return Ok(partly_changed(approval, action, excluded, view, now));
+        }
+        let Ok(session) = session.value.require_open(now) else { return Ok(None) };
+        let canonical = &action.canonical()?;
+        let facts = Facts { view, session, action, canonical, approval: None, excluded, now };
+        Ok(match judge(facts).map(|judgement| judgement.ruling) {
+            Err(Error::InvalidField { .. }) => Some(Changed::Schema),
+            Err(error) => return Err(error),
+            Ok(Ruling::Deny { .. }) => Some(Changed::Denied),
+            Ok(Ruling::Allow(_unused)) => Some(Changed::Allowed),
+            Ok(Ruling::NeedsApproval(rules)) if !asks_the_same(approval, &rules) => Some(Changed::Rules),
+            Ok(Ruling::NeedsApproval(_)) => (!still_good(approval, facts)).then_some(Changed::Votes),
+        })
+    }
+}
+
+/// As [`Question::changed`], as far as it can be told without the inputs that only whoever asks has: the rules, and the votes.
+fn partly_changed(
+    approval: &Approval,
+    action: &Action,
+    excluded: &BTreeSet<EntityRef>,
+    view: View<'_>,
+    now: Timestamp,
+) -> Option<Changed> {
+    let asks = |rule: &AskingRule| view.bundle().asking(&rule.id).is_some_and(|now| asked(now) == *rule);
+    if !approval.rules.iter().all(asks) {
+        return Some(Changed::Rules);
+    }
+    let approved = approval.state(now) == ApprovalState::Approved;
+    let met = || count(view, action, excluded, now, approval).iter().all(Tally::met);
+    (approved && !met()).then_some(Changed::Votes)
+}
