@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test setup-prove setup-lint build run demo test bench bench-scale lint fmt release-proto clean
+.PHONY: help setup setup-build setup-test setup-prove setup-lint build run demo test bench bench-approvals bench-scale lint fmt release-proto clean
 
 # Asked of cargo, because a configuration file or CARGO_TARGET_DIR may have moved it.
 TARGET_DIR = $(shell scripts/target-dir)
@@ -47,6 +47,9 @@ test: setup-test ## Run all tests
 
 bench: setup-build ## Measure the server and what it is made of; takes some minutes of an otherwise idle machine
 	cargo bench --workspace --profile dev --bench server -- $(BENCH)
+
+bench-approvals: setup-build ## Measure lists, votes and watchers beside ten thousand pending requests
+	cargo bench --workspace --profile dev --bench approvals -- $(BENCH)
 
 bench-scale: setup-build ## Measure decisions as policies and entities grow, to a hundred thousand and a million
 	cargo bench --workspace --profile dev --bench scale -- $(BENCH)

@@ -1,5 +1,7 @@
 //! What policies say, and why: `countersign policy explain`, `who` and `can`.
 
+use std::time::Duration;
+
 use clap::Args;
 use countersign_core::EntityRef;
 use countersign_core::visible::Visible;
@@ -206,8 +208,19 @@ fn clause_json(clause: &Clause) -> Value {
     json!({ "text": clause.text, "holds": holds, "error": error, "reads": clause.reads })
 }
 
+/// Who may approve, and when.
+#[derive(Debug, Args)]
+pub struct WhoArgs {
+    #[command(flatten)]
+    question: QuestionArgs,
+    /// For how long people have been asked without an answer, such as `15m`: by then others may answer
+    #[arg(long, value_name = "TIME", value_parser = super::args::parse_duration)]
+    waited: Option<Duration>,
+}
+
 /// Who may approve.
-pub async fn who(args: &QuestionArgs, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+pub async fn who(args: &WhoArgs, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    let (args, waited) = (&args.question, args.waited.unwrap_or_default());
     let bundle = args.bundle.load()?;
     let (question, stored) = args.question(&bundle, connection, output).await?;
     let view = bundle.with(&stored, None);
@@ -218,7 +231,7 @@ pub async fn who(args: &QuestionArgs, connection: &Connection, output: &mut Outp
         Verdict::NeedsApproval { rules } => rules.as_slice(),
         Verdict::Allow | Verdict::Deny { .. } => &[],
     };
-    let asked: Vec<Value> = rules.iter().map(|rule| rule_answerers(view, rule, &question, &mut text)).collect();
+    let asked: Vec<Value> = rules.iter().map(|rule| rule_answerers(view, rule, &question, waited, &mut text)).collect();
     let excluded: Vec<String> = question.excluded.iter().map(ToString::to_string).collect();
     if !rules.is_empty() {
         text.line("");
@@ -233,14 +246,15 @@ pub async fn who(args: &QuestionArgs, connection: &Connection, output: &mut Outp
     Ok(Exit::Done)
 }
 
-fn rule_answerers(view: View<'_>, rule: &AskingRule, question: &Question, text: &mut Lines) -> Value {
+fn rule_answerers(view: View<'_>, rule: &AskingRule, question: &Question, waited: Duration, text: &mut Lines) -> Value {
     let query = AnswerQuery {
         operation: &question.operation,
         resource: &question.resource,
         requester: &question.principal,
         operator: question.operator.as_ref(),
         excluded: &question.excluded,
-        now: question.now,
+        waited,
+        now: question.now.plus(waited),
     };
     let found = view.answerers(&rule.id, &query, ANSWERERS);
     let listed = |entities: &[EntityRef]| entities.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -251,15 +265,25 @@ fn rule_answerers(view: View<'_>, rule: &AskingRule, question: &Question, text: 
     let persons = listed(&found.persons);
     let more = if found.truncated { ", and more" } else { "" };
     text.field("wants", format!("{} of them within {}", rule.quorum, words(rule.ttl.as_secs())));
+    if let Some(after) = rule.escalate {
+        text.field("escalates", format!("after {}", words(after.as_secs())));
+    }
     text.field(
         "may answer",
         if persons.is_empty() { "nobody".to_owned() } else { format!("{}{more}", persons.join(", ")) },
     );
     if u32::try_from(persons.len()).unwrap_or(u32::MAX) < rule.quorum {
-        text.line(paint(BAD, "  fewer than it wants: this cannot be approved"));
+        let later = rule.escalate.is_some_and(|after| waited < after);
+        let told = if later {
+            "fewer than it wants, until it escalates"
+        } else {
+            "fewer than it wants: this cannot be approved"
+        };
+        text.line(paint(BAD, format!("  {told}")));
     }
     json!({
         "rule": rule.id, "quorum": rule.quorum, "ttl_seconds": rule.ttl.as_secs(), "reason": rule.reason,
+        "escalate_seconds": rule.escalate.map(|after| after.as_secs()),
         "persons": persons, "groups": listed(&found.groups), "truncated": found.truncated,
     })
 }

@@ -219,6 +219,7 @@ pub fn approval(approval: &Approval) -> Value {
         history,
         ttl,
         cool_down,
+        escalates_at,
     } = approval;
     let rules = rules.iter().map(|RuleTally { rule_id, quorum, reason, persons, met }| {
         json!({
@@ -258,6 +259,7 @@ pub fn approval(approval: &Approval) -> Value {
         "rules": rules.collect::<Value>(),
         "votes": votes.collect::<Value>(),
         "created_at": rfc3339(created_at.as_ref()),
+        "escalates_at": escalates_at.as_ref().map(|at| rfc3339(Some(at))),
         "expires_at": rfc3339(expires_at.as_ref()),
         "bundle_digest": bundle_digest,
         "caller_may_answer": caller_may_answer,

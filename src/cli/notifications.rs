@@ -171,6 +171,7 @@ const fn kind(kind: NotificationKind) -> &'static str {
         NotificationKind::Void => "void",
         NotificationKind::Expired => "expired",
         NotificationKind::Redeemed => "redeemed",
+        NotificationKind::Escalated => "escalated",
     }
 }
 

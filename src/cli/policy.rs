@@ -46,7 +46,7 @@ pub enum PolicyCommand {
     Explain(super::explain::ExplainArgs),
     /// List who may approve an action now
     #[command(after_help = super::explain::WHO_EXAMPLES)]
-    Who(super::question::QuestionArgs),
+    Who(super::explain::WhoArgs),
     /// List what a principal may do
     #[command(after_help = super::explain::CAN_EXAMPLES)]
     Can(super::explain::CanArgs),

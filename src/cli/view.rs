@@ -165,6 +165,9 @@ impl Examined<'_> {
         text.heading("Answering");
         text.field("who may", entities(&approval.answerers));
         text.field("you may", if approval.caller_may_answer { paint(GOOD, "yes") } else { paint(BAD, "no") });
+        if let Some(at) = &approval.escalates_at {
+            text.field("escalates", relative(Some(at)));
+        }
         text.field("expires", relative(approval.expires_at.as_ref()));
         text.field("digest", format!("{} {}", self.digest, paint(FAINT, "(recomputed here)")));
         text.shown("view digest", &approval.view_digest).shown("bundle", &approval.bundle_digest);

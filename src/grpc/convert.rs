@@ -289,6 +289,7 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
     let ApprovalView { approval, action, state, tally, session_over_at: _, may_answer, answerers, cool_down: down } =
         view;
     let approval = &approval.value;
+    let escalates_at = approval.next_escalation().filter(|_| *state == ApprovalState::Pending);
     let (state, state_detail) = approval_state(state);
     proto::Approval {
         approval_id: approval.id.to_string(),
@@ -338,6 +339,7 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
         history: approval.owner.as_ref().map(|_| history(&approval.history)),
         ttl: duration_to_wire(approval.ttl_millis),
         cool_down: down.as_ref().map(cool_down),
+        escalates_at: escalates_at.map(timestamp),
     }
 }
 

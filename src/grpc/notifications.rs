@@ -103,6 +103,7 @@ const fn kind(kind: NotificationKind) -> Kind {
         NotificationKind::Void => Kind::Void,
         NotificationKind::Expired => Kind::Expired,
         NotificationKind::Redeemed => Kind::Redeemed,
+        NotificationKind::Escalated => Kind::Escalated,
     }
 }
 

@@ -271,6 +271,9 @@ pub struct Approval {
     pub created_at: Timestamp,
     /// How long people have to answer, and how long an approval then stays usable.
     pub ttl_millis: u64,
+    /// When others are to be told that nobody has answered, ascending; what was told is gone.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    escalations: Vec<Timestamp>,
     expires_at: Timestamp,
     votes: Vec<Vote>,
     /// Who took a vote back, once for each time.
@@ -309,6 +312,8 @@ pub struct Asking {
     pub excluded: BTreeSet<EntityRef>,
     /// How long people have.
     pub ttl: Duration,
+    /// After how long others are told that nobody has answered.
+    pub escalations: BTreeSet<Duration>,
 }
 
 /// How far one rule is from being met.
@@ -348,6 +353,7 @@ impl Approval {
             bundle,
             excluded,
             ttl,
+            escalations,
         } = asking;
         let mut approval = Self {
             id,
@@ -366,6 +372,7 @@ impl Approval {
             excluded,
             created_at: now,
             ttl_millis: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            escalations: escalations.into_iter().filter(|after| *after < ttl).map(|after| now.plus(after)).collect(),
             expires_at: now.plus(ttl),
             votes: Vec::new(),
             withdrawals: Vec::new(),
@@ -588,6 +595,28 @@ impl Approval {
         }
         self.written = Written::Redeemed { at: now, by };
         Ok(())
+    }
+
+    /// When others are to be told next that nobody has answered. It means something only of a request that is pending.
+    #[must_use]
+    pub fn next_escalation(&self) -> Option<Timestamp> {
+        self.escalations.first().copied()
+    }
+
+    /// When others are to be told next that nobody has answered, as long as it is pending.
+    #[must_use]
+    pub fn escalates_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.next_escalation().filter(|_| self.state(now) == ApprovalState::Pending)
+    }
+
+    /// Others are told that nobody has answered: whatever was to be told by `now` is told. Nothing else changes (silence is no
+    /// approval). Answers whether there was anything to tell.
+    pub fn escalate(&mut self, now: Timestamp) -> bool {
+        let due = self.escalates_at(now).is_some_and(|at| now.reached(at));
+        if due {
+            self.escalations.retain(|at| !now.reached(*at));
+        }
+        due
     }
 
     fn require_live(&self, now: Timestamp) -> Result<ApprovalState, ApprovalError> {

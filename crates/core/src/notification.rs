@@ -30,6 +30,8 @@ pub enum NotificationKind {
     Cancelled,
     /// The request is no longer good for anything.
     Void,
+    /// Nobody has answered for a while; others may, or are to know.
+    Escalated,
     /// Time ran out.
     Expired,
     /// The approval was spent.
@@ -38,13 +40,14 @@ pub enum NotificationKind {
 
 impl NotificationKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Asked,
         Self::Voted,
         Self::Withdrawn,
         Self::Decided,
         Self::Cancelled,
         Self::Void,
+        Self::Escalated,
         Self::Expired,
         Self::Redeemed,
     ];
@@ -59,6 +62,7 @@ impl NotificationKind {
             Self::Decided => "decided",
             Self::Cancelled => "cancelled",
             Self::Void => "void",
+            Self::Escalated => "escalated",
             Self::Expired => "expired",
             Self::Redeemed => "redeemed",
         }
@@ -211,6 +215,7 @@ mod tests {
             bundle: Digest::of(b"bundle"),
             excluded: BTreeSet::new(),
             ttl: Duration::from_millis(100),
+            escalations: BTreeSet::new(),
         };
         Approval::ask(ApprovalId::generate(), asking, Timestamp::from_millis(0))
     }

@@ -61,6 +61,7 @@ impl Store {
             bundle: Digest::of(b"bundle"),
             excluded: BTreeSet::from([person("olivia")]),
             ttl: Duration::from_millis(100),
+            escalations: BTreeSet::new(),
         };
         let value = Approval::ask(ApprovalId::from_bytes([2; 16]), asking, Timestamp::from_millis(0));
         assert_eq!(value.expires_at(), EXPIRES);

@@ -117,6 +117,7 @@ impl<K: Kernel> Engine<K> {
             bundle: bundle.digest(),
             excluded: excluded.clone(),
             ttl: shortest_ttl(&rules),
+            escalations: rules.iter().filter_map(|rule| rule.escalate).collect(),
         };
         let approval = Approval::ask(ApprovalId::generate(), asking, scene.now);
         let kept = encode(&approval).len();

@@ -3,6 +3,9 @@
 //!
 //! Nothing rests on this being done, or being done soon: a vote, a mint and a redeem judge by what holds then. It only spares
 //! people a question that leads nowhere, and a requester the wait for it.
+//!
+//! And a question that nobody answers escalates: others are told, whom the `approve` policies let answer after that time. Nothing
+//! is ever approved by silence.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -14,6 +17,7 @@ use countersign_policy::{Reads, View};
 use countersign_store::repository::{CommitExt, stored};
 use countersign_store::{Kernel, Kind, Prefix, Revision, StoreError};
 use futures::StreamExt;
+use tokio::time::MissedTickBehavior;
 
 use crate::ask::{asks_the_same, still_good};
 use crate::engine::{Active, Engine, enforcement_point};
@@ -40,40 +44,102 @@ impl Grounds {
     }
 }
 
-/// The live requests: until when, and on what grounds if they were judged.
-type Live = BTreeMap<ApprovalId, (Timestamp, Option<Grounds>)>;
+/// A live request, as far as it has to be looked after.
+#[derive(Debug)]
+struct Watched {
+    expires_at: Timestamp,
+    escalates_at: Option<Timestamp>,
+    /// On what it was found good, if it was judged.
+    grounds: Option<Grounds>,
+}
+
+type Live = BTreeMap<ApprovalId, Watched>;
 
 impl<K: Kernel> Engine<K> {
-    /// Makes requests void when what they rest on has changed. Runs until it is dropped, or the store fails; what changed
-    /// meanwhile is found by the next run.
+    /// Looks after live requests: makes those void whose conditions have changed, and tells others when nobody answers. Runs
+    /// until it is dropped, or the store fails; what was due meanwhile is done by the next run.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::ClockJumped`].
     pub async fn follow_conditions(&self) -> Result<(), Error> {
         let mut activated = self.activated.subscribe();
         let mut changes = pin!(self.repo.kernel().watch(&Prefix::kind(self.tenant(), Kind::Approval), Revision::ZERO));
+        let mut look_again = tokio::time::interval(LOOK_AGAIN);
+        look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut live = Live::new();
         loop {
+            let now = self.now()?;
+            let next = live.values().filter_map(|watched| watched.escalates_at).min();
+            let escalation = async {
+                match next {
+                    Some(at) => tokio::time::sleep(at.since(now)).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 change = changes.next() => {
                     let change = change.ok_or(StoreError::ShutDown)??;
                     let Some(row) = change.row else { continue };
                     let approval = stored::<Approval>(&change.key, &row)?.value;
                     live.remove(&approval.id);
-                    if !approval.state(self.now()?).is_terminal() {
-                        live.insert(approval.id, (approval.expires_at(), None));
+                    if !approval.state(now).is_terminal() {
+                        let (expires_at, escalates_at) = (approval.expires_at(), approval.escalates_at(now));
+                        live.insert(approval.id, Watched { expires_at, escalates_at, grounds: None });
                         self.reconsider_all(&mut live, Some(approval.id)).await?;
                     }
                 }
                 // The engine keeps the sender, so this does not fail.
                 _changed = activated.changed() => self.reconsider_all(&mut live, None).await?,
-                () = tokio::time::sleep(LOOK_AGAIN) => {
-                    let now = self.now()?;
-                    live.retain(|_, (expires_at, _)| !now.reached(*expires_at));
+                () = escalation => self.escalate_all(&mut live).await?,
+                _tick = look_again.tick() => {
+                    live.retain(|_, watched| !now.reached(watched.expires_at));
                     self.reconsider_all(&mut live, None).await?;
                 }
             }
         }
+    }
+
+    /// Tells of every request that nobody has answered for long enough.
+    async fn escalate_all(&self, live: &mut Live) -> Result<(), Error> {
+        let now = self.now()?;
+        let due = live.iter().filter(|(_, watched)| watched.escalates_at.is_some_and(|at| now.reached(at)));
+        let due: Vec<ApprovalId> = due.map(|(id, _)| *id).collect();
+        for id in due {
+            self.escalate(id).await?;
+            // Its change says when the next is due, if one is.
+            if let Some(watched) = live.get_mut(&id) {
+                watched.escalates_at = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells others that nobody has answered a request, if it is time.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::ClockJumped`], [`Error::ApprovalNotFound`].
+    pub async fn escalate(&self, id: ApprovalId) -> Result<(), Error> {
+        for _attempt in 0..MAX_ATTEMPTS {
+            let question = self.question(id).await?;
+            let now = self.now()?;
+            let lapses = question.lapses_at(now);
+            let over = question.state(now).is_terminal();
+            let Question { mut approval, session, .. } = question;
+            if over || !approval.value.escalate(now) {
+                return Ok(());
+            }
+            let event = Event::ApprovalEscalated { approval: id };
+            let commit = self.lasting(lapses).unchanged(&session).update(&approval);
+            let commit = self.outbox.announce(commit, &event, None, now)?;
+            let commit = commit.record(record(self.tenant(), now, None, None, event));
+            match self.repo.kernel().commit(commit).await.map_err(Error::from) {
+                Ok(_) => return Ok(()),
+                Err(Error::Contention) => tokio::task::yield_now().await,
+                Err(error) => return Err(error),
+            }
+        }
+        // Whoever keeps changing it knows of it.
+        Ok(())
     }
 
     /// Judges again what rests on something that changed: all, or only one.
@@ -81,12 +147,12 @@ impl<K: Kernel> Engine<K> {
         let ids: Vec<ApprovalId> = only.map_or_else(|| live.keys().copied().collect(), |only| vec![only]);
         for id in ids {
             let Ok(active) = self.active() else { return Ok(()) };
-            let known = live.get(&id).and_then(|(_, grounds)| grounds.as_ref());
+            let known = live.get(&id).and_then(|watched| watched.grounds.as_ref());
             if known.is_some_and(|grounds| grounds.still_hold(&active)) {
                 continue;
             }
             match (self.reconsider(id).await?, live.get_mut(&id)) {
-                (Reconsidered::Good(grounds), Some((_, known))) => *known = Some(grounds),
+                (Reconsidered::Good(grounds), Some(watched)) => watched.grounds = Some(grounds),
                 (Reconsidered::Contended, _) | (_, None) => {}
                 (Reconsidered::Over, Some(_)) => drop(live.remove(&id)),
             }

@@ -147,7 +147,7 @@ impl<K: Kernel> Engine<K> {
                 self.answer(scene, decision, &outcome, &errors).await
             }
             Ruling::NeedsApproval(rules) => {
-                let query = answer_query(&weighed.action, &weighed.excluded, scene.now);
+                let query = answer_query(&weighed.action, &weighed.excluded, None, scene.now);
                 let persons = answerers(scene.view(), rules.iter().map(|rule| rule.id.as_str()), &query);
                 decision.verdict = Verdict::NeedsApproval {
                     would_expire_at: scene.now.plus(shortest_ttl(&rules)),

@@ -130,7 +130,7 @@ pub(crate) fn count(
         (now.reason == then.reason).then_some(now)
     });
     let rules: Vec<Asked> = rules.collect();
-    let query = answer_query(action, excluded, now);
+    let query = answer_query(action, excluded, Some(approval.created_at), now);
     approval.tally(&rules, excluded, |rule, person| view.may_answer(rule, person, &query).permitted)
 }
 
@@ -153,15 +153,21 @@ fn holds(approval: &ApprovalFacts, facts: &Facts<'_>) -> bool {
         && !facts.now.reached(approval.expires)
 }
 
-/// The question whether somebody may answer for an action.
+/// The question whether somebody may answer for an action, which has been asked since some time if it has.
 #[must_use]
-pub fn answer_query<'a>(action: &'a Action, excluded: &'a BTreeSet<EntityRef>, now: Timestamp) -> AnswerQuery<'a> {
+pub fn answer_query<'a>(
+    action: &'a Action,
+    excluded: &'a BTreeSet<EntityRef>,
+    asked_at: Option<Timestamp>,
+    now: Timestamp,
+) -> AnswerQuery<'a> {
     AnswerQuery {
         operation: &action.operation,
         resource: &action.resource,
         requester: &action.principal,
         operator: action.operator.as_ref(),
         excluded,
+        waited: asked_at.map(|asked_at| now.since(asked_at)).unwrap_or_default(),
         now,
     }
 }

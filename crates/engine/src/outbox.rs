@@ -193,6 +193,7 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
             Some((*approval, std::iter::once(withdrawn).chain(then).collect()))
         }
         Event::ApprovalCancelled { approval } => Some((*approval, vec![by(caller, NotificationKind::Cancelled)])),
+        Event::ApprovalEscalated { approval } => Some((*approval, vec![by(None, NotificationKind::Escalated)])),
         Event::ApprovalVoid { approval, cause } => {
             let changed = match cause {
                 VoidCause::ConditionsChanged { changed } => *changed,

@@ -160,7 +160,7 @@ impl<K: Kernel> Engine<K> {
         let Question { approval, action, session } = question;
         let session_over_at = session.value.over_at();
         let look = scene.view();
-        let query = answer_query(&action, &approval.value.excluded, now);
+        let query = answer_query(&action, &approval.value.excluded, Some(approval.value.created_at), now);
         let tally = approval.value.tally(&approval.value.rules, &approval.value.excluded, |rule, person| {
             look.may_answer(rule, person, &query).permitted
         });

@@ -167,6 +167,11 @@ pub enum Event<'a> {
         /// The request.
         approval: ApprovalId,
     },
+    /// Nobody has answered for a while, and others are told.
+    ApprovalEscalated {
+        /// The request.
+        approval: ApprovalId,
+    },
     /// A request is no longer good for anything.
     ApprovalVoid {
         /// The request.

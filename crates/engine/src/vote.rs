@@ -69,7 +69,7 @@ impl<K: Kernel> Engine<K> {
         let lapses = question.lapses_at(scene.now);
         let Question { mut approval, session, action } = question;
         let excluded = approval.value.excluded.clone();
-        let query = answer_query(&action, &excluded, scene.now);
+        let query = answer_query(&action, &excluded, Some(approval.value.created_at), scene.now);
         let eligible = |rule: &str, who: &_| view.may_answer(rule, who, &query).permitted;
         if !self.visible(scene, &approval.value, &action) && !excluded.contains(&person) {
             return Err(ApprovalError::NotEligible(person).into());
@@ -228,7 +228,7 @@ impl<K: Kernel> Engine<K> {
 
 /// Whether a person may answer any rule of a request.
 pub(crate) fn may_answer(scene: &Scene, approval: &Approval, action: &Action, person: &EntityRef) -> bool {
-    let query = answer_query(action, &approval.excluded, scene.now);
+    let query = answer_query(action, &approval.excluded, Some(approval.created_at), scene.now);
     let mut rules = approval.rules.iter();
     rules.any(|rule| scene.view().may_answer(&rule.id, person, &query).permitted)
 }

@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_audit::NoteSigner;
 use countersign_core::approval::{ApprovalError, Verdict as Says};
@@ -55,6 +56,7 @@ fn credential(who: &EntityRef, operator: Option<&EntityRef>) -> Arc<Credential> 
 /// One scenario in the making.
 struct Play<'a> {
     engine: Engine<MemoryKernel>,
+    clock: Arc<ManualClock>,
     scenario: &'a Scenario,
     calls: u32,
     wrong: Vec<String>,
@@ -72,10 +74,11 @@ impl<'a> Play<'a> {
             admission: Arc::new(countersign_engine::AdmitAll),
             sinks: Vec::new(),
         };
-        let clock = Box::new(ManualClock::new(scenario.now));
-        let engine = Engine::open(Arc::new(MemoryKernel::default()), clock, parts).await.unwrap();
+        let clock = Arc::new(ManualClock::new(scenario.now));
+        let engine =
+            Engine::open(Arc::new(MemoryKernel::default()), Box::new(Arc::clone(&clock)), parts).await.unwrap();
         engine.activate(source.clone(), RevisionRule::NotLower).await.unwrap();
-        Self { engine, scenario, calls: 0, wrong: Vec::new() }
+        Self { engine, clock, scenario, calls: 0, wrong: Vec::new() }
     }
 
     fn call(&mut self, credential: Arc<Credential>, rpc: &'static str) -> Call {
@@ -189,7 +192,10 @@ impl<'a> Play<'a> {
             self.wrong.push(format!("`{}`: asking led to {asked:?}", self.scenario.name));
         }
         let Ok(approval) = asked else { return self.wrong };
+        let mut waited = Duration::ZERO;
         for vote in &self.scenario.vote {
+            self.clock.advance(vote.waited.saturating_sub(waited));
+            waited = waited.max(vote.waited);
             let came = self.vote(approval, vote).await;
             if came != vote.expect {
                 let (name, voter) = (&self.scenario.name, &vote.person);

@@ -1,6 +1,7 @@
 //! Who may answer for a rule.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use cedar_policy::{EntityUid, RestrictedExpression};
 use countersign_core::visible::Visible;
@@ -28,6 +29,8 @@ pub struct AnswerQuery<'a> {
     pub operator: Option<&'a EntityRef>,
     /// The persons who may not answer, whatever the policies say. Persons only.
     pub excluded: &'a BTreeSet<EntityRef>,
+    /// For how long the question has waited for people: zero before anybody is asked.
+    pub waited: Duration,
     /// The time that decides.
     pub now: Timestamp,
 }
@@ -98,6 +101,7 @@ impl<'v> View<'v> {
             ("rule".to_owned(), text(rule.to_owned())),
             ("operation".to_owned(), text(query.operation.to_owned())),
             ("requester".to_owned(), text(query.requester.to_string())),
+            ("waited".to_owned(), RestrictedExpression::new_duration(format!("{}ms", query.waited.as_millis()))),
         ];
         context.extend(circumstances(bundle, query.operator, query.excluded, query.now)?);
         Ok(Answering { view: *self, query, action, resource, context })
@@ -172,6 +176,7 @@ mod tests {
                 requester: &bot,
                 operator: None,
                 excluded: &excluded,
+                waited: Duration::ZERO,
                 now: Timestamp::from_millis(0),
             };
             let asked = bundle.alone().answering("publishing-needs-an-editor", &query).unwrap();

@@ -33,6 +33,8 @@ pub struct AskingRule {
     pub ttl: Duration,
     /// How long nobody asks for the same again after a deny. Zero: one may at once.
     pub cooldown: Duration,
+    /// After how long without an answer others are told, whom the `approve` policies let answer then (`context.waited`).
+    pub escalate: Option<Duration>,
     /// Why it asks, in the words of the author.
     pub reason: Option<String>,
 }

@@ -13,6 +13,7 @@ use crate::policies::{Authored, Kind};
 
 const MAX_QUORUM: u32 = 16;
 const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
+const MIN_ESCALATE: Duration = Duration::from_secs(10);
 const MIN_TTL: Duration = Duration::from_secs(60);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const DEFAULT_COOLDOWN: Duration = Duration::from_secs(15 * 60);
@@ -83,8 +84,14 @@ fn scope(authored: &Authored, schema: &Composed, findings: &mut Vec<Finding>) {
 
 /// Annotations come from a closed list; they can only restrict or present.
 pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Vec<Finding>) -> Option<AskingRule> {
-    let mut rule =
-        AskingRule { id: authored.id.clone(), quorum: 1, ttl: DEFAULT_TTL, cooldown: DEFAULT_COOLDOWN, reason: None };
+    let mut rule = AskingRule {
+        id: authored.id.clone(),
+        quorum: 1,
+        ttl: DEFAULT_TTL,
+        cooldown: DEFAULT_COOLDOWN,
+        escalate: None,
+        reason: None,
+    };
     for (name, value) in authored.policy.annotations() {
         let mut refuse = |message: String, hint: &str| findings.push(authored.finding(message).hint(hint));
         match name {
@@ -96,7 +103,7 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
                 );
             }
             "reason" => rule.reason = Some(value.to_owned()),
-            "quorum" | "ttl" | "cooldown" if !liftable => {
+            "quorum" | "ttl" | "cooldown" | "escalate" if !liftable => {
                 let hint = "it belongs to a forbid that people can lift, in the closed form";
                 refuse(format!("`@{name}` has no effect on `{}`", authored.id), hint);
             }
@@ -120,17 +127,28 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
                     "write `0m` to `24h`: how long nobody asks for the same again after a deny",
                 ),
             },
+            "escalate" => match duration(value).filter(|after| (MIN_ESCALATE..MAX_TTL).contains(after)) {
+                Some(after) => rule.escalate = Some(after),
+                None => refuse(
+                    format!("`{}` is not when to escalate", value.escape_debug()),
+                    "write `10s` to `23h`: after how long without an answer others are told",
+                ),
+            },
             _unknown => {
-                let hint = "a policy may carry `@id` and `@reason`, and one that people can lift `@quorum`, `@ttl` and `@cooldown`";
+                let hint = "a policy may carry `@id` and `@reason`, and one that people can lift `@quorum`, `@ttl`, `@cooldown` and `@escalate`";
                 refuse(format!("`@{name}` is not known"), hint);
             }
         }
+    }
+    if let Some(after) = rule.escalate.filter(|after| *after >= rule.ttl) {
+        let message = format!("`{}` escalates after {} s, when it has expired", rule.id, after.as_secs());
+        findings.push(authored.finding(message).hint("escalate before the `@ttl` is over"));
     }
     liftable.then_some(rule)
 }
 
 /// `90s`, `15m` or `2h`.
-fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: u64 = digits.parse().ok().filter(|n: &u64| n.to_string() == digits)?;
     let seconds = match unit {

@@ -97,6 +97,9 @@ pub struct ScenarioVote {
     pub person: EntityRef,
     /// What they say.
     pub verdict: VoteVerdict,
+    /// How long after the question was put, such as `10m`.
+    #[serde(default, deserialize_with = "duration")]
+    pub waited: Duration,
     /// What must come of it.
     pub expect: VoteExpect,
 }
@@ -287,10 +290,12 @@ impl Scenario {
             requester: &self.principal,
             operator: self.operator.as_ref(),
             excluded: &self.excluded(view),
+            waited: Duration::ZERO,
             now: self.now,
         };
         let mut poll = Poll::new(rules);
         for vote in &self.vote {
+            let query = AnswerQuery { waited: vote.waited, now: self.now.plus(vote.waited), ..query };
             let came = poll.vote(view, vote, &query);
             if came != vote.expect {
                 let voter = &vote.person;
@@ -408,6 +413,12 @@ impl Poll {
 
 fn met((rule, persons): &(AskingRule, BTreeSet<EntityRef>)) -> bool {
     u32::try_from(persons.len()).unwrap_or(u32::MAX) >= rule.quorum
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    crate::lint::duration(&text)
+        .ok_or_else(|| D::Error::custom(format!("`{text}` is no time such as `90s`, `10m` or `2h`")))
 }
 
 fn entity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EntityRef, D::Error> {

@@ -27,6 +27,7 @@ fn approval(rules: Vec<AskingRule>) -> Approval {
         bundle: Digest::of(b"bundle"),
         excluded: BTreeSet::from([person("olivia")]),
         ttl: Duration::from_millis(100),
+        escalations: BTreeSet::new(),
     };
     Approval::ask(ApprovalId::from_bytes([2; 16]), asking, at(0))
 }

@@ -185,3 +185,76 @@ async fn what_was_void_with_its_session_stays_so_when_its_own_time_is_over() {
     world.engine.end_session(&call("agent:bot", "EndSession"), world.session).await.unwrap();
     assert_eq!(now(&world, approval).await, ApprovalState::Expired);
 }
+
+/// A bundle whose rule escalates after ten minutes, when admins may answer, too.
+fn escalating() -> BTreeMap<String, String> {
+    let mut files = files();
+    let work = WORK.replace("@id(\"asks\")", "@id(\"asks\") @ttl(\"30m\") @escalate(\"10m\")");
+    files.insert("policies/work.cedar".to_owned(), work);
+    files.get_mut("approve/approve.cedar").unwrap().push_str(
+        r#"@id("later") permit (principal in Group::"admins", action == Action::"approve", resource)
+           when { context.waited >= duration("10m") };"#,
+    );
+    files
+}
+
+const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
+
+#[tokio::test]
+async fn who_may_answer_later_answers_later_and_their_vote_counts() {
+    let world = World::with(Arc::new(MemoryKernel::default()), parts(), escalating()).await;
+    let approval = world.ask().await;
+    let early = world.vote("adam", approval).await;
+    assert!(matches!(early, Err(Error::Approval(countersign_core::approval::ApprovalError::NotEligible(_)))));
+    world.clock.advance(10 * MINUTE);
+    world.vote("adam", approval).await.unwrap();
+    assert_eq!(now(&world, approval).await, ApprovalState::Approved);
+    world.clock.advance(10 * MINUTE);
+    world.decide("export", "docs", Some(approval)).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_is_told_before_it_is_time_or_when_it_is_answered_and_silence_approves_nothing() {
+    let world = World::with(Arc::new(MemoryKernel::default()), parts(), escalating()).await;
+    let (silent, answered) = (world.ask().await, world.ask_with(operation("export", "logs")).await);
+    assert!(answered.is_err(), "there is no such dataset");
+    let mut noted = operation("export", "docs");
+    noted.input.insert("note".to_owned(), countersign_core::Value::String("x".to_owned()));
+    let answered = world.ask_with(noted).await.unwrap();
+    world.vote("dana", answered).await.unwrap();
+    let revision = async |id| world.engine.changed_approval(&call("dana", "x"), id).await.unwrap().approval.revision;
+    let before = (revision(silent).await, revision(answered).await);
+    world.clock.advance(10 * MINUTE - std::time::Duration::from_millis(1));
+    world.engine.escalate(silent).await.unwrap();
+    assert_eq!(revision(silent).await, before.0);
+    world.clock.advance(MINUTE);
+    world.engine.escalate(silent).await.unwrap();
+    world.engine.escalate(answered).await.unwrap();
+    let told = revision(silent).await;
+    assert!(told > before.0);
+    assert_eq!((now(&world, silent).await, revision(answered).await), (ApprovalState::Pending, before.1));
+    // Once.
+    world.clock.advance(MINUTE);
+    world.engine.escalate(silent).await.unwrap();
+    assert_eq!(revision(silent).await, told);
+}
+
+#[tokio::test]
+async fn those_who_may_answer_by_then_are_shown_the_request_without_asking() {
+    let world = World::with(Arc::new(MemoryKernel::default()), parts(), escalating()).await;
+    let approval = world.ask().await;
+    let mut adams = Box::pin(Arc::clone(&world.engine).watch_approvals(call("adam", "WatchApprovals"), None, None));
+    tokio::select! {
+        biased;
+        seen = adams.next() => panic!("{seen:?}"),
+        () = std::future::ready(()) => {}
+    }
+    world.clock.advance(10 * MINUTE);
+    tokio::select! {
+        seen = adams.next() => {
+            let seen = seen.unwrap().unwrap().view;
+            assert_eq!((seen.approval.value.id, seen.may_answer), (approval, true));
+        }
+        ended = world.engine.follow_conditions() => panic!("{ended:?}"),
+    }
+}

@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use countersign_core::EntityRef;
+use countersign_policy::AnswerQuery;
 
 use crate::{Files, answering, entity, person};
 
@@ -111,4 +113,46 @@ fn one_person_behind_two_accounts_is_one_person() {
             && !bundle.alone().contains(&entity("Dataset::\"x\""))
             && !bundle.alone().contains(&entity("X::\"x\""))
     );
+}
+
+#[test]
+fn others_answer_when_the_question_has_waited_for_as_long_as_their_policy_says() {
+    let later = r#"
+        @id("managers-answer-later") permit (principal == Person::"olivia", action == Action::"approve", resource)
+        when { context.rule == "pii-needs-two" && context.waited >= duration("10m") };
+    "#;
+    let bundle = Files::usual().with("approve/later.cedar", later).load();
+    let (resource, requester, nobody) = (customers(), bot(), BTreeSet::new());
+    for (seconds, permitted) in [(0, false), (599, false), (600, true), (86_400, true)] {
+        let waited = Duration::from_secs(seconds);
+        let query = AnswerQuery { waited, ..answering(&resource, &requester, &nobody) };
+        let answer = bundle.alone().may_answer("pii-needs-two", &person("olivia"), &query);
+        assert_eq!((answer.permitted, answer.errors.len()), (permitted, 0), "{seconds}");
+        assert!(bundle.alone().may_answer("pii-needs-two", &person("dana"), &query).permitted);
+    }
+}
+
+#[test]
+fn when_a_rule_escalates_is_before_it_expires() {
+    let escalating = |annotations: &str| {
+        Files::usual().replaced(
+            "policies/work.cedar",
+            "@id(\"pii-needs-two\")",
+            &format!("@id(\"pii-needs-two\") {annotations}"),
+        )
+    };
+    for (after, seconds) in [("10s", 10), ("5m", 300), ("14m", 840)] {
+        let bundle = escalating(&format!("@escalate(\"{after}\")")).load();
+        let rule = bundle.asking("pii-needs-two").unwrap();
+        assert_eq!(rule.escalate, Some(Duration::from_secs(seconds)), "{after}");
+    }
+    for (annotations, said) in [
+        ("@escalate(\"9s\")", "is not when to escalate"),
+        ("@escalate(\"soon\")", "is not when to escalate"),
+        ("@escalate(\"24h\")", "is not when to escalate"),
+        ("@escalate(\"20m\")", "when it has expired"),
+    ] {
+        let findings = escalating(annotations).findings();
+        assert!(findings.iter().any(|finding| finding.message.contains(said)), "{annotations}: {findings:?}");
+    }
 }

@@ -224,5 +224,5 @@ pub(crate) fn answering<'a>(
     requester: &'a EntityRef,
     excluded: &'a BTreeSet<EntityRef>,
 ) -> AnswerQuery<'a> {
-    AnswerQuery { operation: "export", resource, requester, operator: None, excluded, now: NOW }
+    AnswerQuery { operation: "export", resource, requester, operator: None, excluded, waited: Duration::ZERO, now: NOW }
 }
