@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::address;
 use super::fetch::{self, FetchError};
 use super::held::KeySet;
-use super::keys::Keys;
+use super::keys::{Keys, Unused};
 use crate::config::{Algorithm, IssuerConfig, KeySource};
 use crate::http::metrics as names;
 
@@ -117,10 +117,10 @@ impl Refresher {
             });
             let fetched = tokio::time::timeout(MAX_REFRESH, self.fetch()).await;
             match fetched.unwrap_or(Err(FetchError::Slow)) {
-                Ok(keys) => {
+                Ok((keys, unused)) => {
                     failures = 0;
                     pause = self.refresh;
-                    self.took(keys, &clock);
+                    self.took(keys, &unused, &clock);
                 }
                 Err(error) => {
                     pause = FIRST_RETRY.saturating_mul(1 << failures.min(10)).min(MAX_RETRY).min(self.refresh);
@@ -147,7 +147,7 @@ impl Refresher {
         }
     }
 
-    async fn fetch(&self) -> Result<Keys, FetchError> {
+    async fn fetch(&self) -> Result<(Keys, Unused), FetchError> {
         let address = match &self.address {
             Some(address) => address::parse(address),
             None => address::discovery(&self.issuer),
@@ -163,16 +163,21 @@ impl Refresher {
             address = fetch::discover(&client, &address, &self.issuer).await?;
         }
         let body = fetch::get(&client, &address, token).await?;
-        Keys::parse(&body, &self.algorithms).map_err(FetchError::Keys)
+        Keys::fetched(&body, &self.algorithms).map_err(FetchError::Keys)
     }
 
-    fn took(&self, keys: Keys, clock: &SystemClock) {
+    fn took(&self, keys: Keys, unused: &Unused, clock: &SystemClock) {
         let (issuer, ids) = (self.issuer.as_str(), keys.ids());
         let changed = self.keys.take(keys, Some(clock.wall().plus(self.stale)));
         let result = if changed { "changed" } else { "unchanged" };
         metrics::counter!(names::ISSUER_KEYS_TOTAL, "issuer" => issuer.to_owned(), "result" => result).increment(1);
         if changed {
             tracing::info!(issuer, keys = ids, "issuer's keys fetched");
+            if unused.is_flawed() {
+                tracing::warn!(issuer, %unused, "some of the issuer's keys cannot be used");
+            } else if !unused.is_empty() {
+                tracing::info!(issuer, %unused, "some of the issuer's keys are for something else");
+            }
         }
     }
 
