@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -115,11 +115,12 @@ struct Verified {
     left: Duration,
 }
 
-/// What somebody was verified by, and who says whether that still counts.
+/// What somebody was verified by, and who says whether that still counts. Keys that are not in use any more are not kept for those
+/// whom they verified.
 #[derive(Clone)]
 enum Basis {
-    Keys(Arc<KeySet>, Arc<Keys>),
-    Authorities(Arc<TrustDomain>, Arc<Authorities>),
+    Keys(Arc<KeySet>, Weak<Keys>),
+    Authorities(Arc<TrustDomain>, Weak<Authorities>),
 }
 
 impl Basis {
@@ -300,7 +301,7 @@ impl Authenticator {
             left: claims.expires_at.since(now),
             holds_from: claims.holds_from,
             credential: Arc::new(credential),
-            basis: Basis::Keys(Arc::clone(&issuer.keys), keys),
+            basis: Basis::Keys(Arc::clone(&issuer.keys), Arc::downgrade(&keys)),
         })
     }
 }

@@ -17,6 +17,8 @@ use crate::config::Algorithm;
 
 /// The largest key file, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// The most keys that are used of one issuer.
+const MAX_KEYS: usize = 128;
 /// The most keys that a line of the log is about.
 const MAX_TOLD: usize = 10;
 
@@ -106,9 +108,12 @@ impl Keys {
 
     /// Their ids, to be shown.
     pub(super) fn ids(&self) -> String {
-        let ids: Vec<String> =
-            self.keys.iter().map(|key| Visible::cut(key.id.as_deref().unwrap_or("-"), 64).to_string()).collect();
-        ids.join(" ")
+        let shown = |key: &Key| Visible::cut(key.id.as_deref().unwrap_or("-"), 64).to_string();
+        let ids: Vec<String> = self.keys.iter().take(MAX_TOLD).map(shown).collect();
+        match self.keys.len().saturating_sub(MAX_TOLD) {
+            0 => ids.join(" "),
+            more => format!("{} and {more} more", ids.join(" ")),
+        }
     }
 
     /// Reads a JSON Web Key Set or PEM that somebody has put here: what is wrong in it is for them to correct.
@@ -124,6 +129,9 @@ impl Keys {
                 return Err(format!("two keys have the `kid` `{}`; keep one of them", Visible::cut(id, 64)));
             }
             keys.push(key);
+        }
+        if keys.len() > MAX_KEYS {
+            return Err(format!("{} keys, more than the {MAX_KEYS} that may be; save those that sign", keys.len()));
         }
         Self::of(keys, bytes, allowed)
     }
@@ -156,6 +164,10 @@ impl Keys {
             }
             once
         });
+        // The others count as if they were not there: were the set refused, its withdrawn keys would stay in use.
+        for (index, _) in keys.split_off(MAX_KEYS.min(keys.len())) {
+            unused.note(index, Unfit::Flawed("is one too many"));
+        }
         let keys = Self::of(keys.into_iter().map(|(_, key)| key).collect(), bytes, allowed);
         match keys {
             Ok(keys) => Ok((keys, unused)),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -47,7 +47,7 @@ pub(super) struct Authorities {
 pub(super) struct Proved {
     pub(super) credential: Credential,
     pub(super) holds_from: Timestamp,
-    pub(super) authorities: Arc<Authorities>,
+    pub(super) authorities: Weak<Authorities>,
 }
 
 impl Authorities {
@@ -94,8 +94,8 @@ impl TrustDomain {
     }
 
     /// Whether these authorities are still the ones that vouch.
-    pub(super) fn still(&self, authorities: &Arc<Authorities>) -> bool {
-        Arc::ptr_eq(&self.authorities.load(), authorities)
+    pub(super) fn still(&self, authorities: &Weak<Authorities>) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.authorities.load()), authorities.as_ptr())
     }
 
     /// What follows the file.
@@ -135,7 +135,7 @@ impl TrustDomain {
             answers: Err(NotAnswering::NotTrusted),
             hash,
         };
-        Ok(Proved { credential, holds_from: svid.not_before, authorities })
+        Ok(Proved { credential, holds_from: svid.not_before, authorities: Arc::downgrade(&authorities) })
     }
 }
 

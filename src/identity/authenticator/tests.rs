@@ -283,6 +283,20 @@ fn what_is_remembered_expires_too() {
 }
 
 #[test]
+fn keys_that_are_not_in_use_any_more_are_not_kept_for_what_they_verified() {
+    let world = World::new();
+    let token = signed(&header(), &claims().to_string(), &world.key);
+    world.verify(&token).unwrap();
+    let keys = &world.authenticator.issuers[ISSUER].keys;
+    let before = Arc::downgrade(&keys.usable(at(NOW)).unwrap());
+    let set = json!({"keys": [jwk("k1", &world.key)]}).to_string();
+    assert!(keys.take(Keys::parse(set.as_bytes(), &[Algorithm::EdDSA]).unwrap(), None));
+    assert!(before.upgrade().is_none() && world.authenticator.verified.get(&Digest::of(token.as_bytes())).is_some());
+    // By the ones that are in use now.
+    world.verify(&token).unwrap();
+}
+
+#[test]
 fn a_refusal_is_not_remembered() {
     let world = World::new();
     let token = signed(&header(), &claims().to_string(), &world.key);

@@ -114,6 +114,19 @@ fn of_what_is_fetched_a_key_that_cannot_be_used_takes_no_other_with_it() {
 }
 
 #[test]
+fn more_keys_than_anybody_needs_are_not_kept_and_not_all_named_in_the_log() {
+    let all: Vec<String> = (0..200).map(|number| ed(&format!("k{number}"))).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let problem = parse(&all, &[Algorithm::EdDSA]).err().unwrap();
+    assert!(problem.starts_with("200 keys, more than the 128"), "{problem}");
+    let (keys, unused) = fetched(&all, &[Algorithm::EdDSA]).unwrap();
+    assert!(keys.select(Some("k127"), Algorithm::EdDSA).is_ok());
+    assert_eq!(keys.select(Some("k128"), Algorithm::EdDSA).unwrap_err(), CredentialError::Key);
+    assert_eq!(keys.ids(), "k0 k1 k2 k3 k4 k5 k6 k7 k8 k9 and 118 more");
+    assert!(unused.to_string().ends_with("`keys[137]` is one too many; and 62 more"), "{unused}");
+}
+
+#[test]
 fn of_fetched_keys_with_one_id_none_is_used() {
     let (keys, unused) = fetched(&[&ed("a"), &ed("b"), &ed("a"), &ed("a")], &[Algorithm::EdDSA]).unwrap();
     assert_eq!((keys.ids().as_str(), unused.is_flawed()), ("b", true));
