@@ -24,7 +24,7 @@ use super::held::KeySet;
 use super::keys::{KeyFileError, Keys};
 use super::naming::Naming;
 use super::refresh::Refresher;
-use super::workload::{AnyDomain, Authorities, Proved, Svid, TrustDomain};
+use super::workload::{Authorities, Possession, Proved, Svid, TrustDomain};
 use crate::config::{Algorithm, ApprovingConfig, Config, IssuerConfig, KeySource, RequiredValue};
 use crate::reload::Followed;
 
@@ -175,10 +175,10 @@ impl Authenticator {
         self.issuers.values().filter_map(upkeep).chain(domains).collect()
     }
 
-    /// Who takes client certificates in TLS handshakes; nobody, where no trust domain is configured.
+    /// Who asks for client certificates in TLS handshakes; nobody, where no trust domain is configured. That a certificate was taken
+    /// there says nothing of whose it is: that is up to [`Self::workload`].
     pub fn client_verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
-        (!self.domains.is_empty())
-            .then(|| Arc::new(AnyDomain::new(self.domains.clone())) as Arc<dyn ClientCertVerifier>)
+        (!self.domains.is_empty()).then(|| Arc::new(Possession::new()) as Arc<dyn ClientCertVerifier>)
     }
 
     /// The credential of whoever proved in a handshake to hold the key of this chain's first certificate.

@@ -146,6 +146,29 @@ async fn a_certificate_that_its_trust_domain_does_not_vouch_for_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_somebody_else_secures_the_connection_and_names_nobody() {
+    let scene = scene().await;
+    let stranger = authority();
+    let over = |params: &mut CertificateParams| params.not_after = date_time_ymd(2026, 1, 1);
+    for (what, identity) in [
+        ("a stranger's authority", svid(&stranger, &[ID], |_| {})),
+        ("a stranger's authority, and no URI", svid(&stranger, &[], |_| {})),
+        ("a stranger's domain", svid(&stranger, &["spiffe://mesh.example.com/proxy"], |_| {})),
+        ("no SPIFFE ID", svid(&scene.prod, &["https://proxy.example.com/"], |_| {})),
+        ("one that is over", svid(&scene.prod, &[ID], over)),
+    ] {
+        let channel = scene.channel(Some(identity));
+        assert_eq!(opens(&channel, &scene.acme.issuer.token("dana")).await.unwrap().id, "dana", "{what}");
+        assert_eq!(opens(&channel, "").await.unwrap_err().code(), Code::Unauthenticated, "{what}");
+    }
+    // Whoever shows a certificate holds its key.
+    let (own, other) =
+        (rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap(), KeyPair::generate().unwrap());
+    let channel = scene.channel(Some(Identity::from_pem(own.cert.pem(), other.serialize_pem())));
+    assert_ne!(opens(&channel, "").await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn authorities_that_are_exchanged_end_what_the_old_ones_vouched_for() {
     let scene = scene().await;
     let channel = scene.channel(Some(svid(&scene.prod, &[ID], |_| {})));
