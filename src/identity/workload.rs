@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer as _, GeneralName, KeyUsage, X509Certificate};
 
 use super::error::CredentialError;
 use crate::config::{SubjectKind, TrustDomainConfig};
@@ -147,7 +147,8 @@ pub(super) struct Svid {
 }
 
 impl Svid {
-    /// Reads a certificate, which has exactly one URI, as SPIFFE wants it (X509-SVID §2).
+    /// Reads a certificate, which has exactly one URI and signs no others, as SPIFFE wants it (X509-SVID §2, §4.3). That it is no
+    /// authority by its basic constraints, whoever verifies the chain sees.
     pub(super) fn read(certificate: &CertificateDer<'_>) -> Result<Self, CredentialError> {
         let wrong = CredentialError::Certificate;
         let (_, read) = X509Certificate::from_der(certificate).map_err(|_| wrong("cannot be read"))?;
@@ -160,6 +161,12 @@ impl Svid {
         let whole = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(letters);
         if id.len() > MAX_ID_BYTES || !path.is_some_and(|path| path.split('/').all(whole)) {
             return Err(wrong("has a URI that is no SPIFFE ID of a workload"));
+        }
+        let usage = read.key_usage().map_err(|_| wrong("has a key usage that cannot be read"))?;
+        let for_workloads =
+            |usage: &KeyUsage| usage.digital_signature() && !usage.key_cert_sign() && !usage.crl_sign();
+        if usage.is_some_and(|usage| !for_workloads(usage.value)) {
+            return Err(wrong("has the key usage of an authority, or none for signatures"));
         }
         let time = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
         let validity = read.validity();

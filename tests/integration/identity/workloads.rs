@@ -4,6 +4,7 @@ use std::path::Path;
 
 use countersign::proto::session_service_client::SessionServiceClient;
 use countersign::proto::*;
+use rcgen::KeyUsagePurpose::{self, CrlSign, DigitalSignature, KeyAgreement, KeyCertSign, KeyEncipherment};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
     date_time_ymd,
@@ -124,6 +125,7 @@ async fn a_certificate_that_its_trust_domain_does_not_vouch_for_is_refused() {
         |params: &mut CertificateParams| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let authority_of_its_own =
         |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let used = |usages: Vec<KeyUsagePurpose>| move |params: &mut CertificateParams| params.key_usages = usages;
     for (what, identity) in [
         ("a stranger's authority", svid(&authority(), &[ID], |_| {})),
         ("another domain's authority", svid(other, &[ID], |_| {})),
@@ -139,10 +141,15 @@ async fn a_certificate_that_its_trust_domain_does_not_vouch_for_is_refused() {
         ("one that is over", svid(prod, &[ID], over)),
         ("one for servers", svid(prod, &[ID], for_servers)),
         ("an authority", svid(prod, &[ID], authority_of_its_own)),
+        ("one that signs others", svid(prod, &[ID], used(vec![DigitalSignature, KeyCertSign]))),
+        ("one that signs lists", svid(prod, &[ID], used(vec![DigitalSignature, CrlSign]))),
+        ("one that signs nothing", svid(prod, &[ID], used(vec![KeyEncipherment]))),
     ] {
         assert!(opens(&scene.channel(Some(identity)), "").await.is_err(), "{what} is believed");
     }
-    assert!(opens(&scene.channel(Some(svid(prod, &[ID], |_| {}))), "").await.is_ok());
+    for good in [vec![], vec![DigitalSignature], vec![DigitalSignature, KeyAgreement]] {
+        assert!(opens(&scene.channel(Some(svid(prod, &[ID], used(good)))), "").await.is_ok());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
