@@ -270,13 +270,13 @@ impl Authenticator {
         }
         let newer = |error| Refusal { error, newer_keys: issuer.refresher.as_deref() };
         let keys = issuer.keys.usable(now).map_err(newer)?;
-        let key = match keys.select(header.key_id.as_deref(), header.algorithm) {
-            Err(CredentialError::Key) if header.key_id.is_some() => return Err(newer(CredentialError::Key)),
-            selected => selected?,
-        };
+        let id = header.key_id.as_deref();
+        // Where the token does not name one of the keys, the one that it means may be newer than they are.
+        let refused = |error: CredentialError| if keys.has(id) { error.into() } else { newer(error) };
+        let key = keys.select(id, header.algorithm).map_err(refused)?;
         match jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, algorithm(header.algorithm)) {
             Ok(true) => {}
-            Ok(false) | Err(_) => return Err(CredentialError::Signature.into()),
+            Ok(false) | Err(_) => return Err(refused(CredentialError::Signature)),
         }
 
         let demands = Demands {

@@ -187,6 +187,11 @@ impl Keys {
         Ok(Self { keys, text: Digest::of(bytes) })
     }
 
+    /// Whether one of them has exactly that id.
+    pub(super) fn has(&self, id: Option<&str>) -> bool {
+        id.is_some_and(|id| self.keys.iter().any(|key| key.id.as_deref() == Some(id)))
+    }
+
     /// The key for a token with that `kid`. A key without an id is used for any, but only where it is the only one.
     pub(super) fn select(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&DecodingKey, CredentialError> {
         let named = match (id, self.keys.as_slice()) {

@@ -1,7 +1,8 @@
-//! Keeping the fetched keys of one issuer fresh: at intervals, and when a token names a key that is not known.
+//! Keeping the fetched keys of one issuer fresh: at intervals, and when a token takes a key that is not known.
 //!
 //! One task for each issuer does all fetching, so that no two are ever under way. Whoever meets an unknown key asks it, and
-//! it decides whether it is time: however many unknown keys come, there is one fetch in [`PAUSE`].
+//! it decides whether it is time: however many unknown keys come, there is one fetch in [`PAUSE`], of one request or, with
+//! discovery, two.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -163,8 +163,7 @@ impl Svid {
             return Err(wrong("has a URI that is no SPIFFE ID of a workload"));
         }
         let usage = read.key_usage().map_err(|_| wrong("has a key usage that cannot be read"))?;
-        let for_workloads =
-            |usage: &KeyUsage| usage.digital_signature() && !usage.key_cert_sign() && !usage.crl_sign();
+        let for_workloads = |usage: &KeyUsage| usage.digital_signature() && !usage.key_cert_sign() && !usage.crl_sign();
         if usage.is_some_and(|usage| !for_workloads(usage.value)) {
             return Err(wrong("has the key usage of an authority, or none for signatures"));
         }
@@ -243,3 +242,6 @@ impl ClientCertVerifier for Possession {
 fn provider() -> CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
 }
+
+#[cfg(test)]
+mod tests;

@@ -297,6 +297,41 @@ fn keys_that_are_not_in_use_any_more_are_not_kept_for_what_they_verified() {
 }
 
 #[test]
+fn newer_keys_are_asked_for_where_a_token_names_none_of_those_there_are() {
+    let world = World::new();
+    let toml = format!(
+        "[tenants.a]\nbundle = \"b\"\nlog_origin = \"o\"\n[[tenants.a.issuers]]\nissuer = \"{ISSUER}\"\n\
+         audience = \"countersign\"\nalgorithms = [\"EdDSA\", \"ES256\"]\njwks_uri = \"https://idp.example.com/keys\"\n\
+         subjects = [\"person\"]\n"
+    );
+    let nameless = |key: &KeyPair| {
+        let mut jwk = jwk("", key);
+        jwk.as_object_mut().unwrap().remove("kid");
+        jwk
+    };
+    let (own, other) = (&world.key, &world.other);
+    let (k1, none) = (json!({"alg": "EdDSA", "kid": "k1"}), json!({"alg": "EdDSA"}));
+    for (set, header, refused, asks) in [
+        (json!([jwk("k1", other)]), &k1, CredentialError::Signature, false),
+        (json!([jwk("k1", own)]), &json!({"alg": "ES256", "kid": "k1"}), CredentialError::Algorithm, false),
+        (json!([jwk("k2", other)]), &k1, CredentialError::Key, true),
+        (json!([nameless(other)]), &k1, CredentialError::Signature, true),
+        (json!([nameless(other)]), &none, CredentialError::Signature, true),
+        (json!([jwk("k2", other)]), &none, CredentialError::Signature, true),
+        (json!([jwk("k1", own), jwk("k2", other)]), &none, CredentialError::Key, true),
+        (json!([nameless(own)]), &json!({"alg": "ES256", "kid": "k1"}), CredentialError::Algorithm, true),
+    ] {
+        let authenticator = Authenticator::new(&load(world.dir.path(), &toml)).unwrap();
+        let text = json!({ "keys": set }).to_string();
+        let (keys, _) = Keys::fetched(text.as_bytes(), &[Algorithm::EdDSA, Algorithm::ES256]).unwrap();
+        authenticator.issuers[ISSUER].keys.take(keys, Some(at(NOW + 60)));
+        let token = signed(&header.to_string(), &claims().to_string(), own);
+        let Refusal { error, newer_keys } = authenticator.try_verify(&token, at(NOW)).map(drop).unwrap_err();
+        assert_eq!((error, newer_keys.is_some()), (refused, asks), "{set} {header}");
+    }
+}
+
+#[test]
 fn a_refusal_is_not_remembered() {
     let world = World::new();
     let token = signed(&header(), &claims().to_string(), &world.key);

@@ -226,6 +226,18 @@ async fn a_key_that_is_withdrawn_goes_though_another_in_the_set_cannot_be_used()
 }
 
 #[tokio::test]
+async fn a_key_that_comes_without_an_id_is_fetched_when_it_is_used() {
+    let (provider, first, second) = (Provider::start().await, key(), key());
+    let issuer = provider.issuer();
+    let nameless = |key: &KeyPair| jwks(&[("k", key)]).replace("\"kid\":\"k\",", "");
+    provider.answer("/keys", 200, "", &nameless(&first));
+    let world = World::new(&issuer, &format!("jwks_uri = \"{issuer}/keys\""));
+    assert_eq!(world.verify(&token(&issuer, "any", &first)).await, Ok(()));
+    provider.answer("/keys", 200, "", &nameless(&second));
+    world.until(&token(&issuer, "any", &second), Ok(())).await;
+}
+
+#[tokio::test]
 async fn an_issuer_that_is_down_at_the_start_is_unavailable_until_it_is_up() {
     let key = key();
     let address = Provider::start().await.address;

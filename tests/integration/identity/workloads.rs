@@ -168,11 +168,6 @@ async fn a_certificate_of_somebody_else_secures_the_connection_and_names_nobody(
         assert_eq!(opens(&channel, &scene.acme.issuer.token("dana")).await.unwrap().id, "dana", "{what}");
         assert_eq!(opens(&channel, "").await.unwrap_err().code(), Code::Unauthenticated, "{what}");
     }
-    // Whoever shows a certificate holds its key.
-    let (own, other) =
-        (rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap(), KeyPair::generate().unwrap());
-    let channel = scene.channel(Some(Identity::from_pem(own.cert.pem(), other.serialize_pem())));
-    assert_ne!(opens(&channel, "").await.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test(flavor = "multi_thread")]
