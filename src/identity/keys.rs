@@ -1,6 +1,7 @@
 //! The public keys of one issuer, each pinned to the algorithms that it may be used with.
 
 mod jwk;
+mod sound;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,7 +10,7 @@ use std::path::Path;
 
 use countersign_core::Digest;
 use countersign_core::visible::Visible;
-use jsonwebtoken::{AlgorithmFamily, DecodingKey};
+use jsonwebtoken::DecodingKey;
 
 use self::jwk::Unfit;
 use super::error::CredentialError;
@@ -234,25 +235,13 @@ fn from_pem(text: &str) -> Result<Key, String> {
         _ => return Err("more than one item in PEM; several keys need ids, so save a JSON Web Key Set".to_owned()),
     }
     let pem = text.as_bytes();
-    let (key, algorithms) = DecodingKey::from_ed_pem(pem)
+    let (algorithms, key) = DecodingKey::from_ed_pem(pem)
         .or_else(|_| DecodingKey::from_ec_pem(pem))
         .or_else(|_| DecodingKey::from_rsa_pem(pem))
         .ok()
-        .and_then(|key| {
-            let bytes = key.try_get_as_bytes().ok()?.len();
-            let algorithms = match (key.family(), bytes) {
-                (AlgorithmFamily::Ed, 32) => vec![Algorithm::EdDSA],
-                (AlgorithmFamily::Ec, 65) => vec![Algorithm::ES256],
-                (AlgorithmFamily::Ec, 97) => vec![Algorithm::ES384],
-                // The DER of a modulus of 2048 bits with its exponent is at least that long.
-                (AlgorithmFamily::Rsa, 262..) => RSA.to_vec(),
-                (AlgorithmFamily::Ed | AlgorithmFamily::Ec | AlgorithmFamily::Rsa | AlgorithmFamily::Hmac, _) => {
-                    return None;
-                }
-            };
-            Some((key, algorithms))
-        })
-        .ok_or("not a key of Ed25519, P-256, P-384 or RSA from 2048 bits on; save another key of the issuer")?;
+        .map(|key| (sound::suits(&key).to_vec(), key))
+        .filter(|(algorithms, _)| !algorithms.is_empty())
+        .ok_or("not a key of Ed25519, P-256, P-384 or RSA of 2048 to 8192 bits; save another key of the issuer")?;
     Ok(Key { id: None, algorithms, key })
 }
 

@@ -6,8 +6,7 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::{Key, RSA};
-use crate::config::Algorithm;
+use super::{Key, sound};
 
 /// Why a key of a set is not used.
 #[derive(Debug, Clone, Copy)]
@@ -95,28 +94,35 @@ fn key(jwk: Jwk) -> Result<Key, Unfit> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| incomplete)?;
         if bytes.len() == length { Ok(text.to_owned()) } else { Err(incomplete) }
     };
+    // Some write a zero in front of it (RFC 7518 §6.3.1.1).
+    let number = |text: Option<&String>| {
+        let bytes = URL_SAFE_NO_PAD.decode(text.ok_or(incomplete)?).map_err(|_| incomplete)?;
+        Ok(bytes.into_iter().skip_while(|byte| *byte == 0).collect::<Vec<u8>>())
+    };
     let curve = |length: usize| {
         let (x, y) = (exactly(&jwk.x, length)?, exactly(&jwk.y, length)?);
         DecodingKey::from_ec_components(&x, &y).map_err(|_| incomplete)
     };
-    let (key, mut algorithms) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-        ("OKP", Some("Ed25519")) => {
-            let key = DecodingKey::from_ed_components(&exactly(&jwk.x, 32)?).map_err(|_| incomplete)?;
-            (key, vec![Algorithm::EdDSA])
-        }
-        ("EC", Some("P-256")) => (curve(32)?, vec![Algorithm::ES256]),
-        ("EC", Some("P-384")) => (curve(48)?, vec![Algorithm::ES384]),
+    let key = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+        ("OKP", Some("Ed25519")) => DecodingKey::from_ed_components(&exactly(&jwk.x, 32)?).map_err(|_| incomplete)?,
+        ("EC", Some("P-256")) => curve(32)?,
+        ("EC", Some("P-384")) => curve(48)?,
         ("RSA", None) => {
-            let (n, e) = (jwk.n.as_deref().ok_or(incomplete)?, jwk.e.as_deref().ok_or(incomplete)?);
-            let modulus = URL_SAFE_NO_PAD.decode(n).map_err(|_| incomplete)?;
-            if !(256..=1024).contains(&modulus.iter().skip_while(|byte| **byte == 0).count()) {
+            let (modulus, exponent) = (number(jwk.n.as_ref())?, number(jwk.e.as_ref())?);
+            if !sound::is_large_enough(&modulus) {
                 let problem = "is an RSA key outside 2048 to 8192 bits; have the issuer use another";
                 return Err(Unfit::Flawed(problem));
             }
-            (DecodingKey::from_rsa_components(n, e).map_err(|_| incomplete)?, RSA.to_vec())
+            DecodingKey::from_rsa_raw_components(&modulus, &exponent)
         }
         _ => return Err(Unfit::Other("is of a kind that is not known here")),
     };
+    let mut algorithms = sound::suits(&key).to_vec();
+    if algorithms.is_empty() {
+        return Err(Unfit::Flawed(
+            "is no sound key of its kind; save the key set again, or have the issuer use another",
+        ));
+    }
     if let Some(alg) = &jwk.alg {
         algorithms.retain(|algorithm| format!("{algorithm:?}") == *alg);
     }

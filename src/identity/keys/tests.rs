@@ -113,6 +113,93 @@ fn of_what_is_fetched_a_key_that_cannot_be_used_takes_no_other_with_it() {
     }
 }
 
+/// One value in DER.
+fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let length = match content.len() {
+        short @ 0..=127 => vec![u8::try_from(short).unwrap()],
+        long => [&[0x82], &u16::try_from(long).unwrap().to_be_bytes()[..]].concat(),
+    };
+    [&[tag], length.as_slice(), &content].concat()
+}
+
+/// A public key in PEM, by its algorithm and its bits.
+fn pem(algorithm: &[&[u8]], bits: &[u8]) -> String {
+    let key = der(0x30, &[&der(0x30, algorithm), &der(3, &[&[0], bits])]);
+    let key = base64::engine::general_purpose::STANDARD.encode(key);
+    format!("-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----\n")
+}
+
+const EVERY: &[Algorithm] = &[Algorithm::EdDSA, Algorithm::ES256, Algorithm::ES384, Algorithm::RS256, Algorithm::PS512];
+
+#[test]
+fn a_key_that_could_verify_nothing_or_anything_is_refused_when_it_is_read() {
+    let rsa = |modulus: &[u8], exponent: &[u8]| {
+        let numbers = der(0x30, &[&der(2, &[&[0], modulus]), &der(2, &[exponent])]);
+        pem(&[&der(6, &[&[42, 134, 72, 134, 247, 13, 1, 1, 1]]), &der(5, &[])], &numbers)
+    };
+    let ec = |curve: &[u8], point: &str| {
+        pem(&[&der(6, &[&[42, 134, 72, 206, 61, 2, 1]]), &der(6, &[curve])], &hex::decode(point).unwrap())
+    };
+    let (p256, k256) = (&[42, 134, 72, 206, 61, 3, 1, 7][..], &[43, 129, 4, 0, 10][..]);
+    let ed = |bytes: [u8; 32]| pem(&[&der(6, &[&[43, 101, 112]])], &bytes);
+    // The base points of P-256 and of secp256k1.
+    let of_p256 = "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
+                   4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+    let of_k256 = "0479be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798\
+                   483ada7726a3c4655da4fbfc0e1108a8fd17b448a68554199c47d08ffb10d4b8";
+    let (full, short) = ([255; 256], [&[0x7f][..], &[255; 255]].concat());
+    let valid: [u8; 32] = URL_SAFE_NO_PAD.decode(X).unwrap().try_into().unwrap();
+    for (text, good) in [
+        (ec(p256, of_p256), true),
+        (ec(p256, &of_p256.replace("51f5", "51f6")), false),
+        (ec(k256, of_k256), false),
+        (ec(p256, of_k256), false),
+        (rsa(&full, &[1, 0, 1]), true),
+        (rsa(&short, &[1, 0, 1]), false),
+        (rsa(&full, &[1]), false),
+        (rsa(&full, &[2]), false),
+        (rsa(&[255; 1025], &[1, 0, 1]), false),
+        (ed(valid), true),
+        (ed(std::array::from_fn(|index| if index == 0 { 2 } else { 0 })), false),
+        (ed(std::array::from_fn(|index| u8::from(index == 0))), false),
+    ] {
+        assert_eq!(Keys::parse(text.as_bytes(), EVERY).is_ok(), good, "{text}");
+    }
+    let (x, y) = of_p256[2..].split_at(64);
+    let point = |x: &str, y: &str, curve: &str| {
+        let [x, y] = [x, y].map(|number| URL_SAFE_NO_PAD.encode(hex::decode(number).unwrap()));
+        format!(r#"{{"kty":"EC","crv":"{curve}","x":"{x}","y":"{y}"}}"#)
+    };
+    let rsa = |n: &[u8], e: &[u8]| {
+        let [n, e] = [n, e].map(|number| URL_SAFE_NO_PAD.encode(number));
+        format!(r#"{{"kty":"RSA","n":"{n}","e":"{e}"}}"#)
+    };
+    for (key, problem) in [
+        (point(x, y, "P-256"), ""),
+        (point(y, x, "P-256"), "is no sound key of its kind"),
+        (point(x, y, "P-384"), "is incomplete or malformed"),
+        (rsa(&full, &[1, 0, 1]), ""),
+        (rsa(&[&[0], &full[..]].concat(), &[0, 1, 0, 1]), ""),
+        (rsa(&short, &[1, 0, 1]), "is an RSA key outside 2048 to 8192 bits"),
+        (rsa(&[255; 1025], &[1, 0, 1]), "is an RSA key outside 2048 to 8192 bits"),
+        (rsa(&[&full[..255], &[254]].concat(), &[1, 0, 1]), "is no sound key of its kind"),
+        (rsa(&full, &[1]), "is no sound key of its kind"),
+        (rsa(&full, &[]), "is no sound key of its kind"),
+        (rsa(&full, &[255; 9]), "is no sound key of its kind"),
+        (ed_of(&[0; 32]), "is no sound key of its kind"),
+    ] {
+        match parse(&[&key], EVERY) {
+            Ok(_) => assert_eq!(problem, "", "{key}"),
+            Err(told) => assert!(!problem.is_empty() && told.contains(problem), "{key}: {told}"),
+        }
+    }
+}
+
+fn ed_of(bytes: &[u8]) -> String {
+    format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, URL_SAFE_NO_PAD.encode(bytes))
+}
+
 #[test]
 fn more_keys_than_anybody_needs_are_not_kept_and_not_all_named_in_the_log() {
     let all: Vec<String> = (0..200).map(|number| ed(&format!("k{number}"))).collect();
