@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use countersign_core::Clock;
 use countersign_core::time::SystemClock;
+use reqwest::header::HeaderValue;
+use reqwest::{Client, Url};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -150,21 +152,27 @@ impl Refresher {
 
     async fn fetch(&self) -> Result<(Keys, Unused), FetchError> {
         let address = match &self.address {
-            Some(address) => address::parse(address),
-            None => address::discovery(&self.issuer),
+            Some(address) => address::parse(address).map_err(FetchError::Address)?,
+            None => {
+                let document = address::discovery(&self.issuer).map_err(FetchError::Address)?;
+                // What is configured is for `jwks_uri`: whoever writes the document is sent no token.
+                let (client, _token) = self.prepared(&document).await?;
+                fetch::discover(&client, &document, &self.issuer).await?
+            }
         };
-        let mut address = address.map_err(FetchError::Address)?;
-        let (ca, token, at) = (self.ca.clone(), self.token.clone(), address.clone());
-        let prepared = tokio::task::spawn_blocking(move || {
-            let client = fetch::client(&at, ca.as_deref())?;
-            Ok((client, token.as_deref().map(fetch::bearer).transpose()?))
-        });
-        let (client, token) = prepared.await.map_err(|error| FetchError::Tls(error.to_string()))??;
-        if self.address.is_none() {
-            address = fetch::discover(&client, &address, &self.issuer).await?;
-        }
+        let (client, token) = self.prepared(&address).await?;
         let body = fetch::get(&client, &address, token).await?;
         Keys::fetched(&body, &self.algorithms).map_err(FetchError::Keys)
+    }
+
+    /// What it takes to ask at `address`; whom a client believes depends on where it goes.
+    async fn prepared(&self, address: &Url) -> Result<(Client, Option<HeaderValue>), FetchError> {
+        let (ca, token, address) = (self.ca.clone(), self.token.clone(), address.clone());
+        let prepared = tokio::task::spawn_blocking(move || {
+            let client = fetch::client(&address, ca.as_deref())?;
+            Ok((client, token.as_deref().map(fetch::bearer).transpose()?))
+        });
+        prepared.await.map_err(|error| FetchError::Tls(error.to_string()))?
     }
 
     fn took(&self, keys: Keys, unused: &Unused, clock: &SystemClock) {
