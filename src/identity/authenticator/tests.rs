@@ -208,10 +208,18 @@ fn a_token_cannot_bring_or_point_to_its_own_key() {
 #[test]
 fn a_token_for_another_purpose_is_refused() {
     let world = World::new();
-    for kind in ["JWT", "jwt", "at+jwt", "application/at+jwt"] {
+    for kind in ["JWT", "jwt", "at+jwt", "application/at+jwt", "JOSE"] {
         assert!(world.with_header(&json!({"alg": "EdDSA", "kid": "k1", "typ": kind})).is_ok(), "{kind}");
     }
-    for kind in [json!("dpop+jwt"), json!("logout+jwt"), json!("secevent+jwt"), json!(""), json!(1), json!(null)] {
+    for kind in [
+        json!("jose+json"),
+        json!("dpop+jwt"),
+        json!("logout+jwt"),
+        json!("secevent+jwt"),
+        json!(""),
+        json!(1),
+        json!(null),
+    ] {
         let header = json!({"alg": "EdDSA", "kid": "k1", "typ": kind});
         assert_eq!(world.with_header(&header), Err(CredentialError::Type), "{kind}");
     }
