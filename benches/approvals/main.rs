@@ -124,7 +124,7 @@ async fn watched(world: &Arc<World>, watchers: usize, changes: usize) -> Result<
     let before = resident_mib()?;
     let (told, mut tellings) = tokio::sync::mpsc::unbounded_channel::<(ApprovalId, Instant)>();
     for _ in 0..watchers {
-        let mut watch = Box::pin(world.watch("generalist"));
+        let mut watch = Box::pin(world.watch("generalist")?);
         let told = told.clone();
         // What was there before the change is told first.
         watch.next().await.ok_or("a watch ended")??;

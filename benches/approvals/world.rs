@@ -130,9 +130,11 @@ impl World {
         Ok(())
     }
 
-    pub fn watch(&self, who: &str) -> impl Stream<Item = std::result::Result<Seen, Error>> + Send + 'static + use<> {
-        let call = call(who, "WatchApprovals").unwrap_or_else(|error| panic!("{error}"));
-        Arc::clone(&self.engine).watch_approvals(call, None, None)
+    pub fn watch(
+        &self,
+        who: &str,
+    ) -> Result<impl Stream<Item = std::result::Result<Seen, Error>> + Send + 'static + use<>> {
+        Ok(Arc::clone(&self.engine).watch_approvals(call(who, "WatchApprovals")?, None, None))
     }
 }
 

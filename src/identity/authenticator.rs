@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -24,7 +24,7 @@ use super::held::KeySet;
 use super::keys::{KeyFileError, Keys};
 use super::naming::Naming;
 use super::refresh::Refresher;
-use super::workload::{AnyDomain, Authorities, Proved, Svid, TrustDomain};
+use super::workload::{Authorities, Possession, Proved, Svid, TrustDomain};
 use crate::config::{Algorithm, ApprovingConfig, Config, IssuerConfig, KeySource, RequiredValue};
 use crate::reload::Followed;
 
@@ -115,11 +115,12 @@ struct Verified {
     left: Duration,
 }
 
-/// What somebody was verified by, and who says whether that still counts.
+/// What somebody was verified by, and who says whether that still counts. Keys that are not in use any more are not kept for those
+/// whom they verified.
 #[derive(Clone)]
 enum Basis {
-    Keys(Arc<KeySet>, Arc<Keys>),
-    Authorities(Arc<TrustDomain>, Arc<Authorities>),
+    Keys(Arc<KeySet>, Weak<Keys>),
+    Authorities(Arc<TrustDomain>, Weak<Authorities>),
 }
 
 impl Basis {
@@ -174,10 +175,10 @@ impl Authenticator {
         self.issuers.values().filter_map(upkeep).chain(domains).collect()
     }
 
-    /// Who takes client certificates in TLS handshakes; nobody, where no trust domain is configured.
+    /// Who asks for client certificates in TLS handshakes; nobody, where no trust domain is configured. That a certificate was taken
+    /// there says nothing of whose it is: that is up to [`Self::workload`].
     pub fn client_verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
-        (!self.domains.is_empty())
-            .then(|| Arc::new(AnyDomain::new(self.domains.clone())) as Arc<dyn ClientCertVerifier>)
+        (!self.domains.is_empty()).then(|| Arc::new(Possession::new()) as Arc<dyn ClientCertVerifier>)
     }
 
     /// The credential of whoever proved in a handshake to hold the key of this chain's first certificate.
@@ -269,13 +270,13 @@ impl Authenticator {
         }
         let newer = |error| Refusal { error, newer_keys: issuer.refresher.as_deref() };
         let keys = issuer.keys.usable(now).map_err(newer)?;
-        let key = match keys.select(header.key_id.as_deref(), header.algorithm) {
-            Err(CredentialError::Key) if header.key_id.is_some() => return Err(newer(CredentialError::Key)),
-            selected => selected?,
-        };
+        let id = header.key_id.as_deref();
+        // Where the token does not name one of the keys, the one that it means may be newer than they are.
+        let refused = |error: CredentialError| if keys.has(id) { error.into() } else { newer(error) };
+        let key = keys.select(id, header.algorithm).map_err(refused)?;
         match jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, algorithm(header.algorithm)) {
             Ok(true) => {}
-            Ok(false) | Err(_) => return Err(CredentialError::Signature.into()),
+            Ok(false) | Err(_) => return Err(refused(CredentialError::Signature)),
         }
 
         let demands = Demands {
@@ -300,7 +301,7 @@ impl Authenticator {
             left: claims.expires_at.since(now),
             holds_from: claims.holds_from,
             credential: Arc::new(credential),
-            basis: Basis::Keys(Arc::clone(&issuer.keys), keys),
+            basis: Basis::Keys(Arc::clone(&issuer.keys), Arc::downgrade(&keys)),
         })
     }
 }

@@ -58,7 +58,8 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, CredentialError> {
     }
     if let Some(kind) = header.get("typ") {
         let kind = kind.text().map(str::to_ascii_lowercase).ok_or(CredentialError::Type)?;
-        if !matches!(kind.strip_prefix("application/").unwrap_or(&kind), "jwt" | "at+jwt") {
+        // `JOSE` says only how it is written; JWT-SVIDs may have it.
+        if !matches!(kind.strip_prefix("application/").unwrap_or(&kind), "jwt" | "at+jwt" | "jose") {
             return Err(CredentialError::Type);
         }
     }

@@ -29,7 +29,9 @@ pub enum CredentialError {
     )]
     Header(&'static str),
     /// It is a JWT for another purpose.
-    #[error("the credential's `typ` says that it is for another purpose; send an access token, `JWT` or `at+jwt`")]
+    #[error(
+        "the credential's `typ` says that it is for another purpose; send an access token: `JWT`, `at+jwt` or `JOSE`"
+    )]
     Type,
     /// Nobody with that `iss` is configured.
     #[error("the credential's issuer is not trusted here; use a credential of an issuer in the server's configuration")]

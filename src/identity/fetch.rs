@@ -108,7 +108,7 @@ pub(super) async fn discover(client: &Client, at: &Url, issuer: &str) -> Result<
     Ok(keys)
 }
 
-/// A client for one fetch that begins at `address`: nothing is kept open, and a new `ca` file counts at once. Blocks on small
+/// A client for one request to `address`: nothing is kept open, and a new `ca` file counts at once. Blocks on small
 /// files.
 pub(super) fn client(address: &Url, ca: Option<&Path>) -> Result<Client, FetchError> {
     let client = outgoing::client(address, ca).map_err(|error| match error {

@@ -1,6 +1,6 @@
 //! The keys of one issuer as they are now, wherever they come from.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use countersign_core::Timestamp;
@@ -40,9 +40,10 @@ impl KeySet {
     }
 
     /// Whether what was verified by `keys` still is: they are the ones in use, and not too old.
-    pub(super) fn still(&self, keys: &Arc<Keys>, now: Timestamp) -> bool {
+    pub(super) fn still(&self, keys: &Weak<Keys>, now: Timestamp) -> bool {
         let held = self.0.load();
-        held.keys.as_ref().is_some_and(|held| Arc::ptr_eq(held, keys))
+        // As long as there is a `Weak` to it, nothing else lies at the place.
+        held.keys.as_ref().is_some_and(|held| std::ptr::eq(Arc::as_ptr(held), keys.as_ptr()))
             && held.until.is_none_or(|until| !now.reached(until))
     }
 

@@ -1,20 +1,27 @@
 //! The public keys of one issuer, each pinned to the algorithms that it may be used with.
 
+mod jwk;
+mod sound;
+
+use std::collections::HashSet;
+use std::fmt;
 use std::io::Read as _;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign_core::Digest;
 use countersign_core::visible::Visible;
-use jsonwebtoken::{AlgorithmFamily, DecodingKey};
-use serde::Deserialize;
+use jsonwebtoken::DecodingKey;
 
+use self::jwk::Unfit;
 use super::error::CredentialError;
 use crate::config::Algorithm;
 
 /// The largest key file, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// The most keys that are used of one issuer.
+const MAX_KEYS: usize = 128;
+/// The most keys that a line of the log is about.
+const MAX_TOLD: usize = 10;
 
 const RSA: &[Algorithm] =
     &[Algorithm::PS256, Algorithm::PS384, Algorithm::PS512, Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
@@ -37,6 +44,51 @@ struct Key {
     key: DecodingKey,
 }
 
+impl Key {
+    /// The key for these algorithms alone; none if it is for no one of them.
+    fn only_for(mut self, allowed: &[Algorithm]) -> Option<Self> {
+        self.algorithms.retain(|algorithm| allowed.contains(algorithm));
+        (!self.algorithms.is_empty()).then_some(self)
+    }
+}
+
+/// The keys of a set that are not used, and why: to be logged.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unused {
+    told: Vec<String>,
+    more: usize,
+    flawed: bool,
+}
+
+impl Unused {
+    fn note(&mut self, index: usize, unfit: Unfit) {
+        let (Unfit::Other(why) | Unfit::Flawed(why)) = unfit;
+        self.flawed |= matches!(unfit, Unfit::Flawed(_));
+        if self.told.len() < MAX_TOLD {
+            self.told.push(format!("`keys[{index}]` {why}"));
+        } else {
+            self.more = self.more.saturating_add(1);
+        }
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    /// Whether one is among them that its issuer should not have published so.
+    pub(super) fn is_flawed(&self) -> bool {
+        self.flawed
+    }
+}
+
+impl fmt::Display for Unused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.told.join("; "))?;
+        if self.more == 0 { Ok(()) } else { write!(f, "; and {} more", self.more) }
+    }
+}
+
 /// The keys of one issuer. Not empty, and no two have one id.
 pub(super) struct Keys {
     keys: Vec<Key>,
@@ -57,32 +109,75 @@ impl Keys {
 
     /// Their ids, to be shown.
     pub(super) fn ids(&self) -> String {
-        let ids: Vec<String> =
-            self.keys.iter().map(|key| Visible::cut(key.id.as_deref().unwrap_or("-"), 64).to_string()).collect();
-        ids.join(" ")
+        let shown = |key: &Key| Visible::cut(key.id.as_deref().unwrap_or("-"), 64).to_string();
+        let ids: Vec<String> = self.keys.iter().take(MAX_TOLD).map(shown).collect();
+        match self.keys.len().saturating_sub(MAX_TOLD) {
+            0 => ids.join(" "),
+            more => format!("{} and {more} more", ids.join(" ")),
+        }
     }
 
-    /// Reads a JSON Web Key Set or PEM.
+    /// Reads a JSON Web Key Set or PEM that somebody has put here: what is wrong in it is for them to correct.
     pub(super) fn parse(bytes: &[u8], allowed: &[Algorithm]) -> Result<Self, String> {
-        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
-            return Err(format!("the file is larger than {MAX_FILE_BYTES} bytes; save the key set alone"));
-        }
-        let text =
-            std::str::from_utf8(bytes).map_err(|_| "it is not text; save a JSON Web Key Set or PEM".to_owned())?;
-        let found = if text.trim_start().starts_with('{') { from_set(text)? } else { vec![from_pem(text)?] };
+        let text = text(bytes)?;
+        let found = if text.trim_start().starts_with('{') { jwk::strictly(text)? } else { vec![from_pem(text)?] };
         let mut keys: Vec<Key> = Vec::new();
-        for mut key in found {
-            key.algorithms.retain(|algorithm| allowed.contains(algorithm));
-            if key.algorithms.is_empty() {
-                continue;
-            }
+        let mut ids = HashSet::new();
+        for key in found.into_iter().filter_map(|key| key.only_for(allowed)) {
             if let Some(id) = &key.id
-                && keys.iter().any(|other| other.id.as_ref() == Some(id))
+                && !ids.insert(id.clone())
             {
                 return Err(format!("two keys have the `kid` `{}`; keep one of them", Visible::cut(id, 64)));
             }
             keys.push(key);
         }
+        if keys.len() > MAX_KEYS {
+            return Err(format!("{} keys, more than the {MAX_KEYS} that may be; save those that sign", keys.len()));
+        }
+        Self::of(keys, bytes, allowed)
+    }
+
+    /// Reads a JSON Web Key Set that was fetched. A key that cannot be used is left out and told (RFC 7517 §5): were the
+    /// whole set, those that its issuer has withdrawn would stay in use.
+    pub(super) fn fetched(bytes: &[u8], allowed: &[Algorithm]) -> Result<(Self, Unused), String> {
+        let mut unused = Unused::default();
+        let (mut keys, mut ids, mut repeated) = (Vec::new(), HashSet::new(), HashSet::new());
+        for (index, read) in jwk::leniently(text(bytes)?)?.enumerate() {
+            match read
+                .and_then(|key| key.only_for(allowed).ok_or(Unfit::Other("is for an algorithm that is not configured")))
+            {
+                Ok(key) => {
+                    if let Some(id) = &key.id
+                        && !ids.insert(id.clone())
+                    {
+                        repeated.insert(id.clone());
+                    }
+                    keys.push((index, key));
+                }
+                Err(unfit) => unused.note(index, unfit),
+            }
+        }
+        keys.retain(|(index, key)| {
+            let once = key.id.as_ref().is_none_or(|id| !repeated.contains(id));
+            if !once {
+                // Which of them a token means, nobody can tell.
+                unused.note(*index, Unfit::Flawed("has the `kid` of another"));
+            }
+            once
+        });
+        // The others count as if they were not there: were the set refused, its withdrawn keys would stay in use.
+        for (index, _) in keys.split_off(MAX_KEYS.min(keys.len())) {
+            unused.note(index, Unfit::Flawed("is one too many"));
+        }
+        let keys = Self::of(keys.into_iter().map(|(_, key)| key).collect(), bytes, allowed);
+        match keys {
+            Ok(keys) => Ok((keys, unused)),
+            Err(problem) if unused.is_empty() => Err(problem),
+            Err(problem) => Err(format!("{problem} ({unused})")),
+        }
+    }
+
+    fn of(keys: Vec<Key>, bytes: &[u8], allowed: &[Algorithm]) -> Result<Self, String> {
         if keys.is_empty() {
             let names: Vec<String> = allowed.iter().map(|algorithm| format!("`{algorithm:?}`")).collect();
             return Err(format!(
@@ -91,6 +186,11 @@ impl Keys {
             ));
         }
         Ok(Self { keys, text: Digest::of(bytes) })
+    }
+
+    /// Whether one of them has exactly that id.
+    pub(super) fn has(&self, id: Option<&str>) -> bool {
+        id.is_some_and(|id| self.keys.iter().any(|key| key.id.as_deref() == Some(id)))
     }
 
     /// The key for a token with that `kid`. A key without an id is used for any, but only where it is the only one.
@@ -116,6 +216,13 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+fn text(bytes: &[u8]) -> Result<&str, String> {
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
+        return Err(format!("the file is larger than {MAX_FILE_BYTES} bytes; save the key set alone"));
+    }
+    std::str::from_utf8(bytes).map_err(|_| "it is not text; save a JSON Web Key Set or PEM".to_owned())
+}
+
 fn from_pem(text: &str) -> Result<Key, String> {
     let begins: Vec<&str> = text.lines().filter(|line| line.starts_with("-----BEGIN ")).map(str::trim_end).collect();
     match begins.as_slice() {
@@ -128,182 +235,15 @@ fn from_pem(text: &str) -> Result<Key, String> {
         _ => return Err("more than one item in PEM; several keys need ids, so save a JSON Web Key Set".to_owned()),
     }
     let pem = text.as_bytes();
-    let (key, algorithms) = DecodingKey::from_ed_pem(pem)
+    let (algorithms, key) = DecodingKey::from_ed_pem(pem)
         .or_else(|_| DecodingKey::from_ec_pem(pem))
         .or_else(|_| DecodingKey::from_rsa_pem(pem))
         .ok()
-        .and_then(|key| {
-            let bytes = key.try_get_as_bytes().ok()?.len();
-            let algorithms = match (key.family(), bytes) {
-                (AlgorithmFamily::Ed, 32) => vec![Algorithm::EdDSA],
-                (AlgorithmFamily::Ec, 65) => vec![Algorithm::ES256],
-                (AlgorithmFamily::Ec, 97) => vec![Algorithm::ES384],
-                // The DER of a modulus of 2048 bits with its exponent is at least that long.
-                (AlgorithmFamily::Rsa, 262..) => RSA.to_vec(),
-                (AlgorithmFamily::Ed | AlgorithmFamily::Ec | AlgorithmFamily::Rsa | AlgorithmFamily::Hmac, _) => {
-                    return None;
-                }
-            };
-            Some((key, algorithms))
-        })
-        .ok_or("not a key of Ed25519, P-256, P-384 or RSA from 2048 bits on; save another key of the issuer")?;
+        .map(|key| (sound::suits(&key).to_vec(), key))
+        .filter(|(algorithms, _)| !algorithms.is_empty())
+        .ok_or("not a key of Ed25519, P-256, P-384 or RSA of 2048 to 8192 bits; save another key of the issuer")?;
     Ok(Key { id: None, algorithms, key })
 }
 
-#[derive(Deserialize)]
-struct Set {
-    keys: Vec<Jwk>,
-}
-
-/// A JSON Web Key (RFC 7517 §4, RFC 7518 §6, RFC 8037 §2), as far as it is looked at.
-#[derive(Deserialize)]
-struct Jwk {
-    kty: String,
-    kid: Option<String>,
-    alg: Option<String>,
-    #[serde(rename = "use")]
-    purpose: Option<String>,
-    key_ops: Option<Vec<String>>,
-    crv: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-    d: Option<serde::de::IgnoredAny>,
-    k: Option<serde::de::IgnoredAny>,
-}
-
-fn from_set(text: &str) -> Result<Vec<Key>, String> {
-    let set: Set = serde_json::from_str(text).map_err(|error| {
-        format!("not a JSON Web Key Set, at line {} column {}; save `{{\"keys\": […]}}`", error.line(), error.column())
-    })?;
-    let mut keys = Vec::new();
-    for (index, jwk) in set.keys.iter().enumerate() {
-        keys.extend(from_jwk(jwk).map_err(|problem| format!("`keys[{index}]` {problem}"))?);
-    }
-    Ok(keys)
-}
-
-/// The key, or none if it is not for signatures that are known here: a set may hold others.
-fn from_jwk(jwk: &Jwk) -> Result<Option<Key>, &'static str> {
-    if jwk.d.is_some() || jwk.k.is_some() || jwk.kty == "oct" {
-        return Err("is private or shared, and no verifier should have it; save the public keys alone");
-    }
-    // SPIFFE bundles have a `use` of their own (SPIFFE Trust Domain and Bundle §4.2.2).
-    let for_signatures = jwk.purpose.as_deref().is_none_or(|purpose| matches!(purpose, "sig" | "jwt-svid"))
-        && jwk.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
-    if !for_signatures {
-        return Ok(None);
-    }
-    let incomplete = "is incomplete or malformed; save the key set again";
-    let exactly = |text: &Option<String>, length: usize| {
-        let text = text.as_deref().ok_or(incomplete)?;
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| incomplete)?;
-        if bytes.len() == length { Ok(text.to_owned()) } else { Err(incomplete) }
-    };
-    let curve = |length: usize| {
-        let (x, y) = (exactly(&jwk.x, length)?, exactly(&jwk.y, length)?);
-        DecodingKey::from_ec_components(&x, &y).map_err(|_| incomplete)
-    };
-    let (key, mut algorithms) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-        ("OKP", Some("Ed25519")) => {
-            let key = DecodingKey::from_ed_components(&exactly(&jwk.x, 32)?).map_err(|_| incomplete)?;
-            (key, vec![Algorithm::EdDSA])
-        }
-        ("EC", Some("P-256")) => (curve(32)?, vec![Algorithm::ES256]),
-        ("EC", Some("P-384")) => (curve(48)?, vec![Algorithm::ES384]),
-        ("RSA", None) => {
-            let (n, e) = (jwk.n.as_deref().ok_or(incomplete)?, jwk.e.as_deref().ok_or(incomplete)?);
-            let modulus = URL_SAFE_NO_PAD.decode(n).map_err(|_| incomplete)?;
-            if !(256..=1024).contains(&modulus.iter().skip_while(|byte| **byte == 0).count()) {
-                return Err("is an RSA key outside 2048 to 8192 bits; have the issuer use another");
-            }
-            (DecodingKey::from_rsa_components(n, e).map_err(|_| incomplete)?, RSA.to_vec())
-        }
-        _ => return Ok(None),
-    };
-    if let Some(alg) = &jwk.alg {
-        algorithms.retain(|algorithm| format!("{algorithm:?}") == *alg);
-    }
-    Ok(Some(Key { id: jwk.kid.clone(), algorithms, key }))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
-
-    fn ed(kid: &str) -> String {
-        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{X}"}}"#)
-    }
-
-    fn parse(keys: &[&str], allowed: &[Algorithm]) -> Result<Keys, String> {
-        Keys::parse(format!(r#"{{"keys":[{}]}}"#, keys.join(",")).as_bytes(), allowed)
-    }
-
-    #[test]
-    fn a_key_is_found_by_its_exact_id_only() {
-        let keys = parse(&[&ed("a"), &ed("b")], &[Algorithm::EdDSA]).unwrap();
-        assert!(keys.select(Some("a"), Algorithm::EdDSA).is_ok());
-        for id in ["A", "a ", "c", "", "../a", "https://evil.example/a"] {
-            assert_eq!(keys.select(Some(id), Algorithm::EdDSA).unwrap_err(), CredentialError::Key, "{id}");
-        }
-        assert_eq!(keys.select(None, Algorithm::EdDSA).unwrap_err(), CredentialError::Key);
-        let one = parse(&[&ed("a")], &[Algorithm::EdDSA]).unwrap();
-        assert!(one.select(None, Algorithm::EdDSA).is_ok());
-        assert_eq!(one.select(Some("b"), Algorithm::EdDSA).unwrap_err(), CredentialError::Key);
-    }
-
-    #[test]
-    fn a_key_is_used_with_its_own_algorithm_only() {
-        let keys = parse(&[&ed("a")], &[Algorithm::EdDSA, Algorithm::RS256]).unwrap();
-        assert_eq!(keys.select(Some("a"), Algorithm::RS256).unwrap_err(), CredentialError::Algorithm);
-    }
-
-    #[test]
-    fn keys_for_other_purposes_are_left_out() {
-        let encryption = ed("a").replace("\"x\"", "\"use\":\"enc\",\"x\"");
-        let agreement = r#"{"kty":"OKP","crv":"X25519","x":"AAAA"}"#;
-        let other = ed("c").replace("\"x\"", "\"alg\":\"ES256\",\"x\"");
-        assert!(parse(&[&encryption, agreement, &other, &ed("b")], &[Algorithm::EdDSA]).is_ok());
-        let problem = parse(&[&encryption, agreement, &other], &[Algorithm::EdDSA]).err().unwrap();
-        assert!(problem.starts_with("none is for `EdDSA`;"), "{problem}");
-    }
-
-    #[test]
-    fn what_should_not_be_there_is_refused() {
-        let private = ed("a").replace("\"x\"", "\"d\":\"secret\",\"x\"");
-        let short = ed("a").replace(X, "AAAA");
-        let weak = format!(r#"{{"kty":"RSA","n":"{}","e":"AQAB"}}"#, URL_SAFE_NO_PAD.encode([255; 128]));
-        for (keys, expected) in [
-            (vec![private.as_str()], "`keys[0]` is private or shared"),
-            (vec![r#"{"kty":"oct","k":"c2VjcmV0"}"#], "`keys[0]` is private or shared"),
-            (vec![short.as_str()], "`keys[0]` is incomplete or malformed"),
-            (vec![weak.as_str()], "`keys[0]` is an RSA key outside 2048 to 8192 bits"),
-            (vec![&ed("a"), &ed("a")], "two keys have the `kid` `a`"),
-        ] {
-            let problem = parse(&keys, &[Algorithm::EdDSA, Algorithm::RS256]).err().unwrap();
-            assert!(problem.contains(expected), "{problem}");
-            assert!(!problem.contains("secret") && !problem.contains("c2VjcmV0"), "{problem}");
-        }
-    }
-
-    #[test]
-    fn pem_of_anything_but_one_public_key_is_refused() {
-        let public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n";
-        let keys = Keys::parse(public.as_bytes(), &[Algorithm::EdDSA]).ok().unwrap();
-        assert!(keys.select(Some("any"), Algorithm::EdDSA).is_ok() && keys.select(None, Algorithm::EdDSA).is_ok());
-        for (text, expected) in [
-            (public.repeat(2), "more than one item"),
-            (public.replace("PUBLIC", "PRIVATE"), "a private key"),
-            (public.replace("PUBLIC KEY", "CERTIFICATE"), "not a `PUBLIC KEY`"),
-            (public.replace("MCow", "AAAA"), "not a key of Ed25519"),
-            ("https://idp.example.com/keys".to_owned(), "neither a JSON Web Key Set nor PEM"),
-            (String::new(), "neither a JSON Web Key Set nor PEM"),
-        ] {
-            let problem = Keys::parse(text.as_bytes(), &[Algorithm::EdDSA]).err().unwrap();
-            assert!(problem.contains(expected), "{problem}");
-        }
-    }
-}
+mod tests;

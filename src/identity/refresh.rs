@@ -1,7 +1,8 @@
-//! Keeping the fetched keys of one issuer fresh: at intervals, and when a token names a key that is not known.
+//! Keeping the fetched keys of one issuer fresh: at intervals, and when a token takes a key that is not known.
 //!
 //! One task for each issuer does all fetching, so that no two are ever under way. Whoever meets an unknown key asks it, and
-//! it decides whether it is time: however many unknown keys come, there is one fetch in [`PAUSE`].
+//! it decides whether it is time: however many unknown keys come, there is one fetch in [`PAUSE`], of one request or, with
+//! discovery, two.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,13 +10,15 @@ use std::time::Duration;
 
 use countersign_core::Clock;
 use countersign_core::time::SystemClock;
+use reqwest::header::HeaderValue;
+use reqwest::{Client, Url};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::address;
 use super::fetch::{self, FetchError};
 use super::held::KeySet;
-use super::keys::Keys;
+use super::keys::{Keys, Unused};
 use crate::config::{Algorithm, IssuerConfig, KeySource};
 use crate::http::metrics as names;
 
@@ -117,10 +120,10 @@ impl Refresher {
             });
             let fetched = tokio::time::timeout(MAX_REFRESH, self.fetch()).await;
             match fetched.unwrap_or(Err(FetchError::Slow)) {
-                Ok(keys) => {
+                Ok((keys, unused)) => {
                     failures = 0;
                     pause = self.refresh;
-                    self.took(keys, &clock);
+                    self.took(keys, &unused, &clock);
                 }
                 Err(error) => {
                     pause = FIRST_RETRY.saturating_mul(1 << failures.min(10)).min(MAX_RETRY).min(self.refresh);
@@ -147,32 +150,43 @@ impl Refresher {
         }
     }
 
-    async fn fetch(&self) -> Result<Keys, FetchError> {
+    async fn fetch(&self) -> Result<(Keys, Unused), FetchError> {
         let address = match &self.address {
-            Some(address) => address::parse(address),
-            None => address::discovery(&self.issuer),
+            Some(address) => address::parse(address).map_err(FetchError::Address)?,
+            None => {
+                let document = address::discovery(&self.issuer).map_err(FetchError::Address)?;
+                // What is configured is for `jwks_uri`: whoever writes the document is sent no token.
+                let (client, _token) = self.prepared(&document).await?;
+                fetch::discover(&client, &document, &self.issuer).await?
+            }
         };
-        let mut address = address.map_err(FetchError::Address)?;
-        let (ca, token, at) = (self.ca.clone(), self.token.clone(), address.clone());
-        let prepared = tokio::task::spawn_blocking(move || {
-            let client = fetch::client(&at, ca.as_deref())?;
-            Ok((client, token.as_deref().map(fetch::bearer).transpose()?))
-        });
-        let (client, token) = prepared.await.map_err(|error| FetchError::Tls(error.to_string()))??;
-        if self.address.is_none() {
-            address = fetch::discover(&client, &address, &self.issuer).await?;
-        }
+        let (client, token) = self.prepared(&address).await?;
         let body = fetch::get(&client, &address, token).await?;
-        Keys::parse(&body, &self.algorithms).map_err(FetchError::Keys)
+        Keys::fetched(&body, &self.algorithms).map_err(FetchError::Keys)
     }
 
-    fn took(&self, keys: Keys, clock: &SystemClock) {
+    /// What it takes to ask at `address`; whom a client believes depends on where it goes.
+    async fn prepared(&self, address: &Url) -> Result<(Client, Option<HeaderValue>), FetchError> {
+        let (ca, token, address) = (self.ca.clone(), self.token.clone(), address.clone());
+        let prepared = tokio::task::spawn_blocking(move || {
+            let client = fetch::client(&address, ca.as_deref())?;
+            Ok((client, token.as_deref().map(fetch::bearer).transpose()?))
+        });
+        prepared.await.map_err(|error| FetchError::Tls(error.to_string()))?
+    }
+
+    fn took(&self, keys: Keys, unused: &Unused, clock: &SystemClock) {
         let (issuer, ids) = (self.issuer.as_str(), keys.ids());
         let changed = self.keys.take(keys, Some(clock.wall().plus(self.stale)));
         let result = if changed { "changed" } else { "unchanged" };
         metrics::counter!(names::ISSUER_KEYS_TOTAL, "issuer" => issuer.to_owned(), "result" => result).increment(1);
         if changed {
             tracing::info!(issuer, keys = ids, "issuer's keys fetched");
+            if unused.is_flawed() {
+                tracing::warn!(issuer, %unused, "some of the issuer's keys cannot be used");
+            } else if !unused.is_empty() {
+                tracing::info!(issuer, %unused, "some of the issuer's keys are for something else");
+            }
         }
     }
 

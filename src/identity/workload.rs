@@ -1,12 +1,10 @@
 //! Workloads that prove themselves by a client certificate: SPIFFE X.509-SVIDs, each trust domain by its own authorities.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use countersign_core::visible::Visible;
 use countersign_core::{Digest, TenantId, Timestamp};
 use countersign_engine::NotAnswering;
 use countersign_engine::credential::{Credential, Subject};
@@ -17,7 +15,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer as _, GeneralName, KeyUsage, X509Certificate};
 
 use super::error::CredentialError;
 use crate::config::{SubjectKind, TrustDomainConfig};
@@ -47,7 +45,7 @@ pub(super) struct Authorities {
 pub(super) struct Proved {
     pub(super) credential: Credential,
     pub(super) holds_from: Timestamp,
-    pub(super) authorities: Arc<Authorities>,
+    pub(super) authorities: Weak<Authorities>,
 }
 
 impl Authorities {
@@ -94,8 +92,8 @@ impl TrustDomain {
     }
 
     /// Whether these authorities are still the ones that vouch.
-    pub(super) fn still(&self, authorities: &Arc<Authorities>) -> bool {
-        Arc::ptr_eq(&self.authorities.load(), authorities)
+    pub(super) fn still(&self, authorities: &Weak<Authorities>) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.authorities.load()), authorities.as_ptr())
     }
 
     /// What follows the file.
@@ -135,7 +133,7 @@ impl TrustDomain {
             answers: Err(NotAnswering::NotTrusted),
             hash,
         };
-        Ok(Proved { credential, holds_from: svid.not_before, authorities })
+        Ok(Proved { credential, holds_from: svid.not_before, authorities: Arc::downgrade(&authorities) })
     }
 }
 
@@ -149,7 +147,8 @@ pub(super) struct Svid {
 }
 
 impl Svid {
-    /// Reads a certificate, which has exactly one URI, as SPIFFE wants it (X509-SVID §2).
+    /// Reads a certificate, which has exactly one URI and signs no others, as SPIFFE wants it (X509-SVID §2, §4.3). That it is no
+    /// authority by its basic constraints, whoever verifies the chain sees.
     pub(super) fn read(certificate: &CertificateDer<'_>) -> Result<Self, CredentialError> {
         let wrong = CredentialError::Certificate;
         let (_, read) = X509Certificate::from_der(certificate).map_err(|_| wrong("cannot be read"))?;
@@ -162,6 +161,11 @@ impl Svid {
         let whole = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(letters);
         if id.len() > MAX_ID_BYTES || !path.is_some_and(|path| path.split('/').all(whole)) {
             return Err(wrong("has a URI that is no SPIFFE ID of a workload"));
+        }
+        let usage = read.key_usage().map_err(|_| wrong("has a key usage that cannot be read"))?;
+        let for_workloads = |usage: &KeyUsage| usage.digital_signature() && !usage.key_cert_sign() && !usage.crl_sign();
+        if usage.is_some_and(|usage| !for_workloads(usage.value)) {
+            return Err(wrong("has the key usage of an authority, or none for signatures"));
         }
         let time = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
         let validity = read.validity();
@@ -179,26 +183,21 @@ impl Svid {
     }
 }
 
-/// Asks callers for a certificate, and takes what the authorities of its own trust domain vouch for. One is not demanded.
-pub(super) struct AnyDomain {
-    domains: Vec<Arc<TrustDomain>>,
+/// Asks callers for a certificate, and has them prove that they hold its key. One is not demanded. Whose it is, is not decided
+/// here: of a caller with a token it is nobody's business, and no other is believed before [`TrustDomain::verify`] has found
+/// that their trust domain vouches for it.
+#[derive(Debug)]
+pub(super) struct Possession {
     provider: CryptoProvider,
 }
 
-impl AnyDomain {
-    pub(super) fn new(domains: Vec<Arc<TrustDomain>>) -> Self {
-        Self { domains, provider: provider() }
+impl Possession {
+    pub(super) fn new() -> Self {
+        Self { provider: provider() }
     }
 }
 
-impl fmt::Debug for AnyDomain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.domains.iter().map(|domain| Visible::new(domain.issuer()).to_string());
-        f.debug_list().entries(names).finish()
-    }
-}
-
-impl ClientCertVerifier for AnyDomain {
+impl ClientCertVerifier for Possession {
     fn client_auth_mandatory(&self) -> bool {
         false
     }
@@ -210,15 +209,10 @@ impl ClientCertVerifier for AnyDomain {
 
     fn verify_client_cert(
         &self,
-        own: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        now: UnixTime,
+        _own: &CertificateDer<'_>,
+        _others: &[CertificateDer<'_>],
+        _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let unknown = || rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
-        let svid = Svid::read(own).map_err(|_| unknown())?;
-        let domain = self.domains.iter().find(|domain| domain.issuer() == svid.issuer()).ok_or_else(unknown)?;
-        let chain: Vec<CertificateDer<'_>> = std::iter::once(own).chain(others).cloned().collect();
-        domain.authorities.load().vouch(&chain, now)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -248,3 +242,6 @@ impl ClientCertVerifier for AnyDomain {
 fn provider() -> CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
 }
+
+#[cfg(test)]
+mod tests;

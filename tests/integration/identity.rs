@@ -1,6 +1,7 @@
 //! Who is believed, and what a credential can do.
 
 mod answering;
+mod discovery;
 mod forgery;
 mod paths;
 mod provider;

@@ -228,7 +228,8 @@ pub(crate) fn to_ref(uid: &EntityUid) -> Result<EntityRef, String> {
 type Alike = HashMap<String, (String, EntityRef)>;
 
 /// What two spellings of one name are told.
-pub(crate) const ALIKE: &str = "differ only in case, space or compatibility forms, and one human could be both";
+pub(crate) const ALIKE: &str =
+    "differ only in case, space, compatibility forms or what nobody sees, and one human could be both";
 
 /// Whether a text is `issuer#subject`.
 pub(crate) fn is_account(text: &str) -> bool {

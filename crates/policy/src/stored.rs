@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::alike::likeness;
 use crate::bundle::Bundle;
-use crate::entities::{STAND_IN, in_words, is_account, to_ref};
+use crate::entities::{ALIKE, STAND_IN, in_words, is_account, to_ref};
 
 /// The longest reason that is passed on from Cedar, in characters.
 const MAX_REASON: usize = 512;
@@ -58,6 +58,14 @@ pub enum EntityMisfit {
     /// It would be below itself.
     #[error("`{0}` would be below itself; remove one of its parents")]
     Circle(EntityRef),
+    /// Its id is another spelling of another person's.
+    #[error("`{entity}` and `{other}` {ALIKE}; make them one person with both accounts, or give one another id")]
+    Person {
+        /// The person.
+        entity: EntityRef,
+        /// The person that is stored.
+        other: Box<EntityRef>,
+    },
     /// One of its accounts is not one, or is somebody else's.
     #[error("the account `{account}` of `{entity}` {reason}")]
     Account {
@@ -166,6 +174,8 @@ pub struct Entities {
     children: HashTrieMapSync<EntityUid, HashTrieSetSync<EntityUid>>,
     /// By what all spellings of an account have in common, of which only one can belong to somebody.
     accounts: HashTrieMapSync<String, EntityUid>,
+    /// The persons, by what all spellings of an id have in common.
+    persons: HashTrieMapSync<String, EntityUid>,
 }
 
 impl Entities {
@@ -193,6 +203,9 @@ impl Entities {
         for account in accounts {
             self.accounts.insert_mut(likeness(&account), uid.clone());
         }
+        if is_person(&uid) {
+            self.persons.insert_mut(likeness(uid.id().unescaped()), uid.clone());
+        }
         let of_type = self.held.entry(uid.type_name().clone()).or_default();
         of_type.insert_mut(uid.id().unescaped().into(), Held::new(entity, parents, revision));
     }
@@ -218,6 +231,12 @@ impl Entities {
                 self.accounts.remove_mut(&account);
             }
         }
+        if is_person(uid) {
+            let id = likeness(uid.id().unescaped());
+            if self.persons.get(&id) == Some(uid) {
+                self.persons.remove_mut(&id);
+            }
+        }
         if let Some(of_type) = self.held.get_mut(uid.type_name()) {
             of_type.remove_mut(uid.id().unescaped());
         }
@@ -236,6 +255,11 @@ impl Entities {
     /// What is directly below an entity.
     pub(crate) fn children(&self, uid: &EntityUid) -> impl Iterator<Item = &EntityUid> {
         self.children.get(uid).into_iter().flat_map(HashTrieSetSync::iter)
+    }
+
+    /// The person of this id, however it is spelled.
+    pub(crate) fn person_alike(&self, id: &str) -> Option<EntityRef> {
+        self.persons.get(&likeness(id)).and_then(|uid| to_ref(uid).ok())
     }
 
     /// Whose account this is, spelled exactly so.
@@ -257,9 +281,13 @@ impl fmt::Debug for Entities {
     }
 }
 
+fn is_person(uid: &EntityUid) -> bool {
+    uid.type_name().basename() == "Person"
+}
+
 /// The accounts of a person; of everything else, none.
 pub(crate) fn accounts_of(entity: &Entity) -> Vec<String> {
-    if entity.uid().type_name().basename() != "Person" {
+    if !is_person(&entity.uid()) {
         return Vec::new();
     }
     let Some(Ok(EvalResult::Set(accounts))) = entity.attr("accounts") else { return Vec::new() };

@@ -221,13 +221,18 @@ impl<'a> View<'a> {
     /// Whether a checked entity can stand beside the others.
     ///
     /// # Errors
-    /// [`EntityMisfit::Circle`], [`EntityMisfit::Account`].
+    /// [`EntityMisfit::Circle`], [`EntityMisfit::Person`], [`EntityMisfit::Account`].
     pub fn admit(&self, checked: &CheckedEntity) -> Result<(), EntityMisfit> {
         let uid = checked.entity.uid();
         let entity = to_ref(&uid).map_err(EntityMisfit::NotStored)?;
         let below_itself = |parent: &EntityUid| *parent == uid || self.above(parent).contains(&&uid);
         if checked.parents.iter().any(below_itself) {
             return Err(EntityMisfit::Circle(entity));
+        }
+        if entity.kind() == "Person"
+            && let Some(other) = self.stored.person_alike(entity.id()).filter(|other| *other != entity)
+        {
+            return Err(EntityMisfit::Person { entity, other: Box::new(other) });
         }
         for account in &checked.accounts {
             let other = self.stored.of_account_alike(account).filter(|other| *other != entity);

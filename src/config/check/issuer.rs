@@ -141,26 +141,40 @@ fn named_in(domain: &TrustDomainConfig) -> (SubjectKind, String) {
     (domain.kind, format!("{}spiffe://{}/", domain.id_prefix, domain.name))
 }
 
+/// Whether an issuer names the very workloads of a trust domain, with JWT-SVIDs, and nobody else of their kind. Whoever writes
+/// exactly this says that both are of one authority.
+fn is_of(issuer: &IssuerConfig, domain: &TrustDomainConfig) -> bool {
+    let whole = |subject: &SubjectConfig| {
+        let SubjectConfig { kind: _, claim, starts_with, actors } = subject;
+        // Whatever another claim says, no authority of SPIFFE has.
+        claim == "sub" && *starts_with == format!("spiffe://{}/", domain.name) && *actors != Some(domain.kind)
+    };
+    issuer.id_prefix == domain.id_prefix && issuer.subject.as_ref().is_some_and(whole)
+}
+
 /// That no two issuers or trust domains of a tenant can name the same agent or service: a policy that trusts it would trust both.
 pub(super) fn apart(key: &str, tenant: &TenantConfig) -> Result<(), ConfigError> {
     let issuers = tenant
         .issuers
         .iter()
         .enumerate()
-        .map(|(index, issuer)| (format!("{key}.issuers[{index}]"), named(issuer).collect::<Vec<_>>(), false));
-    let domains = tenant
-        .trust_domains
-        .iter()
-        .enumerate()
-        .map(|(index, domain)| (format!("{key}.trust_domains[{index}]"), vec![named_in(domain)], true));
-    let mut earlier: Vec<(String, SubjectKind, String)> = Vec::new();
-    for (key, names, is_domain) in issuers.chain(domains) {
+        .map(|(index, issuer)| (format!("{key}.issuers[{index}]"), named(issuer).collect(), Namer::Issuer(issuer)));
+    let domains = tenant.trust_domains.iter().enumerate().map(|(index, domain)| {
+        (format!("{key}.trust_domains[{index}]"), vec![named_in(domain)], Namer::Domain(domain))
+    });
+    let mut earlier: Vec<(String, SubjectKind, String, Namer<'_>)> = Vec::new();
+    for (key, names, namer) in issuers.chain(domains) {
+        let names: Vec<(SubjectKind, String)> = names;
         for (kind, prefix) in &names {
-            let meets = |(_, theirs, begin): &&(String, SubjectKind, String)| {
-                // Whoever writes the very same trust domain for its JWT-SVIDs says that both are of one authority.
-                let one_domain = is_domain && begin == prefix;
+            let meets = |(_, theirs, begin, other): &&(String, SubjectKind, String, Namer<'_>)| {
+                let one_authority = match (other, &namer) {
+                    (Namer::Issuer(issuer), Namer::Domain(domain)) => is_of(issuer, domain),
+                    (Namer::Issuer(_) | Namer::Domain(_), Namer::Issuer(_)) | (Namer::Domain(_), Namer::Domain(_)) => {
+                        false
+                    }
+                };
                 let meet = begin.starts_with(prefix.as_str()) || prefix.starts_with(begin.as_str());
-                theirs == kind && meet && !one_domain
+                theirs == kind && meet && !one_authority
             };
             if let Some((other, ..)) = earlier.iter().find(meets) {
                 let kind = if *kind == SubjectKind::Agent { "agents" } else { "services" };
@@ -171,9 +185,16 @@ pub(super) fn apart(key: &str, tenant: &TenantConfig) -> Result<(), ConfigError>
                 return Err(value(&format!("{key}.id_prefix"), problem));
             }
         }
-        earlier.extend(names.into_iter().map(|(kind, prefix)| (key.clone(), kind, prefix)));
+        earlier.extend(names.into_iter().map(|(kind, prefix)| (key.clone(), kind, prefix, namer)));
     }
     Ok(())
+}
+
+/// Who names agents and services.
+#[derive(Clone, Copy)]
+enum Namer<'a> {
+    Issuer(&'a IssuerConfig),
+    Domain(&'a TrustDomainConfig),
 }
 
 /// What one trust domain must satisfy by itself.

@@ -169,13 +169,36 @@ fn a_trust_domain_is_complete_and_apart_or_refused() {
         assert!(text.starts_with(expected), "{text}\nis not\n{expected}");
     }
     // The same workloads by JWT-SVIDs, which somebody says in so many words.
+    let issuer = "[[tenants.acme.issuers]]\nissuer = \"https://spire\"\naudience = \"c\"\nalgorithms = [\"ES256\"]\nkeys = \"k\"\n";
     let jwt = |starts_with: &str| {
-        let issuer = "[[tenants.acme.issuers]]\nissuer = \"https://spire\"\naudience = \"c\"\nalgorithms = [\"ES256\"]\nkeys = \"k\"\n";
         load(&format!("{good}{issuer}subject = {{ kind = \"service\", starts_with = \"{starts_with}\" }}\n"))
     };
     assert!(jwt("spiffe://prod.example.com/").is_ok());
     for other in ["", "spiffe://", "spiffe://prod.example.com", "spiffe://prod.example.com/ns/"] {
         assert!(jwt(other).is_err(), "{other}");
+    }
+    // What only comes to look like its names says no such thing.
+    let whole = "starts_with = \"spiffe://prod.example.com/\"";
+    for (other, same) in [
+        (format!("subject = {{ kind = \"service\", {whole} }}"), true),
+        (format!("subject = {{ kind = \"service\", {whole}, actors = \"person\" }}"), true),
+        (format!("subject = {{ kind = \"service\", {whole}, actors = \"service\" }}"), false),
+        (format!("subject = {{ kind = \"service\", {whole}, claim = \"email\" }}"), false),
+        ("subject = { kind = \"service\" }\nid_prefix = \"spiffe://prod.example.com/\"".to_owned(), false),
+        ("subjects = [\"service\"]\nid_prefix = \"spiffe://prod.example.com/\"".to_owned(), false),
+        (
+            "subject = { kind = \"service\", starts_with = \"prod.example.com/\" }\nid_prefix = \"spiffe://\""
+                .to_owned(),
+            false,
+        ),
+        (
+            "subject = { kind = \"person\", actors = \"service\" }\nid_prefix = \"spiffe://prod.example.com/\""
+                .to_owned(),
+            false,
+        ),
+    ] {
+        let loaded = load(&format!("{good}{issuer}{other}\n"));
+        assert_eq!(loaded.is_ok(), same, "{other}: {loaded:?}");
     }
     let text = load(&format!("{good}{domain}")).unwrap_err().to_string();
     assert!(

@@ -209,6 +209,35 @@ async fn a_key_that_comes_is_fetched_when_it_is_used_and_one_that_goes_ends_what
 }
 
 #[tokio::test]
+async fn a_key_that_is_withdrawn_goes_though_another_in_the_set_cannot_be_used() {
+    let (provider, first, second) = (Provider::start().await, key(), key());
+    let issuer = provider.issuer();
+    provider.serves_keys(&[("k1", &first), ("k2", &second)]);
+    let change = |config: &mut IssuerConfig| config.refresh_seconds = 1;
+    let world = World::changed(&issuer, &format!("jwks_uri = \"{issuer}/keys\""), change);
+    let (stolen, good) = (token(&issuer, "k1", &first), token(&issuer, "k2", &second));
+    assert_eq!(world.verify(&stolen).await, Ok(()));
+    let mut set: Value = serde_json::from_str(&jwks(&[("k2", &second)])).unwrap();
+    let unusable = [json!({"kty": "EC", "crv": "P-256", "kid": "k3"}), json!({"kty": "RSA", "n": 5}), json!(null)];
+    set["keys"].as_array_mut().unwrap().extend(unusable);
+    provider.answer("/keys", 200, "", &set.to_string());
+    world.until(&stolen, Err(CredentialError::Key)).await;
+    assert_eq!(world.verify(&good).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_key_that_comes_without_an_id_is_fetched_when_it_is_used() {
+    let (provider, first, second) = (Provider::start().await, key(), key());
+    let issuer = provider.issuer();
+    let nameless = |key: &KeyPair| jwks(&[("k", key)]).replace("\"kid\":\"k\",", "");
+    provider.answer("/keys", 200, "", &nameless(&first));
+    let world = World::new(&issuer, &format!("jwks_uri = \"{issuer}/keys\""));
+    assert_eq!(world.verify(&token(&issuer, "any", &first)).await, Ok(()));
+    provider.answer("/keys", 200, "", &nameless(&second));
+    world.until(&token(&issuer, "any", &second), Ok(())).await;
+}
+
+#[tokio::test]
 async fn an_issuer_that_is_down_at_the_start_is_unavailable_until_it_is_up() {
     let key = key();
     let address = Provider::start().await.address;

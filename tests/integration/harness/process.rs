@@ -33,8 +33,8 @@ pub fn executable() -> Command {
 }
 
 impl Process {
-    /// Starts it. With `largest_file`, writing a file beyond so many bytes fails, as on a disk that is full.
-    pub fn spawn(args: &[String], largest_file: Option<u64>) -> Self {
+    /// Starts it with these environment variables. With `largest_file`, writing a file beyond so many bytes fails, as on a disk that is full.
+    pub fn spawn(args: &[String], env: &[(String, String)], largest_file: Option<u64>) -> Self {
         let mut command = executable();
         if let Some(bytes) = largest_file {
             let program = command.get_program().to_owned();
@@ -43,7 +43,8 @@ impl Process {
             command = Command::new("/bin/sh");
             command.env_clear().stdin(Stdio::null()).args(["-c", &limited, "sh"]).arg(program);
         }
-        let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.args(args).envs(env.iter().cloned()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (tell, read) = watch::channel(0);

@@ -38,6 +38,8 @@ pub struct Options {
     pub clock: Option<Timestamp>,
     /// Further arguments of `serve`.
     pub args: Vec<String>,
+    /// Its environment; empty unless said otherwise.
+    pub env: Vec<(String, String)>,
     /// How large a file may grow, in bytes; as large as it likes unless said otherwise.
     pub largest_file: Option<u64>,
 }
@@ -50,6 +52,7 @@ impl Default for Options {
             data_dir: None,
             clock: None,
             args: Vec::new(),
+            env: Vec::new(),
             largest_file: None,
         }
     }
@@ -117,7 +120,7 @@ impl Server {
             }
         }
         args.extend(options.args.iter().cloned());
-        let mut process = Process::spawn(&args, options.largest_file);
+        let mut process = Process::spawn(&args, &options.env, options.largest_file);
         let line = process.line(|line| field(line, "message").as_deref() == Some("serving")).await?;
         let endpoint = field(&line, "endpoint").unwrap();
         let http = field(&line, "http").unwrap();

@@ -272,3 +272,20 @@ async fn an_account_that_is_nobody_is_refused_and_recorded() {
     assert_eq!(records.iter().map(|r| r.kind.as_str()).collect::<Vec<_>>(), ["refusal"; 4]);
     assert_eq!(scene.log_length(&scene.globex).await, theirs, "the other tenant's log knows nothing of it");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_write_nothing_into_the_servers_log() {
+    let mut scene = scene().await;
+    // Afterwards somebody who is known is refused, which is logged: then everything before it is there.
+    let known = scene.server.client_of(&scene.acme.issuer.token("agent:nobody")).await;
+    for token in ["nonsense", &scene.globex.issuer.sign(&json!({"alg": "EdDSA", "kid": "k2"}), "{}")] {
+        let client = scene.server.client_of(token).await;
+        let opened = client.open_session(open_request()).await;
+        assert_eq!(refused(opened).0, Code::Unauthenticated);
+    }
+    assert_eq!(refused(known.open_session(open_request()).await).0, Code::PermissionDenied);
+    scene.server.log_line(|line| line.contains("call refused")).await;
+    let logs = scene.server.logs();
+    assert!(!logs.contains("CREDENTIAL_INVALID"), "{logs}");
+    assert!(scene.server.metrics().await.contains("countersign_credentials_refused_total{reason=\"malformed\"}"));
+}

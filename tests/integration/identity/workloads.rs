@@ -4,6 +4,7 @@ use std::path::Path;
 
 use countersign::proto::session_service_client::SessionServiceClient;
 use countersign::proto::*;
+use rcgen::KeyUsagePurpose::{self, CrlSign, DigitalSignature, KeyAgreement, KeyCertSign, KeyEncipherment};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
     date_time_ymd,
@@ -124,6 +125,7 @@ async fn a_certificate_that_its_trust_domain_does_not_vouch_for_is_refused() {
         |params: &mut CertificateParams| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let authority_of_its_own =
         |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let used = |usages: Vec<KeyUsagePurpose>| move |params: &mut CertificateParams| params.key_usages = usages;
     for (what, identity) in [
         ("a stranger's authority", svid(&authority(), &[ID], |_| {})),
         ("another domain's authority", svid(other, &[ID], |_| {})),
@@ -139,10 +141,33 @@ async fn a_certificate_that_its_trust_domain_does_not_vouch_for_is_refused() {
         ("one that is over", svid(prod, &[ID], over)),
         ("one for servers", svid(prod, &[ID], for_servers)),
         ("an authority", svid(prod, &[ID], authority_of_its_own)),
+        ("one that signs others", svid(prod, &[ID], used(vec![DigitalSignature, KeyCertSign]))),
+        ("one that signs lists", svid(prod, &[ID], used(vec![DigitalSignature, CrlSign]))),
+        ("one that signs nothing", svid(prod, &[ID], used(vec![KeyEncipherment]))),
     ] {
         assert!(opens(&scene.channel(Some(identity)), "").await.is_err(), "{what} is believed");
     }
-    assert!(opens(&scene.channel(Some(svid(prod, &[ID], |_| {}))), "").await.is_ok());
+    for good in [vec![], vec![DigitalSignature], vec![DigitalSignature, KeyAgreement]] {
+        assert!(opens(&scene.channel(Some(svid(prod, &[ID], used(good)))), "").await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_somebody_else_secures_the_connection_and_names_nobody() {
+    let scene = scene().await;
+    let stranger = authority();
+    let over = |params: &mut CertificateParams| params.not_after = date_time_ymd(2026, 1, 1);
+    for (what, identity) in [
+        ("a stranger's authority", svid(&stranger, &[ID], |_| {})),
+        ("a stranger's authority, and no URI", svid(&stranger, &[], |_| {})),
+        ("a stranger's domain", svid(&stranger, &["spiffe://mesh.example.com/proxy"], |_| {})),
+        ("no SPIFFE ID", svid(&scene.prod, &["https://proxy.example.com/"], |_| {})),
+        ("one that is over", svid(&scene.prod, &[ID], over)),
+    ] {
+        let channel = scene.channel(Some(identity));
+        assert_eq!(opens(&channel, &scene.acme.issuer.token("dana")).await.unwrap().id, "dana", "{what}");
+        assert_eq!(opens(&channel, "").await.unwrap_err().code(), Code::Unauthenticated, "{what}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

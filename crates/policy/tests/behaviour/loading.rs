@@ -400,6 +400,7 @@ fn entities_fit_the_schema() {
     refused(&entities("dev#olivia", "dev#Dana"), "entities.json:5", "differ only in case");
     refused(&entities("dev#olivia", "dev#ｄａｎａ"), "entities.json:5", "differ only in case");
     refused(&entities("\"id\": \"dave\"", "\"id\": \"Dana \""), "entities.json:6", "differ only in case");
+    refused(&entities("\"id\": \"dave\"", "\"id\": \"da\u{200b}na\""), "entities.json:6", "differ only in case");
     entities("[\"dev#olivia\"]", "[\"dev#olivia\", \"dev#Olivia\"]").load();
     refused(&entities("\"id\": \"dave\"", "\"id\": \"countersign:anybody\""), "entities.json:8", "reserved");
     refused(&entities("[", "("), "entities.json:1", "");

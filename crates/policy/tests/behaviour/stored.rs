@@ -114,6 +114,11 @@ fn what_does_not_fit_is_refused_with_its_reason() {
         ("Agent::\"x\"", json!({ "attrs": { "owner": { "type": "Agent", "id": "bot" } } }), "owner"),
         ("Person::\"x\"", json!({ "attrs": { "accounts": ["dev#dana"] } }), "that of `Person::\"dana\"`"),
         ("Person::\"x\"", json!({ "attrs": { "accounts": ["dana"] } }), "issuer#subject"),
+        ("Person::\"Dana\"", json!({ "attrs": { "accounts": [] } }), "differ only in case"),
+        ("Person::\"dana \"", json!({ "attrs": { "accounts": [] } }), "`Person::\"dana\"` differ only in case"),
+        ("Person::\"ｄａｎａ\"", json!({ "attrs": { "accounts": [] } }), "differ only in case"),
+        ("Person::\"da\u{200b}na\"", json!({ "attrs": { "accounts": [] } }), "differ only in case"),
+        ("Person::\"x\"", json!({ "attrs": { "accounts": ["dev#dan\u{ad}a"] } }), "differ only in case"),
         ("Person::\"countersign:anybody\"", json!({ "attrs": { "accounts": [] } }), "reserved"),
         ("Group::\"owners\"", json!({ "parents": [group("night-owners")] }), "below itself"),
         ("Group::\"g\"", json!({ "parents": [group("g")] }), "cycle"),
@@ -123,6 +128,23 @@ fn what_does_not_fit_is_refused_with_its_reason() {
         let misfit = check(name, data).unwrap_err().to_string();
         assert!(misfit.contains(reason), "{name}: {misfit}");
     }
+}
+
+#[test]
+fn a_person_can_change_and_make_room_for_another_spelling() {
+    let (bundle, mut entities) = moved(&Files::usual().source());
+    let nobody: EntityData = serde_json::from_value(json!({ "attrs": { "accounts": [] } })).unwrap();
+    let admit = |entities: &Entities, id: &str| {
+        let checked = bundle.check_entity(&person(id), &nobody)?;
+        bundle.with(entities, None).admit(&checked).map(|()| checked)
+    };
+    let same = admit(&entities, "dana").unwrap();
+    entities.insert(same, 100);
+    assert_eq!(admit(&entities, "Dana").unwrap_err().to_string().matches("Person::").count(), 2);
+    bundle.forget_entity(&mut entities, &person("dana"));
+    let other = admit(&entities, "Dana").unwrap();
+    entities.insert(other, 101);
+    assert!(admit(&entities, "dana").is_err());
 }
 
 #[test]
