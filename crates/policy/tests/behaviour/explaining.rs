@@ -284,6 +284,7 @@ fn tests_in_the_format_of_cedars_own_command_line_are_played_unchanged() {
                     "rule": "pii-needs-two", "operation": "export",
                     "requester": "Agent::\"bot\"",
                     "excluded": [],
+                    "waited": { "__extn": { "fn": "duration", "arg": "5m" } },
                     "now": { "instant": { "__extn": { "fn": "datetime", "arg": "2026-11-18T10:00:00Z" } },
                              "weekday": "wednesday", "hour": 10, "minute": 0 },
                 },
