@@ -39,15 +39,18 @@ const APPROVE: &str = r#"
 "#;
 const ADMIN: &str = r#"@id("open") permit (principal, action == Action::"openSession", resource);"#;
 
+/// How many agents ask in turn: what one of them may have pending is limited.
+const AGENTS: usize = 128;
+
 pub struct World {
     engine: Arc<Engine<RocksKernel>>,
-    session: SessionId,
+    /// Those who ask, each with a session.
+    agents: Vec<(String, SessionId)>,
 }
 
 impl World {
     pub async fn open(dir: &Path) -> Result<Self> {
-        std::fs::create_dir(dir)?;
-        let kernel = Arc::new(RocksKernel::open(dir, &Config::new(Mode::Development))?);
+        let kernel = Arc::new(RocksKernel::create(dir, &Config::new(Mode::Development))?);
         let parts = Parts {
             tenant: TenantId::new("acme")?,
             limits: Limits { asking: AskingBudget { pending: u32::MAX, per_hour: u32::MAX }, ..Limits::default() },
@@ -62,8 +65,13 @@ impl World {
         engine.activate(Source::from_files(files())?, RevisionRule::NotLower).await?;
         let opening =
             OpenSession { purpose: "to measure".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
-        let session = engine.open_session(&call("agent", "OpenSession")?, &opening).await?.answer.value.id;
-        Ok(Self { engine, session })
+        let mut agents = Vec::new();
+        for number in 0..AGENTS {
+            let agent = format!("agent:{number}");
+            let session = engine.open_session(&call(&agent, "OpenSession")?, &opening).await?.answer.value.id;
+            agents.push((agent, session));
+        }
+        Ok(Self { engine, agents })
     }
 
     /// Puts a question about one row: of a kind that everybody may answer, or that specialists may, too.
@@ -74,14 +82,15 @@ impl World {
             input: [("row".to_owned(), Value::Long(i64::try_from(row)?))].into(),
             environment: Default::default(),
         };
+        let (agent, session) = self.agents.get(row % AGENTS).ok_or("no agent")?;
         let ask = Ask {
-            session: self.session,
+            session: *session,
             operation,
             audience: "gate".to_owned(),
             acting: Acting::Caller,
             justification: "to see what it takes".to_owned(),
         };
-        Ok(self.engine.ask(&call("agent", "RequestApproval")?, &ask).await?.answer.0)
+        Ok(self.engine.ask(&call(agent, "RequestApproval")?, &ask).await?.answer.0)
     }
 
     /// The next page of what somebody may see.
@@ -148,7 +157,8 @@ fn files() -> BTreeMap<String, String> {
         json!({ "uid": { "type": kind, "id": id }, "attrs": { "owner": owner }, "parents": [] })
     };
     let plain = |kind: &str, id: &str| json!({ "uid": { "type": kind, "id": id }, "attrs": {}, "parents": [] });
-    let entities = json!([
+    let agents = (0..AGENTS).map(|number| owned("Agent", &number.to_string()));
+    let mut entities = vec![
         person("owner", &[]),
         person("generalist", &["generalists"]),
         person("specialist", &["specialists"]),
@@ -156,13 +166,13 @@ fn files() -> BTreeMap<String, String> {
         plain("Group", "specialists"),
         plain("Dataset", "customers"),
         plain("Tenant", "acme"),
-        owned("Agent", "agent"),
         owned("EnforcementPoint", "gate"),
-    ]);
+    ];
+    entities.extend(agents);
     [
         ("bundle.toml", "format = 1\nname = \"approvals\"\nrevision = 1\n".to_owned()),
         ("schema.cedarschema", SCHEMA.to_owned()),
-        ("entities.json", entities.to_string()),
+        ("entities.json", json!(entities).to_string()),
         ("policies/work.cedar", WORK.to_owned()),
         ("approve/approve.cedar", APPROVE.to_owned()),
         ("admin/admin.cedar", ADMIN.to_owned()),
@@ -173,7 +183,10 @@ fn files() -> BTreeMap<String, String> {
 
 fn call(who: &str, rpc: &'static str) -> Result<Call> {
     let id = uuid::Uuid::new_v4().to_string();
-    let subject = if who == "agent" { Subject::Agent(who.to_owned()) } else { Subject::Account(who.to_owned()) };
+    let subject = match who.strip_prefix("agent:") {
+        Some(agent) => Subject::Agent(agent.to_owned()),
+        None => Subject::Account(who.to_owned()),
+    };
     let credential = Credential {
         tenant: TenantId::new("acme")?,
         issuer: ISSUER.to_owned(),

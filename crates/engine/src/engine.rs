@@ -1,7 +1,7 @@
 //! One tenant's engine: what the use cases share.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -319,7 +319,7 @@ impl<K: Kernel> Engine<K> {
         let active = self.active()?;
         let reads = Reads::default();
         let caller = Caller::resolve(&call.credential, active.bundle.with(&active.entities, Some(&reads)))?;
-        Ok(Scene { now: self.now()?, active, caller, call: call.clone(), reads })
+        Ok(Scene { now: self.now()?, active, caller, call: call.clone(), reads, reads_approvals: OnceLock::new() })
     }
 
     /// Whether the administration policies permit a call.
@@ -474,6 +474,8 @@ pub struct Scene {
     pub(crate) now: Timestamp,
     /// The stored entities that were read so far.
     pub(crate) reads: Reads,
+    /// Whether the caller may read every approval request, once that was asked.
+    pub(crate) reads_approvals: OnceLock<bool>,
 }
 
 impl Scene {

@@ -53,10 +53,7 @@ impl<K: Kernel> Engine<K> {
         let attempt = |scene: Scene| async move {
             let scene = &scene;
             let question = self.question(id).await?;
-            if !self.visible(scene, &question.approval.value, &question.action) {
-                return Err(Error::ApprovalNotFound);
-            }
-            self.view(scene, question, true).await
+            self.seen(scene, question, true).await?.ok_or(Error::ApprovalNotFound)
         };
         self.settle(call, Some(&id.to_string()), attempt).await
     }
@@ -77,11 +74,9 @@ impl<K: Kernel> Engine<K> {
             let page = self.repo.newest::<Approval>(before.as_ref(), limit).await?;
             let next = page.next.and(page.values.last()).map(|last| last.value.id);
             let mut items = Vec::new();
-            for Stored { value, .. } in page.values {
-                let question = self.question(value.id).await?;
-                if self.visible(scene, &question.approval.value, &question.action) {
-                    items.push(self.view(scene, question, false).await?);
-                }
+            for approval in page.values {
+                let question = self.question_of(approval).await?;
+                items.extend(self.seen(scene, question, false).await?);
             }
             Ok(Paged { items, next })
         };
@@ -146,17 +141,33 @@ impl<K: Kernel> Engine<K> {
         Ok(Paged { items, next })
     }
 
-    /// How the caller sees a request. Naming everybody who could answer takes time, so lists do not.
-    pub(crate) async fn view(
+    /// How the caller sees a request, if they may know of it.
+    async fn seen(
         &self,
         scene: &Scene,
         question: Question,
+        with_answerers: bool,
+    ) -> Result<Option<ApprovalView>, Error> {
+        let Question { approval, action, .. } = &question;
+        let may_answer = self.may_answer(scene, &approval.value, action);
+        if !self.visible_if(scene, &approval.value, action, may_answer) {
+            return Ok(None);
+        }
+        self.view(scene, question, may_answer, with_answerers).await.map(Some)
+    }
+
+    /// How the caller sees a request. Naming everybody who could answer takes time, so lists do not.
+    async fn view(
+        &self,
+        scene: &Scene,
+        question: Question,
+        may_answer: bool,
         with_answerers: bool,
     ) -> Result<ApprovalView, Error> {
         let now = scene.now;
         let cool_down = self.cool_down_of(&question, scene).await?;
         let state = question.state(now);
-        let may_answer = !state.is_terminal() && self.may_answer(scene, &question.approval.value, &question.action);
+        let may_answer = !state.is_terminal() && may_answer;
         let Question { approval, action, session } = question;
         let session_over_at = session.value.over_at();
         let look = scene.view();
@@ -179,16 +190,14 @@ impl<K: Kernel> Engine<K> {
     pub async fn changed_approval(&self, call: &Call, id: ApprovalId) -> Result<ApprovalView, Error> {
         let scene = self.scene(call)?;
         let question = self.question(id).await?;
-        self.view(&scene, question, false).await
+        let may_answer = self.may_answer(&scene, &question.approval.value, &question.action);
+        self.view(&scene, question, may_answer, false).await
     }
 
     /// One request, for a watcher: without naming who could answer, and without a record, because nobody asked for it anew.
     pub(crate) async fn glance(&self, call: &Call, id: ApprovalId) -> Result<ApprovalView, Error> {
         let scene = self.scene(call)?;
         let question = self.question(id).await?;
-        if !self.visible(&scene, &question.approval.value, &question.action) {
-            return Err(Error::ApprovalNotFound);
-        }
-        self.view(&scene, question, false).await
+        self.seen(&scene, question, false).await?.ok_or(Error::ApprovalNotFound)
     }
 }

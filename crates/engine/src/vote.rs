@@ -201,7 +201,11 @@ impl<K: Kernel> Engine<K> {
 
     /// A request with its session and its action, read back from the bytes that were shown.
     pub(crate) async fn question(&self, id: ApprovalId) -> Result<Question, Error> {
-        let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
+        self.question_of(self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?).await
+    }
+
+    /// A request that was read, with its session and its action.
+    pub(crate) async fn question_of(&self, approval: Stored<Approval>) -> Result<Question, Error> {
         let action = Action::from_canonical(&approval.value.action).map_err(|e| Error::Internal(e.to_string()))?;
         let session = self.repo.session(approval.value.session).await?.ok_or(Error::SessionNotFound)?;
         Ok(Question { approval, session, action })
@@ -210,14 +214,20 @@ impl<K: Kernel> Engine<K> {
     /// Whether the caller may know of a request: whoever is part of it, whoever may answer it or has, and whoever may read
     /// all.
     pub(crate) fn visible(&self, scene: &Scene, approval: &Approval, action: &Action) -> bool {
+        self.visible_if(scene, approval, action, self.may_answer(scene, approval, action))
+    }
+
+    /// As [`Self::visible`], where it is known whether the caller may answer.
+    pub(crate) fn visible_if(&self, scene: &Scene, approval: &Approval, action: &Action, may_answer: bool) -> bool {
         let voted = approval.votes().iter().any(|vote| Some(&vote.person) == scene.caller.as_person());
-        is_party(scene, approval, action)
-            || voted
-            || self.may_answer(scene, approval, action)
-            || crate::engine::tenant_entity(self.tenant()).is_ok_and(|tenant| {
+        // It is the same for every request of a list.
+        let reads_all = || {
+            crate::engine::tenant_entity(self.tenant()).is_ok_and(|tenant| {
                 let read = countersign_policy::AdminAction::ReadApprovals { tenant: &tenant };
                 self.may_administer(scene, read).permitted
             })
+        };
+        is_party(scene, approval, action) || voted || may_answer || *scene.reads_approvals.get_or_init(reads_all)
     }
 
     /// Whether the caller may answer any rule of a request.
