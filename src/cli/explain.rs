@@ -262,6 +262,9 @@ fn rule_answerers(view: View<'_>, rule: &AskingRule, question: &Question, waited
     if let Some(reason) = &rule.reason {
         text.line(format!("  {}", Visible::new(reason)));
     }
+    if waited >= rule.ttl {
+        text.line(paint(BAD, "  it has expired by then: nobody answers"));
+    }
     let persons = listed(&found.persons);
     let more = if found.truncated { ", and more" } else { "" };
     text.field("wants", format!("{} of them within {}", rule.quorum, words(rule.ttl.as_secs())));

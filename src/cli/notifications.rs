@@ -56,6 +56,9 @@ pub struct Which {
     all: bool,
 }
 
+/// What is said where there is nothing to list or to change.
+const NOTHING: &str = "no dead letters; `countersign notifications sinks` lists the sinks";
+
 /// Runs one of the commands.
 pub async fn run(command: NotificationsCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     let client = connection.client().await?;
@@ -66,7 +69,11 @@ pub async fn run(command: NotificationsCommand, connection: &Connection, output:
             }
         }
         NotificationsCommand::List { sink, limit } => {
-            for letter in dead_letters(&client, sink.as_deref().unwrap_or_default(), limit).await? {
+            let letters = dead_letters(&client, sink.as_deref().unwrap_or_default(), limit).await?;
+            if letters.is_empty() {
+                output.remark(NOTHING);
+            }
+            for letter in letters {
                 output.item(&letter_json(&letter), &human_letter(&letter))?;
             }
         }
@@ -96,6 +103,9 @@ async fn change(client: &Client, which: Which, retry: bool, output: &mut Output)
     let Which { sink, notifications, all } = which;
     let ids = if all {
         let letters = dead_letters(client, &sink, usize::MAX).await?;
+        if letters.is_empty() {
+            output.remark(NOTHING);
+        }
         letters.into_iter().map(|letter| letter.notification_id).collect()
     } else {
         notifications

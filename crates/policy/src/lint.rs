@@ -131,7 +131,7 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
                 Some(after) => rule.escalate = Some(after),
                 None => refuse(
                     format!("`{}` is not when to escalate", value.escape_debug()),
-                    "write `10s` to `23h`: after how long without an answer others are told",
+                    "write `10s` or more, and less than the `@ttl`: after how long without an answer others are told",
                 ),
             },
             _unknown => {

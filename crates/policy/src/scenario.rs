@@ -293,8 +293,12 @@ impl Scenario {
             waited: Duration::ZERO,
             now: self.now,
         };
+        let open = rules.iter().map(|rule| rule.ttl).min().unwrap_or_default();
         let mut poll = Poll::new(rules);
         for vote in &self.vote {
+            if vote.waited >= open && !open.is_zero() && !poll.rules.iter().all(met) {
+                wrong.push(format!("`{}`: the vote of {} comes when the question has expired", self.name, vote.person));
+            }
             let query = AnswerQuery { waited: vote.waited, now: self.now.plus(vote.waited), ..query };
             let came = poll.vote(view, vote, &query);
             if came != vote.expect {

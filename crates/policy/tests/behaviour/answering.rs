@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use countersign_core::EntityRef;
 use countersign_policy::AnswerQuery;
+use countersign_policy::scenario::Scenario;
 
 use crate::{Files, answering, entity, person};
 
@@ -155,4 +156,31 @@ fn when_a_rule_escalates_is_before_it_expires() {
         let findings = escalating(annotations).findings();
         assert!(findings.iter().any(|finding| finding.message.contains(said)), "{annotations}: {findings:?}");
     }
+}
+
+#[test]
+fn a_scenario_tells_of_votes_that_come_when_the_question_has_expired() {
+    let bundle = Files::usual().load();
+    let play = |waited: &str| {
+        let text = format!(
+            r#"[[scenario]]
+            name = "late"
+            now = "2026-11-18T10:00:00Z"
+            principal = 'Agent::"bot"'
+            operation = "export"
+            resource = 'Dataset::"customers"'
+            audience = "gate"
+            input = {{ rows = 1 }}
+            expect = "NEEDS_APPROVAL"
+            [[scenario.vote]]
+            person = 'Person::"dana"'
+            verdict = "approve"
+            waited = "{waited}"
+            expect = "COUNTED""#
+        );
+        Scenario::parse_file(&text).map(|played| played[0].play(bundle.alone()))
+    };
+    assert_eq!(play("1199s").unwrap(), [""; 0]);
+    assert!(play("20m").unwrap()[0].contains("when the question has expired"));
+    assert!(play("soon").unwrap_err().message.contains("no time such as"));
 }
