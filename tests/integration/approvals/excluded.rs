@@ -4,7 +4,9 @@ use countersign::client::Client;
 use countersign::proto::*;
 use serde_json::json;
 
-use super::shared::{Ledger, account, admin_role, approved, denied, join, neither_vote_counts, own, publish, unvoted};
+use super::shared::{
+    Ledger, account, admin_role, approved, denied, join, neither_vote_counts, own, publish, unvoted, void,
+};
 use crate::harness::flow::{self, ask, export, mint, open, redeem, refused, show, vote};
 use crate::harness::{Bundle, Server, fresh_id};
 
@@ -170,11 +172,12 @@ async fn a_voter_who_becomes_the_owner_no_longer_counts() {
 
     own(server.bundle(), "Agent", "etl-bot", "dana");
     publish(&server).await;
+    assert!(void(&agent, &approval.approval_id).await.contains("came to be excluded"));
     let mut ledger = Ledger::of(&server).await;
-    let again = mint(&agent, &session, &export(5), &approval.approval_id).await.unwrap();
-    assert_eq!(again.verdict(), Verdict::NeedsApproval);
+    let anew = mint(&agent, &session, &export(5), "").await.unwrap();
+    assert_eq!(anew.verdict(), Verdict::NeedsApproval);
     let late = redeem(&server.warehouse().await, &minted.token, &export(5)).await;
-    assert_eq!(refused(late), denied("POLICY_DENIED"));
+    assert_eq!(refused(late), denied("CAPABILITY_REVOKED"));
     ledger.expect(&[("NEEDS_APPROVAL", 1), ("refusal", 1)]).await;
 }
 

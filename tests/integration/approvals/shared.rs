@@ -160,6 +160,17 @@ pub async fn publish(server: &Server) {
     assert!(reloaded.changed);
 }
 
+/// Waits until a request is void, and says why it is.
+pub async fn void(client: &Client, approval: &str) -> String {
+    let mut watch = client.watch_approvals(Some(approval), "");
+    loop {
+        let now = watch.next().await.unwrap();
+        if now.state() == ApprovalState::Void {
+            return now.state_detail;
+        }
+    }
+}
+
 /// An export of customer data to somebody else's bucket: needs two data owners, and security.
 pub fn export_abroad(rows: i64) -> Operation {
     let input = json!({"rows": rows, "destination": "s3://partner"});
