@@ -66,8 +66,9 @@ fn deceives(c: char) -> bool {
         || BLANK.contains(&c)
 }
 
-/// Symbols by their category, and nothing to the eye: a Braille pattern without dots, and a musical head without a note.
-const BLANK: [char; 2] = ['\u{2800}', '\u{1d159}'];
+/// What nothing in the tables tells from letters and signs, and nobody sees: a Braille pattern without dots, a musical head without a
+/// note, and the filler of Khitan.
+const BLANK: [char; 3] = ['\u{2800}', '\u{1d159}', '\u{16fe4}'];
 
 #[cfg(test)]
 mod tests {
