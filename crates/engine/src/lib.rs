@@ -24,6 +24,7 @@ mod keys;
 mod log;
 mod outbox;
 mod outgoing;
+mod pending;
 mod publish;
 mod read;
 mod redeem;
@@ -52,6 +53,7 @@ pub use outbox::{
     BackOff, Courier, DeadLetter, Jitter, LetterPlace, MAX_SINKS, Sink, SinkReport, SinkSettings, SinkState,
     Undelivered,
 };
+pub use pending::Wanted;
 pub use publish::{BundleInfo, Published, RevisionRule};
 pub use read::{ApprovalView, Paged};
 pub use redeem::{Receipt, Redeem};
