@@ -28,8 +28,8 @@ impl Answerable {
     }
 }
 
-/// Whether who may answer can change by time alone: some `approve` policy reads `context.now` or `context.waited`, or hands the
-/// whole context on.
+/// Whether who may answer can change by time alone: some `approve` policy reads `context.now` or `context.waited`. One that
+/// handed the whole context on, which the lint refuses, would count as one that does.
 pub(crate) fn by_time(authored: &BTreeMap<String, Authored>) -> bool {
     authored.values().any(|policy| policy.kind == Kind::Approve && reads_time(&policy.json))
 }
