@@ -12,8 +12,8 @@ use countersign_core::session::SessionError;
 use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, NotificationKind, SessionId, Timestamp, TokenId, Value};
 use countersign_engine::{
-    Acting as As, Ask, BackOff, Ballot, Call, Complete, Consent, Credential, Decide, Decision, Engine, Error, Jitter,
-    Limits, OpenSession, Operation, Parts, Redeem, RequestId, SinkSettings, Subject,
+    Acting as As, Ask, BackOff, Ballot, Call, Claims, Complete, Consent, Credential, Decide, Decision, Engine, Error,
+    Jitter, Limits, OpenSession, Operation, Parts, Redeem, RequestId, SinkSettings, Subject,
 };
 use countersign_policy::Source;
 use countersign_store::Kernel;
@@ -93,6 +93,7 @@ pub fn credential(caller: Caller) -> Arc<Credential> {
         issuer: ISSUER.to_owned(),
         subject,
         actors,
+        claims: Claims::default(),
         expires_at: Timestamp::from_millis(i64::MAX),
         answers: Ok(Timestamp::from_millis(i64::MAX)),
         hash: Digest::of(format!("{caller:?}").as_bytes()),
