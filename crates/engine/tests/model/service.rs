@@ -84,17 +84,24 @@ pub fn credential(caller: Caller) -> Arc<Credential> {
         _ => Subject::Account(party.name().to_owned()),
     };
     let (subject, actors) = match caller {
-        Caller::Is(party) => (subject(party), vec![]),
+        Caller::Is(party) | Caller::Member(party, _) => (subject(party), vec![]),
         Caller::For(party, operator) => (subject(operator), vec![subject(party)]),
         Caller::Stranger => (Subject::Account("mallory".to_owned()), vec![]),
+    };
+    let (claims, expires_at) = match caller {
+        Caller::Member(_, minutes) => {
+            let editors = EntityRef::new("Group", "editors").unwrap();
+            (Claims { groups: [editors].into(), owner: None }, START + minutes * 60_000)
+        }
+        Caller::Is(_) | Caller::For(..) | Caller::Stranger => (Claims::default(), i64::MAX),
     };
     Arc::new(Credential {
         tenant: acme(),
         issuer: ISSUER.to_owned(),
         subject,
         actors,
-        claims: Claims::default(),
-        expires_at: Timestamp::from_millis(i64::MAX),
+        claims,
+        expires_at: Timestamp::from_millis(expires_at),
         answers: Ok(Timestamp::from_millis(i64::MAX)),
         hash: Digest::of(format!("{caller:?}").as_bytes()),
     })
