@@ -10,8 +10,8 @@ use countersign_core::restraint::AskingBudget;
 use countersign_core::time::SystemClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, Value};
 use countersign_engine::{
-    Acting, AdmitAll, Ask, Ballot, Call, Credential, Engine, Error, Limits, OpenSession, Operation, Parts, RequestId,
-    RevisionRule, Seen, Subject, Wanted,
+    Acting, AdmitAll, Ask, Ballot, Call, Claims, Credential, Engine, Error, Limits, OpenSession, Operation, Parts,
+    RequestId, RevisionRule, Seen, Subject, Wanted,
 };
 use countersign_policy::Source;
 use countersign_store::repository::Stored;
@@ -192,6 +192,7 @@ fn call(who: &str, rpc: &'static str) -> Result<Call> {
         issuer: ISSUER.to_owned(),
         subject,
         actors: Vec::new(),
+        claims: Claims::default(),
         expires_at: Timestamp::from_millis(i64::MAX),
         answers: Ok(Timestamp::from_millis(i64::MAX)),
         hash: Digest::of(who.as_bytes()),

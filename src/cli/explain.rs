@@ -73,7 +73,7 @@ pub struct CanArgs {
 pub async fn explain(args: &ExplainArgs, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     let bundle = args.question.bundle.load()?;
     let (question, stored) = args.question.question(&bundle, connection, output).await?;
-    let explained = bundle.with(&stored, None).explain(&question.query()).map_err(misfit)?;
+    let explained = question.seen(bundle.with(&stored, None)).explain(&question.query()).map_err(misfit)?;
     let shown = if args.all { usize::MAX } else { CLOSE };
     output.document(&explained_json(&bundle, &explained), &explained_text(&bundle, &explained, shown))?;
     Ok(Exit::Done)
@@ -224,7 +224,7 @@ pub async fn who(args: &WhoArgs, connection: &Connection, output: &mut Output) -
     let bundle = args.bundle.load()?;
     let (question, stored) = args.question(&bundle, connection, output).await?;
     let view = bundle.with(&stored, None);
-    let evaluation = view.decide(&question.query()).map_err(misfit)?;
+    let evaluation = question.seen(view).decide(&question.query()).map_err(misfit)?;
     let mut text = Lines::default();
     text.line(verdict_line(&evaluation.verdict));
     let rules = match &evaluation.verdict {

@@ -231,12 +231,13 @@ pub fn approval(approval: &Approval) -> Value {
         })
     });
     let votes = votes.iter().map(|vote| {
-        let Vote { person, verdict: _, comment, cast_at } = vote;
+        let Vote { person, verdict: _, comment, cast_at, claimed_until } = vote;
         json!({
             "person": maybe(person.as_ref()),
             "verdict": vote_verdict(vote.verdict()),
             "comment": text(comment),
             "cast_at": rfc3339(cast_at.as_ref()),
+            "claimed_until": rfc3339(claimed_until.as_ref()),
         })
     });
     json!({

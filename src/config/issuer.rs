@@ -49,6 +49,12 @@ pub struct IssuerConfig {
     /// Which claim names the subject, and of which kind it is. Absent: `sub`, by its prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<SubjectConfig>,
+    /// Which claim says in which groups its subjects are. Absent: only the directory does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<GroupsConfig>,
+    /// Which claim says who is answerable for its agents and services. Absent: only the directory does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<OwnerConfig>,
     /// Claims that must have exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub required: BTreeMap<String, RequiredValue>,
@@ -87,6 +93,27 @@ pub struct SubjectConfig {
     /// The kind of those in `act`, whose `sub` is their name. Absent: a token with `act` is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actors: Option<SubjectKind>,
+}
+
+/// `groups` of an issuer: in which groups a token says that its bearer is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupsConfig {
+    /// The claim: a text, or a list of them. Beginning with `/`, a JSON pointer (RFC 6901).
+    pub claim: String,
+    /// What its exact values mean: the id of a group each. Whatever is not here means nothing.
+    pub map: BTreeMap<String, String>,
+}
+
+/// `owner` of an issuer: who a token says is answerable for its bearer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnerConfig {
+    /// The claim, whose exact value is the subject of the account. Beginning with `/`, a JSON pointer (RFC 6901).
+    pub claim: String,
+    /// The issuer of the account. Absent: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
 }
 
 /// The value of a claim.

@@ -167,6 +167,8 @@ impl Config {
             id_prefix: String::new(),
             max_age_seconds: None,
             subject: None,
+            groups: None,
+            owner: None,
             required: BTreeMap::new(),
             approving: Some(ApprovingConfig {
                 audience: DEV_APPROVING_AUDIENCE.to_owned(),

@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 pub use check::{RANGES, Range};
 pub use error::ConfigError;
 pub use issuer::{
-    Algorithm, ApprovingConfig, IssuerConfig, KeySource, RequiredValue, SubjectConfig, SubjectKind, TrustDomainConfig,
+    Algorithm, ApprovingConfig, GroupsConfig, IssuerConfig, KeySource, OwnerConfig, RequiredValue, SubjectConfig,
+    SubjectKind, TrustDomainConfig,
 };
 pub use load::Overrides;
 pub use sinks::{SinkConfig, SinkKind};

@@ -328,6 +328,7 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
                 verdict: verdict_to_wire(vote.verdict).into(),
                 comment: vote.comment.clone(),
                 cast_at: Some(timestamp(vote.at)),
+                claimed_until: vote.claimed.as_ref().map(|claimed| timestamp(claimed.until())),
             })
             .collect(),
         created_at: Some(timestamp(approval.created_at)),
@@ -370,7 +371,10 @@ const fn conditions(changed: Option<Changed>) -> &'static str {
         Some(Changed::Denied) => "the policies deny the action now, whoever approves",
         Some(Changed::Allowed) => "the policies allow the action now without approval; decide again",
         Some(Changed::Rules) | None => "the policies now ask another question; ask again",
-        Some(Changed::Votes) => "who approved it lost the role for it, or came to be excluded; ask again",
+        Some(Changed::Votes) => {
+            "who approved it lost the role for it, by the directory or as the credential expired that claimed it, or came to be excluded; \
+             ask again"
+        }
         Some(Changed::Schema) => "the action does not fit the schema of the active bundle any more",
         Some(Changed::Excluded) => "too many persons came to be excluded; ask again",
     }

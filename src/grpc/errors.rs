@@ -80,7 +80,7 @@ impl Failure {
 
 const fn classify(error: &Error) -> (Code, ErrorReason) {
     match error {
-        Error::PrincipalUnknown(_) => (Code::PermissionDenied, ErrorReason::PrincipalUnknown),
+        Error::PrincipalUnknown(_) | Error::OwnerUnknown(_) => (Code::PermissionDenied, ErrorReason::PrincipalUnknown),
         Error::ActForDenied { .. } => (Code::PermissionDenied, ErrorReason::ActForDenied),
         Error::AdministrationDenied { .. } => (Code::PermissionDenied, ErrorReason::AdministrationDenied),
         Error::CredentialExpired => (Code::Unauthenticated, ErrorReason::CredentialInvalid),
@@ -144,6 +144,8 @@ const fn credential(error: &CredentialError) -> (Code, ErrorReason) {
         | CredentialError::Audience
         | CredentialError::Claim { .. }
         | CredentialError::Subject(_)
+        | CredentialError::Groups(_)
+        | CredentialError::Owner(_)
         | CredentialError::Required(_)
         | CredentialError::Certificate(_)
         | CredentialError::Expired

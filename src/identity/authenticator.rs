@@ -18,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 
 use super::MAX_CREDENTIAL_BYTES;
+use super::belonging::Belonging;
 use super::claims::{self, Demands};
 use super::error::{CredentialError, IdentityError};
 use super::held::KeySet;
@@ -41,6 +42,7 @@ struct Issuer {
     algorithms: Vec<Algorithm>,
     approving: Option<ApprovingConfig>,
     naming: Naming,
+    belonging: Belonging,
     required: BTreeMap<String, RequiredValue>,
     max_age_seconds: Option<u32>,
     keys: Arc<KeySet>,
@@ -78,6 +80,7 @@ impl Issuer {
             algorithms: algorithms.clone(),
             approving: config.approving.clone(),
             naming: Naming::new(config),
+            belonging: Belonging::new(config),
             required: config.required.clone(),
             max_age_seconds: *max_age_seconds,
             keys,
@@ -284,6 +287,7 @@ impl Authenticator {
             audience: &issuer.audience,
             approving: issuer.approving.as_ref(),
             naming: &issuer.naming,
+            belonging: &issuer.belonging,
             required: &issuer.required,
             max_age_seconds: issuer.max_age_seconds,
         };
@@ -293,6 +297,7 @@ impl Authenticator {
             issuer: name.clone(),
             subject: claims.subject,
             actors: claims.actors,
+            claims: claims.said,
             expires_at: claims.expires_at,
             answers: claims.answers,
             hash,

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use countersign_core::Timestamp;
-use countersign_engine::NotAnswering;
 use countersign_engine::credential::Subject;
+use countersign_engine::{Claims as Said, NotAnswering};
 
 use super::answering::answers;
+use super::belonging::Belonging;
 use super::error::CredentialError;
 use super::json::{Json, JsonError, Object, at, object};
 use super::naming::Naming;
@@ -35,6 +36,7 @@ pub(super) struct Demands<'a> {
     pub(super) audience: &'a str,
     pub(super) approving: Option<&'a ApprovingConfig>,
     pub(super) naming: &'a Naming,
+    pub(super) belonging: &'a Belonging,
     pub(super) required: &'a BTreeMap<String, RequiredValue>,
     pub(super) max_age_seconds: Option<u32>,
 }
@@ -44,6 +46,8 @@ pub(super) struct Demands<'a> {
 pub(super) struct Claims {
     pub(super) subject: Subject,
     pub(super) actors: Vec<Subject>,
+    /// What is said of whoever acts.
+    pub(super) said: Said,
     pub(super) expires_at: Timestamp,
     pub(super) answers: Result<Timestamp, NotAnswering>,
     /// From when on it holds, the grace for clocks included.
@@ -127,8 +131,13 @@ pub(super) fn check(payload: &Object, demands: &Demands<'_>, now: Timestamp) -> 
     required(payload, demands.required)?;
     let subject = demands.naming.subject(payload)?;
     let actors = actors(payload, &subject, demands)?;
+    // What a token says is said of its subject (RFC 8693 §4.1), unless it says of whom.
+    let said = match (payload.get("act"), actors.first()) {
+        (Some(Json::Object(actor)), Some(who)) => demands.belonging.read(actor, who)?,
+        _direct => demands.belonging.read(payload, &subject)?,
+    };
     let answers = answers(payload, &audiences, demands.approving, now);
-    Ok(Claims { subject, actors, expires_at, answers, holds_from })
+    Ok(Claims { subject, actors, said, expires_at, answers, holds_from })
 }
 
 /// Whether a credential holds at `now`: from `holds_from` on, and before `expires_at`.
@@ -205,8 +214,12 @@ fn actors(payload: &Object, of: &Subject, demands: &Demands<'_>) -> Result<Vec<S
         if actors.len() >= MAX_ACTORS {
             return Err(CredentialError::Delegation("has more than 8 actors"));
         }
-        if actor.keys().any(|name| !matches!(name.as_str(), "sub" | "act" | "iss")) {
-            return Err(CredentialError::Delegation("has members other than `sub`, `iss` and `act`"));
+        // Of the current actor it may say more.
+        let read = |name: &str| actors.is_empty() && demands.belonging.reads(name);
+        if actor.keys().any(|name| !matches!(name.as_str(), "sub" | "act" | "iss") && !read(name)) {
+            return Err(CredentialError::Delegation(
+                "has members other than `sub`, `iss`, `act`, and for the current actor the configured claims",
+            ));
         }
         if actor.get("iss").is_some_and(|issuer| issuer.text() != Some(demands.issuer)) {
             return Err(CredentialError::Delegation("names an actor of another issuer"));

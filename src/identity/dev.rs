@@ -17,6 +17,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::belonging::Belonging;
 use super::claims::{self, Demands};
 use super::error::CredentialError;
 use super::naming::Naming;
@@ -152,6 +153,7 @@ impl DevIssuer {
             audience: DEV_AUDIENCE,
             approving: None,
             naming: &Naming::anybody(),
+            belonging: &Belonging::default(),
             required: &BTreeMap::new(),
             max_age_seconds: None,
         };

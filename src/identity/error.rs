@@ -70,6 +70,14 @@ pub enum CredentialError {
     /// The claim that names the subject has the wrong form.
     #[error("the claim of the credential that names its subject {0}; ask its issuer for a correct one")]
     Subject(&'static str),
+    /// The claim that names groups has the wrong form.
+    #[error("the claim of the credential that names groups {0}; ask its issuer for a correct one")]
+    Groups(&'static str),
+    /// The claim that names who is answerable has the wrong form, or is not there.
+    #[error(
+        "the claim of the credential that names who is answerable for its bearer {0}; ask its issuer for a correct one"
+    )]
+    Owner(&'static str),
     /// The client certificate does not prove who the caller is.
     #[error("the client certificate {0}; get a new one from the trust domain's authority, or send a bearer token")]
     Certificate(&'static str),
@@ -124,6 +132,8 @@ impl CredentialError {
             Self::Audience => "audience",
             Self::Claim { .. } => "claim",
             Self::Subject(_) => "subject",
+            Self::Groups(_) => "groups",
+            Self::Owner(_) => "owner",
             Self::Certificate(_) => "certificate",
             Self::Required(_) => "required",
             Self::Expired => "expired",

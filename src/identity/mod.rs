@@ -8,6 +8,7 @@
 pub(crate) mod address;
 mod answering;
 mod authenticator;
+mod belonging;
 mod claims;
 mod dev;
 mod error;
@@ -22,6 +23,7 @@ mod workload;
 pub use authenticator::Authenticator;
 pub use dev::{DevIssuer, DevIssuerError};
 pub use error::{CredentialError, IdentityError};
+pub(crate) use naming::spelled;
 
 use http::HeaderMap;
 

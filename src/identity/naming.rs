@@ -104,7 +104,7 @@ impl Naming {
 }
 
 /// Two spellings that look alike must not be two names: one human would count twice.
-fn spelled(text: &str) -> Result<(), &'static str> {
+pub(crate) fn spelled(text: &str) -> Result<(), &'static str> {
     if text.is_empty() || text.len() > MAX_NAME_BYTES {
         return Err("is not 1 to 256 bytes long");
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use countersign_core::{Digest, TenantId, Timestamp};
 use countersign_engine::NotAnswering;
-use countersign_engine::credential::{Credential, Subject};
+use countersign_engine::credential::{Claims, Credential, Subject};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
@@ -129,6 +129,7 @@ impl TrustDomain {
             issuer: self.issuer.clone(),
             subject: if self.kind == SubjectKind::Agent { Subject::Agent(id) } else { Subject::Service(id) },
             actors: Vec::new(),
+            claims: Claims::default(),
             expires_at: svid.not_after,
             answers: Err(NotAnswering::NotTrusted),
             hash,

@@ -2,7 +2,7 @@
 // standard input.
 //
 // Agents and services get tokens by client credentials. People get them by the authorization code flow; who logs in, and how,
-// is what `login_hint` says, as JSON: {"sub": "dana", "amr": ["hwk"], "age": 0}, the age in seconds.
+// is what `login_hint` says, as JSON: {"sub": "dana", "amr": ["hwk"], "age": 0, "groups": []}, the age in seconds.
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
@@ -18,6 +18,12 @@ const audiences = {
   'https://countersign.example.com/use': 'countersign',
   'https://countersign.example.com/approve': 'countersign-approve',
 };
+
+// Who is answerable for whom, as its tokens say.
+const owners = { 'agent:etl-bot': 'dave', 'service:warehouse-gateway': 'wendy' };
+
+// In which groups people said that they are when they logged in.
+const groups = new Map();
 
 const machine = (client_id) => ({
   client_id,
@@ -59,9 +65,11 @@ function provider() {
     },
     interactions: { url: (_, interaction) => `/login/${interaction.uid}` },
     // RFC 9068 §2.2.1: how and when the person authenticated is in the access token too.
-    extraTokenClaims(ctx) {
+    // And in which groups (RFC 9068 §2.2.3.1), and whose an agent is.
+    extraTokenClaims(ctx, token) {
       const code = ctx.oidc.entities.AuthorizationCode;
-      return code && { auth_time: code.authTime, amr: code.amr };
+      if (!code) return { owner: owners[token.clientId] };
+      return { auth_time: code.authTime, amr: code.amr, groups: groups.get(code.accountId) };
     },
     features: {
       devInteractions: { enabled: false },
@@ -85,7 +93,8 @@ let current = provider();
 
 async function login(request, response) {
   const { params } = await current.interactionDetails(request, response);
-  const { sub, amr, age } = JSON.parse(params.login_hint);
+  const { sub, amr, age, groups: member } = JSON.parse(params.login_hint);
+  groups.set(sub, member);
   const login = { accountId: sub, amr, ts: Math.floor(Date.now() / 1000) - age };
   await current.interactionFinished(request, response, { login });
 }

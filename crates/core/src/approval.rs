@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::claimed::{Claimed, groups_at};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::{ApprovalId, DecisionId, SessionId, TokenId};
@@ -66,6 +67,23 @@ pub struct Vote {
     pub comment: String,
     /// When, by the server's clock.
     pub at: Timestamp,
+    /// The groups that the voter was in by their credential and not by the directory: while they count, the vote may rest on
+    /// them. Absent in a deny, which nothing counts again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub claimed: Option<Claimed>,
+}
+
+impl Vote {
+    /// The groups that the voter's credential adds to those of the directory, as long as it does.
+    #[must_use]
+    pub fn groups_at(&self, now: Timestamp) -> &BTreeSet<EntityRef> {
+        groups_at(self.claimed.as_ref(), now)
+    }
+
+    /// Whether it was cast with groups of a credential that has expired: it may not count any more, and can be cast again.
+    fn has_faded(&self, now: Timestamp) -> bool {
+        self.claimed.as_ref().is_some_and(|claimed| now.reached(claimed.until()))
+    }
 }
 
 /// Why a request became void.
@@ -102,7 +120,8 @@ pub enum Changed {
     Allowed,
     /// Other rules ask now, or they ask it otherwise.
     Rules,
-    /// The votes that approved it do not suffice any more: a voter lost the role, or came to be excluded.
+    /// The votes that approved it do not suffice any more: a voter lost the role, the credential that it was claimed by
+    /// expired, or a voter came to be excluded.
     Votes,
     /// The action does not fit the schema any more.
     Schema,
@@ -425,10 +444,16 @@ impl Approval {
         self.expires_at
     }
 
-    /// From when on it is something else than at `now`, though nobody does anything.
+    /// From when on it is something else than at `now`, or its votes count otherwise, though nobody does anything.
     #[must_use]
     pub fn lapses_at(&self, now: Timestamp) -> Option<Timestamp> {
-        (!self.state(now).is_terminal()).then_some(self.expires_at)
+        (!self.state(now).is_terminal()).then(|| self.fades_at(now).into_iter().fold(self.expires_at, Ord::min))
+    }
+
+    /// From when on the first of its votes may count no more, because the credential expires that it may rest on.
+    #[must_use]
+    pub fn fades_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.votes.iter().filter_map(|vote| vote.claimed.as_ref()?.lapses_at(now)).min()
     }
 
     /// The votes that stand, in the order in which they were cast.
@@ -438,12 +463,13 @@ impl Approval {
     }
 
     /// Who counts for each rule: distinct persons who approved, were eligible for the rule when they voted, are so now, and
-    /// are not excluded now (I2). `rules` are the rules that ask *now*, which need not be those that asked then.
+    /// are not excluded now (I2). `rules` are the rules that ask *now*, which need not be those that asked then. `eligible` is
+    /// asked for each vote and not for its person alone: it may rest on what a credential said.
     pub fn tally(
         &self,
         rules: &[AskingRule],
         excluded: &BTreeSet<EntityRef>,
-        mut eligible: impl FnMut(&str, &EntityRef) -> bool,
+        mut eligible: impl FnMut(&str, &Vote) -> bool,
     ) -> Vec<Tally> {
         rules
             .iter()
@@ -460,7 +486,7 @@ impl Approval {
                             && vote.rules.contains(&rule.id)
                             && !self.excluded.contains(&vote.person)
                             && !excluded.contains(&vote.person)
-                            && eligible(&rule.id, &vote.person)
+                            && eligible(&rule.id, vote)
                     })
                     .map(|vote| vote.person.clone())
                     .collect(),
@@ -468,16 +494,12 @@ impl Approval {
             .collect()
     }
 
-    /// Casts a vote. `eligible` says whether a person may answer a rule now; it is asked for the voter and, for the tally,
-    /// for everyone who voted before. Afterwards the request is approved if every rule is met, or denied.
+    /// Casts a vote. `eligible` says whether a voter may answer a rule now; it is asked for this one and, for the tally, for
+    /// everyone who voted before. Afterwards the request is approved if every rule is met, or denied.
     ///
     /// # Errors
     /// [`ApprovalError`]; the request is unchanged then.
-    pub fn vote(
-        &mut self,
-        mut vote: Vote,
-        mut eligible: impl FnMut(&str, &EntityRef) -> bool,
-    ) -> Result<(), ApprovalError> {
+    pub fn vote(&mut self, mut vote: Vote, mut eligible: impl FnMut(&str, &Vote) -> bool) -> Result<(), ApprovalError> {
         let now = vote.at;
         let state = self.state(now);
         match (&state, vote.verdict) {
@@ -504,8 +526,7 @@ impl Approval {
         if self.excluded.contains(&vote.person) {
             return Err(ApprovalError::Excluded(vote.person));
         }
-        vote.rules =
-            self.rules.iter().filter(|rule| eligible(&rule.id, &vote.person)).map(|rule| rule.id.clone()).collect();
+        vote.rules = self.rules.iter().filter(|rule| eligible(&rule.id, &vote)).map(|rule| rule.id.clone()).collect();
         if vote.rules.is_empty() {
             return Err(ApprovalError::NotEligible(vote.person));
         }
@@ -519,6 +540,10 @@ impl Approval {
             return Err(ApprovalError::Wavering(by));
         }
         self.votes.retain(|earlier| earlier.person != by);
+        if verdict == Verdict::Deny {
+            // It ends the request and is never counted again, and must not want for room.
+            vote.claimed = None;
+        }
         self.votes.push(vote);
         match (verdict, state) {
             (Verdict::Deny, ApprovalState::Approved) => {
@@ -536,7 +561,8 @@ impl Approval {
     }
 
     fn has_voted(&self, vote: &Vote) -> bool {
-        self.votes.iter().any(|earlier| earlier.person == vote.person && earlier.verdict == vote.verdict)
+        let same = |earlier: &&Vote| earlier.person == vote.person && earlier.verdict == vote.verdict;
+        self.votes.iter().any(|earlier| same(&earlier) && !earlier.has_faded(vote.at))
     }
 
     /// Forgets the words of the votes, which are in the log: what was said must never be what keeps a vote from being cast.

@@ -7,6 +7,7 @@
 pub mod action;
 pub mod approval;
 pub mod capability;
+pub mod claimed;
 pub mod digest;
 pub mod entity;
 pub mod id;
@@ -19,6 +20,7 @@ pub mod value;
 pub mod visible;
 
 pub use action::{Action, ActionError, Canonical};
+pub use claimed::Claimed;
 pub use digest::Digest;
 pub use entity::{EntityError, EntityRef};
 pub use id::{ApprovalId, DecisionId, NotificationId, SessionId, TenantId, TokenId};

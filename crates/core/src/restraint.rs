@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::claimed::{Claimed, groups_at};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::ApprovalId;
@@ -186,6 +187,9 @@ pub struct CoolDown {
     /// long, and nobody lifts alone what one denied.
     pub lifts_needed: u32,
     lifted_by: BTreeSet<EntityRef>,
+    /// The groups that some of them were in by their credentials when they lifted it, and not by the directory.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    claimed: Vec<(EntityRef, Claimed)>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     lifted_at: Option<Timestamp>,
 }
@@ -240,6 +244,7 @@ impl CoolDown {
             until,
             lifts_needed: quorum.saturating_add(1),
             lifted_by: BTreeSet::new(),
+            claimed: Vec::new(),
             lifted_at: None,
         })
     }
@@ -285,29 +290,46 @@ impl CoolDown {
         &self.lifted_by
     }
 
-    /// A person lifts it. `eligible` says whether a person may answer the denied request's rules now; it is asked for
-    /// everyone who lifted it before, too. Returns whether that was enough.
+    /// A person lifts it, in the groups that they claim. `eligible` says whether somebody may answer the denied request's rules
+    /// now, with such groups; it is asked for everyone who lifted it before, too. Returns whether that was enough.
     ///
     /// # Errors
     /// [`RestraintError::NotCoolingDown`], [`RestraintError::AlreadyLifted`].
     pub fn lift(
         &mut self,
         person: EntityRef,
-        eligible: impl Fn(&EntityRef) -> bool,
+        claimed: Option<Claimed>,
+        eligible: impl Fn(&EntityRef, &BTreeSet<EntityRef>) -> bool,
         now: Timestamp,
     ) -> Result<bool, RestraintError> {
         if !self.holds(now) {
             return Err(RestraintError::NotCoolingDown);
         }
-        if !self.lifted_by.insert(person.clone()) {
+        let faded = |(who, claimed): &(EntityRef, Claimed)| *who == person && now.reached(claimed.until());
+        if self.lifted_by.contains(&person) && !self.claimed.iter().any(faded) {
             return Err(RestraintError::AlreadyLifted(person));
         }
-        let counts = |person: &&EntityRef| !self.excluded.contains(*person) && eligible(person);
+        self.claimed.retain(|(who, _)| *who != person);
+        self.claimed.extend(claimed.map(|claimed| (person.clone(), claimed)));
+        self.lifted_by.insert(person);
+        let counts = |who: &&EntityRef| !self.excluded.contains(*who) && eligible(who, self.groups_of(who, now));
         let count = self.lifted_by.iter().filter(counts).count();
         if u32::try_from(count).unwrap_or(u32::MAX) >= self.lifts_needed {
             self.lifted_at = Some(now);
         }
         Ok(self.lifted_at.is_some())
+    }
+
+    /// The groups that the credential of somebody who lifted it adds to those of the directory, as long as it does.
+    fn groups_of(&self, person: &EntityRef, now: Timestamp) -> &BTreeSet<EntityRef> {
+        let claimed = self.claimed.iter().find(|(who, _)| who == person);
+        groups_at(claimed.map(|(_, claimed)| claimed), now)
+    }
+
+    /// From when on it is over, or fewer of those who lifted it count, though nobody does anything.
+    #[must_use]
+    pub fn lapses_at(&self, now: Timestamp) -> Timestamp {
+        self.claimed.iter().filter_map(|(_, claimed)| claimed.lapses_at(now)).fold(self.until, Ord::min)
     }
 }
 
@@ -404,35 +426,38 @@ mod tests {
     #[test]
     fn more_persons_than_the_quorum_lift_it() {
         let mut down = CoolDown::start(denial("dana"), None, at(0)).unwrap();
-        assert_eq!(down.lift(person("dave"), |_| true, at(1)), Ok(false));
-        assert_eq!(down.lift(person("dave"), |_| true, at(2)), Err(RestraintError::AlreadyLifted(person("dave"))));
+        assert_eq!(down.lift(person("dave"), None, |_, _| true, at(1)), Ok(false));
+        assert_eq!(
+            down.lift(person("dave"), None, |_, _| true, at(2)),
+            Err(RestraintError::AlreadyLifted(person("dave")))
+        );
         // Dave may not answer any more.
-        assert_eq!(down.lift(person("eve"), |who| who.id() != "dave", at(3)), Ok(false));
+        assert_eq!(down.lift(person("eve"), None, |who, _| who.id() != "dave", at(3)), Ok(false));
         assert!(down.holds(at(3)));
-        assert_eq!(down.lift(person("fay"), |who| who.id() != "dave", at(4)), Ok(true));
+        assert_eq!(down.lift(person("fay"), None, |who, _| who.id() != "dave", at(4)), Ok(true));
         assert!(!down.holds(at(4)));
-        assert_eq!(down.lift(person("gus"), |_| true, at(5)), Err(RestraintError::NotCoolingDown));
+        assert_eq!(down.lift(person("gus"), None, |_, _| true, at(5)), Err(RestraintError::NotCoolingDown));
     }
 
     #[test]
     fn whose_deny_was_lifted_begins_no_other_while_it_would_have_held() {
         let mut down = CoolDown::start(denial("dana"), None, at(0)).unwrap();
-        down.lift(person("dave"), |_| true, at(1)).unwrap();
-        assert!(down.lift(person("eve"), |_| true, at(1)).unwrap());
+        down.lift(person("dave"), None, |_, _| true, at(1)).unwrap();
+        assert!(down.lift(person("eve"), None, |_, _| true, at(1)).unwrap());
         assert_eq!(CoolDown::start(denial("dana"), Some(&down), at(50)), None);
         assert!(CoolDown::start(denial("dana"), Some(&down), at(100)).is_some());
         // Another one's no is another no; dana's stays lifted beside it.
         let mut others = CoolDown::start(denial("gus"), Some(&down), at(50)).unwrap();
         assert!(others.holds(at(50)) && others.lifted_by().is_empty());
-        others.lift(person("dave"), |_| true, at(51)).unwrap();
-        assert!(others.lift(person("eve"), |_| true, at(51)).unwrap());
+        others.lift(person("dave"), None, |_, _| true, at(51)).unwrap();
+        assert!(others.lift(person("eve"), None, |_, _| true, at(51)).unwrap());
         assert_eq!(CoolDown::start(denial("dana"), Some(&others), at(60)), None);
     }
 
     #[test]
     fn one_persons_denies_neither_prolong_it_nor_undo_what_others_have_lifted() {
         let mut down = CoolDown::start(denial("dana"), None, at(0)).unwrap();
-        down.lift(person("dave"), |_| true, at(1)).unwrap();
+        down.lift(person("dave"), None, |_, _| true, at(1)).unwrap();
         assert_eq!(CoolDown::start(Denial { denied: id(2), ..denial("dana") }, Some(&down), at(50)), None);
         assert_eq!((down.lifted_by().len(), down.until), (1, at(100)));
     }
@@ -443,7 +468,7 @@ mod tests {
         let other = Denial { excluded: BTreeSet::from([person("eve")]), ..denial("gus") };
         let mut down = CoolDown::start(other, Some(&down), at(1)).unwrap();
         for (who, lifted) in [("olivia", false), ("eve", false), ("dave", false), ("fay", true)] {
-            assert_eq!(down.lift(person(who), |_| true, at(2)), Ok(lifted), "{who}");
+            assert_eq!(down.lift(person(who), None, |_, _| true, at(2)), Ok(lifted), "{who}");
         }
     }
 }

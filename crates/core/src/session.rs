@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::claimed::{Claimed, groups_at};
 use crate::entity::EntityRef;
 use crate::id::SessionId;
 use crate::time::Timestamp;
@@ -32,6 +33,12 @@ pub struct Session {
     /// The persons behind whoever opened it: they answer for nothing that is done in it (I2).
     #[serde(default)]
     pub excluded: BTreeSet<EntityRef>,
+    /// Who is answerable for the principal by its own credential, if that said so when the session was opened.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub owner: Option<EntityRef>,
+    /// The groups that the principal was in by its own credential and not by the directory, when the session was opened.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub claimed: Option<Claimed>,
     ended: Option<Ended>,
 }
 
@@ -102,14 +109,31 @@ pub struct Opening {
     pub opened_by: EntityRef,
     /// The persons behind the caller.
     pub excluded: BTreeSet<EntityRef>,
+    /// Who is answerable for the principal by its own credential.
+    pub owner: Option<EntityRef>,
+    /// The groups that the principal is in by its own credential.
+    pub claimed: Option<Claimed>,
 }
 
 impl Session {
     /// Opens a session.
     #[must_use]
     pub fn open(id: SessionId, opening: Opening, now: Timestamp, deadline: Timestamp) -> Self {
-        let Opening { principal, operator, chain, purpose, opened_by, excluded } = opening;
-        Self { id, principal, operator, chain, purpose, opened_by, opened_at: now, deadline, excluded, ended: None }
+        let Opening { principal, operator, chain, purpose, opened_by, excluded, owner, claimed } = opening;
+        Self {
+            id,
+            principal,
+            operator,
+            chain,
+            purpose,
+            opened_by,
+            opened_at: now,
+            deadline,
+            excluded,
+            owner,
+            claimed,
+            ended: None,
+        }
     }
 
     /// What it is at `now`.
@@ -122,10 +146,17 @@ impl Session {
         }
     }
 
-    /// From when on it is something else than at `now`, though nobody does anything.
+    /// The groups that the principal's credential adds to those of the directory, as long as it does.
+    #[must_use]
+    pub fn groups_at(&self, now: Timestamp) -> &BTreeSet<EntityRef> {
+        groups_at(self.claimed.as_ref(), now)
+    }
+
+    /// From when on it is something else than at `now`, or its principal is in fewer groups, though nobody does anything.
     #[must_use]
     pub fn lapses_at(&self, now: Timestamp) -> Option<Timestamp> {
-        (self.state(now) == SessionState::Open).then_some(self.deadline)
+        let claimed = self.claimed.as_ref().and_then(|claimed| claimed.lapses_at(now));
+        (self.state(now) == SessionState::Open).then(|| claimed.into_iter().fold(self.deadline, Ord::min))
     }
 
     /// From when on it is over: when it was ended, or its deadline.
@@ -176,6 +207,8 @@ mod tests {
             purpose: "nightly".into(),
             opened_by: agent,
             excluded: BTreeSet::new(),
+            owner: None,
+            claimed: None,
         };
         Session::open(SessionId::from_bytes([1; 16]), opening, Timestamp::from_millis(0), Timestamp::from_millis(10))
     }
@@ -184,6 +217,17 @@ mod tests {
     fn a_session_is_over_at_its_deadline_and_not_before() {
         assert_eq!(session().state(Timestamp::from_millis(9)), SessionState::Open);
         assert_eq!(session().require_open(Timestamp::from_millis(10)).err(), Some(SessionError::Expired));
+    }
+
+    #[test]
+    fn the_groups_of_a_credential_last_as_long_as_it_does() {
+        let groups = BTreeSet::from([EntityRef::new("Group", "readers").unwrap()]);
+        let claimed = Claimed::new(groups.clone(), Timestamp::from_millis(5));
+        let session = Session { claimed, ..session() };
+        assert_eq!(session.groups_at(Timestamp::from_millis(4)), &groups);
+        assert_eq!(session.lapses_at(Timestamp::from_millis(4)), Some(Timestamp::from_millis(5)));
+        assert!(session.groups_at(Timestamp::from_millis(5)).is_empty());
+        assert_eq!(session.lapses_at(Timestamp::from_millis(5)), Some(Timestamp::from_millis(10)));
     }
 
     #[test]

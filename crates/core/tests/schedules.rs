@@ -150,6 +150,7 @@ fn vote(store: &Store, who: &str, verdict: Verdict) -> bool {
             view: approval.view,
             comment: String::new(),
             at: now,
+            claimed: None,
         };
         approval.vote(vote, |_, _| true)
     })

@@ -101,7 +101,7 @@ impl<K: Kernel> Engine<K> {
             return Ok(Replayable::fresh((answer.approval, true)));
         }
 
-        let owner = answerable(scene.view(), &action.principal);
+        let owner = answerable(scene.view(), &action.principal, session.value.owner.as_ref());
         let precedents = self.repo.precedents(&action.operation, &action.resource).await?;
         let asking = Asking {
             action: canonical.text().to_owned(),

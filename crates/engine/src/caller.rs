@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use countersign_core::visible::Visible;
-use countersign_core::{Digest, EntityRef};
+use countersign_core::{Claimed, Digest, EntityRef};
 use countersign_policy::View;
 use serde::Serialize;
 
-use crate::credential::{Credential, Subject};
+use crate::credential::{Claims, Credential, Subject};
 use crate::error::Error;
 
 /// A credential's bearer, as an entity of the bundle.
@@ -25,6 +25,10 @@ pub struct Caller {
     pub issuer: String,
     /// SHA-256 of the credential.
     pub credential: Digest,
+    /// Who is answerable for the caller by its credential. They count beside the one whom the directory names.
+    pub owner: Option<EntityRef>,
+    /// The groups that the caller is in by its credential, and not by the directory.
+    pub claimed: Option<Claimed>,
 }
 
 /// How records name a caller: never the credential, always its hash.
@@ -37,6 +41,10 @@ pub struct CallerRecord<'a> {
     chain: &'a [EntityRef],
     account: &'a str,
     credential: Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a EntityRef>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed: Option<&'a Claimed>,
 }
 
 impl Caller {
@@ -44,7 +52,7 @@ impl Caller {
     ///
     /// # Errors
     /// [`Error::PrincipalUnknown`] if any of them is not in the bundle: somebody unknown has no owner who could answer for
-    /// what they do.
+    /// what they do. [`Error::OwnerUnknown`] if the credential names an owner who is nobody there: they could not be excluded.
     pub fn resolve(credential: &Credential, view: View<'_>) -> Result<Self, Error> {
         let entity = |subject: &Subject| entity_of(subject, &credential.issuer, view);
         let subject = entity(&credential.subject)?;
@@ -55,7 +63,17 @@ impl Caller {
             Some(actor) => (actor, None, actors.chain([subject]).collect()),
         };
         countersign_core::action::check_chain(&entity, operator.as_ref(), &chain)?;
+        let Claims { groups, owner } = &credential.claims;
+        let owner = owner.as_ref().filter(|_| entity.kind() != "Person").map(|account| {
+            let shown = || Error::OwnerUnknown(Visible::cut(account, 300).to_string());
+            view.person_of(account).ok_or_else(shown)
+        });
+        // A group that nobody knows is none. One that the directory has them in is theirs without the credential.
+        let adds = |group: &&EntityRef| view.contains(group) && !view.is_in(&entity, group);
+        let claimed = Claimed::new(groups.iter().filter(adds).cloned().collect(), credential.expires_at);
         Ok(Self {
+            owner: owner.transpose()?,
+            claimed,
             entity,
             operator,
             chain,
@@ -91,6 +109,13 @@ impl Caller {
         std::iter::once(&self.entity).chain(&self.operator).chain(&self.chain)
     }
 
+    /// The persons behind it (I2), whoever is answerable by its credential included.
+    pub(crate) fn behind(&self, view: View<'_>) -> BTreeSet<EntityRef> {
+        let mut persons = excluded(view, self.parties());
+        persons.extend(self.owner.clone());
+        persons
+    }
+
     /// What request ids are scoped to: the account, and for whom and through whom it acts. The same agent for another
     /// operator is another caller.
     pub fn key(&self) -> Digest {
@@ -107,6 +132,8 @@ impl Caller {
             chain: &self.chain,
             account: &self.account,
             credential: self.credential,
+            owner: self.owner.as_ref(),
+            claimed: self.claimed.as_ref(),
         }
     }
 }

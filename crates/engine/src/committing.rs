@@ -79,7 +79,10 @@ impl<K: Kernel> Engine<K> {
     /// A commit that takes effect only while the same bundle decides, while the entities that were read are the same, and
     /// while what it rests on lasts.
     pub(crate) fn guarded<const N: usize>(&self, scene: &Scene, lapses: [Option<Timestamp>; N]) -> Commit {
-        self.bound(&scene.active, &scene.reads, self.lasting(lapses).unchanged(&scene.active.row))
+        // What the caller may by groups that the credential says, it may as long as that lasts.
+        let claimed = scene.caller.claimed.as_ref().and_then(|claimed| claimed.lapses_at(scene.now));
+        let commit = self.lasting_also(self.lasting(lapses), [claimed]);
+        self.bound(&scene.active, &scene.reads, commit.unchanged(&scene.active.row))
     }
 
     /// A commit that takes effect only while the entities that were read are the same.

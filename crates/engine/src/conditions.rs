@@ -31,16 +31,23 @@ const MAX_ATTEMPTS: usize = 16;
 /// How often it is looked for requests that are over by time, and for those that could not be judged.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// What a request was found good on: as long as the same bundle decides and these entities are the same, it is.
+/// What a request was found good on: as long as the same bundle decides, these entities are the same, and so are the groups that
+/// credentials add, it is.
 #[derive(Debug, Clone)]
 pub struct Grounds {
     tenant: Revision,
     reads: BTreeMap<EntityRef, Option<u64>>,
+    /// When the first of the credentials expires whose groups count for it.
+    fades_at: Option<Timestamp>,
 }
 
 impl Grounds {
     fn still_hold(&self, active: &Active) -> bool {
         self.tenant == active.row.revision && active.view().still(&self.reads)
+    }
+
+    fn have_faded(&self, now: Timestamp) -> bool {
+        self.fades_at.is_some_and(|at| now.reached(at))
     }
 }
 
@@ -51,6 +58,14 @@ struct Watched {
     escalates_at: Option<Timestamp>,
     /// On what it was found good, if it was judged.
     grounds: Option<Grounds>,
+}
+
+impl Watched {
+    /// When something is to be done about it, though nothing changes.
+    fn due_at(&self) -> Option<Timestamp> {
+        let fades_at = self.grounds.as_ref().and_then(|grounds| grounds.fades_at);
+        self.escalates_at.into_iter().chain(fades_at).min()
+    }
 }
 
 type Live = BTreeMap<ApprovalId, Watched>;
@@ -69,8 +84,8 @@ impl<K: Kernel> Engine<K> {
         let mut live = Live::new();
         loop {
             let now = self.now()?;
-            let next = live.values().filter_map(|watched| watched.escalates_at).min();
-            let escalation = async {
+            let next = live.values().filter_map(Watched::due_at).min();
+            let due = async {
                 match next {
                     Some(at) => tokio::time::sleep(at.since(now)).await,
                     None => std::future::pending().await,
@@ -90,7 +105,10 @@ impl<K: Kernel> Engine<K> {
                 }
                 // The engine keeps the sender, so this does not fail.
                 _changed = activated.changed() => self.reconsider_all(&mut live, None).await?,
-                () = escalation => self.escalate_all(&mut live).await?,
+                () = due => {
+                    self.escalate_all(&mut live).await?;
+                    self.reconsider_faded(&mut live).await?;
+                }
                 _tick = look_again.tick() => {
                     live.retain(|_, watched| !now.reached(watched.expires_at));
                     self.reconsider_all(&mut live, None).await?;
@@ -110,6 +128,20 @@ impl<K: Kernel> Engine<K> {
             if let Some(watched) = live.get_mut(&id) {
                 watched.escalates_at = None;
             }
+        }
+        Ok(())
+    }
+
+    /// Judges again what rested on groups that a credential said that has expired.
+    async fn reconsider_faded(&self, live: &mut Live) -> Result<(), Error> {
+        let now = self.now()?;
+        let faded = |watched: &Watched| watched.grounds.as_ref().is_some_and(|grounds| grounds.have_faded(now));
+        let ids: Vec<ApprovalId> = live.iter().filter(|(_, watched)| faded(watched)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(watched) = live.get_mut(&id) {
+                watched.grounds = None;
+            }
+            self.reconsider_all(live, Some(id)).await?;
         }
         Ok(())
     }
@@ -175,7 +207,8 @@ impl<K: Kernel> Engine<K> {
                 return Ok(Reconsidered::Over);
             }
             let Some(changed) = question.changed(active.bundle.with(&active.entities, Some(&reads)), now)? else {
-                return Ok(Reconsidered::Good(Grounds { tenant: active.row.revision, reads: reads.all() }));
+                let fades_at = question.fades_at(now);
+                return Ok(Reconsidered::Good(Grounds { tenant: active.row.revision, reads: reads.all(), fades_at }));
             };
             let lapses = question.lapses_at(now);
             let Question { mut approval, session, .. } = question;

@@ -1,6 +1,8 @@
 //! What a verified credential says, before the bundle gives its names a meaning.
 
-use countersign_core::{Digest, TenantId, Timestamp};
+use std::collections::BTreeSet;
+
+use countersign_core::{Digest, EntityRef, TenantId, Timestamp};
 
 /// A credential whose signature, issuer, audience and times were verified. Only whoever verifies makes one; the engine
 /// believes it.
@@ -14,6 +16,8 @@ pub struct Credential {
     pub subject: Subject,
     /// Who acts for the subject (`act`), the current actor first. Empty when the subject acts directly.
     pub actors: Vec<Subject>,
+    /// What else it says of whoever acts: of the current actor, if there is one, and never of the subject then.
+    pub claims: Claims,
     /// From when on it is worthless (`exp`).
     pub expires_at: Timestamp,
     /// Until when it is good for answering, or why it is not.
@@ -31,6 +35,15 @@ impl Credential {
     pub fn require_answering(&self, now: Timestamp) -> Result<(), NotAnswering> {
         if now.reached(self.answers?) { Err(NotAnswering::Stale) } else { Ok(()) }
     }
+}
+
+/// What an issuer says of somebody beside who they are, as far as the configuration lets it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// The groups that they are in.
+    pub groups: BTreeSet<EntityRef>,
+    /// The account of the person who is answerable for them: for an agent or a service.
+    pub owner: Option<String>,
 }
 
 /// Why a credential is not good for answering.

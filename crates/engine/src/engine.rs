@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use countersign_audit::NoteSigner;
+use countersign_core::claimed::groups_at;
 use countersign_core::restraint::AskingBudget;
 use countersign_core::session::Session;
-use countersign_core::{Action, Canonical, Clock, Digest, EntityRef, Record, SessionId, TenantId, Timestamp};
+use countersign_core::{Action, Canonical, Claimed, Clock, Digest, EntityRef, Record, SessionId, TenantId, Timestamp};
 use countersign_policy::{AdminAction, AdminQuery, Answer, Bundle, Entities, Reads, View};
 use countersign_store::repository::{Repository, Stored, TenantRow};
 use countersign_store::{Kernel, Revision};
@@ -344,7 +345,7 @@ impl<K: Kernel> Engine<K> {
         if governs(action) && !caller.acts_directly() {
             return Answer::default();
         }
-        scene.view().administer(&AdminQuery { caller: &caller.entity, action, now: *now })
+        scene.own_view().administer(&AdminQuery { caller: &caller.entity, action, now: *now })
     }
 
     /// The session of an action, after checking that whoever acts is its principal.
@@ -355,9 +356,9 @@ impl<K: Kernel> Engine<K> {
         acting: &Acting,
         operation: &str,
     ) -> Result<Stored<Session>, Error> {
-        let session = self.repo.session(id).await?.ok_or(Error::SessionNotFound)?;
+        let mut session = self.repo.session(id).await?.ok_or(Error::SessionNotFound)?;
         let identity = self.identity(scene, acting, session.value.operator.as_ref(), operation)?;
-        let Identity { principal, operator, chain } = identity;
+        let Identity { principal, operator, chain, owner, claimed: _ } = identity;
         if principal != session.value.principal {
             return Err(Error::SessionMismatch("principal"));
         }
@@ -369,6 +370,9 @@ impl<K: Kernel> Engine<K> {
         if !chain.is_empty() && chain != session.value.chain {
             return Err(Error::SessionMismatch("delegation chain"));
         }
+        // Whoever is answerable by the credential of now is behind what is done now, if not behind the session as it is kept. The
+        // groups of now are not its principal's: whoever redeems has the session's alone.
+        session.value.excluded.extend(owner);
         Ok(session)
     }
 
@@ -384,11 +388,16 @@ impl<K: Kernel> Engine<K> {
             principal: caller.entity.clone(),
             operator: caller.operator.clone(),
             chain: caller.chain.clone(),
+            owner: caller.owner.clone(),
+            claimed: caller.claimed.clone(),
         };
         let identity = match acting {
             Acting::Caller => return Ok(own(&scene.caller)),
             Acting::Named(principal) if *principal == scene.caller.entity => return Ok(own(&scene.caller)),
-            Acting::Named(principal) => Identity { principal: principal.clone(), operator: None, chain: Vec::new() },
+            // Of somebody who is only named nothing is known by a credential.
+            Acting::Named(principal) => {
+                Identity { principal: principal.clone(), operator: None, chain: Vec::new(), owner: None, claimed: None }
+            }
             Acting::Credential(credential) if credential.tenant != *self.tenant() => {
                 return Err(Error::field("principal_credential", "it is of another tenant"));
             }
@@ -452,12 +461,10 @@ impl<K: Kernel> Engine<K> {
         action: &Action,
     ) -> Result<BTreeSet<EntityRef>, Error> {
         let point = enforcement_point(&action.audience)?;
-        let parties = [&action.principal, &point]
-            .into_iter()
-            .chain(&action.operator)
-            .chain(&action.chain)
-            .chain(scene.caller.parties());
-        Ok(&caller::excluded(scene.view(), parties) | &session.excluded)
+        let parties = [&action.principal, &point].into_iter().chain(&action.operator).chain(&action.chain);
+        let mut excluded = &caller::excluded(scene.view(), parties) | &session.excluded;
+        excluded.extend(scene.caller.behind(scene.view()));
+        Ok(excluded)
     }
 }
 
@@ -466,6 +473,10 @@ pub struct Identity {
     pub(crate) principal: EntityRef,
     pub(crate) operator: Option<EntityRef>,
     pub(crate) chain: Vec<EntityRef>,
+    /// Who is answerable for the principal by its own credential.
+    pub(crate) owner: Option<EntityRef>,
+    /// The groups that the principal is in by its own credential.
+    pub(crate) claimed: Option<Claimed>,
 }
 
 /// One attempt at a use case: who calls, on which bundle, when.
@@ -495,6 +506,16 @@ impl Scene {
     /// What questions are answered from. What is read of the store is noted, and what is committed is bound to it.
     pub(crate) fn view(&self) -> View<'_> {
         self.active.bundle.with(&self.active.entities, Some(&self.reads))
+    }
+
+    /// As [`Self::view`], for questions about the caller: with the caller in the groups that the credential says.
+    pub(crate) fn own_view(&self) -> View<'_> {
+        self.view().claiming(&self.caller.entity, self.claimed())
+    }
+
+    /// The groups that the caller's credential adds to those of the directory now.
+    pub(crate) fn claimed(&self) -> &BTreeSet<EntityRef> {
+        groups_at(self.caller.claimed.as_ref(), self.now)
     }
 
     /// What was read.

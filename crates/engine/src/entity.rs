@@ -97,8 +97,7 @@ impl<K: Kernel> Engine<K> {
         let persons = bound_by(scene, changes);
         let change = AdminAction::ChangeEntities { tenant: &tenant, types: &types, persons: &persons };
         // Said twice, on purpose: by the kernel's policies, and here.
-        let own = std::iter::once(scene.caller.entity.clone()).chain(scene.view().owner_of(&scene.caller.entity));
-        if own.into_iter().any(|person| persons.contains(&person)) {
+        if own(scene).any(|person| persons.contains(&person)) {
             return Err(Error::OwnEntity(scene.caller.entity.to_string()));
         }
         let permitted = self.administer(scene, change, "changeEntities")?;
@@ -239,18 +238,22 @@ impl<K: Kernel> Engine<K> {
 /// How many rows are read, and checked, before others get a turn.
 const PAGE: usize = 128;
 
+/// The caller, and who is answerable for it: by the directory, and by the credential.
+fn own(scene: &Scene) -> impl Iterator<Item = EntityRef> {
+    let caller = &scene.caller;
+    std::iter::once(caller.entity.clone()).chain(scene.view().owner_of(&caller.entity)).chain(caller.owner.clone())
+}
+
 /// The persons whom the changes bind: those who change, those who own or come to own what changes, and the caller, if a
 /// group changes that they are in.
 fn bound_by(scene: &Scene, changes: &[EntityChange]) -> BTreeSet<EntityRef> {
-    let view = scene.view();
+    let view = scene.own_view();
     let mut persons = BTreeSet::new();
     for EntityChange { entity, data, .. } in changes {
         match entity.kind() {
             "Person" => drop(persons.insert(entity.clone())),
             "Group" => {
-                let own = std::iter::once(scene.caller.entity.clone()).chain(view.owner_of(&scene.caller.entity));
-                persons
-                    .extend(own.into_iter().filter(|person| person.kind() == "Person" && view.is_in(person, entity)));
+                persons.extend(own(scene).filter(|person| person.kind() == "Person" && view.is_in(person, entity)));
             }
             "Agent" | "Service" | "EnforcementPoint" => {
                 persons.extend(view.owner_of(entity));

@@ -17,6 +17,12 @@ pub enum Error {
     /// The caller's account belongs to nobody in the bundle.
     #[error("{0} is not in the active bundle; add it to the bundle's entities, or use another credential")]
     PrincipalUnknown(String),
+    /// The credential names an owner who is nobody in the bundle.
+    #[error(
+        "the credential says that the account `{0}` is answerable for its bearer, and that is nobody in the active bundle; add it to \
+         the `accounts` of that person, or use another credential"
+    )]
+    OwnerUnknown(String),
     /// The caller named somebody else without being trusted to.
     #[error("{caller} may not act for {principal}; an `actFor` policy of the bundle would have to permit it")]
     ActForDenied {
@@ -229,6 +235,7 @@ impl Error {
     pub const fn is_refusal(&self) -> bool {
         match self {
             Self::PrincipalUnknown(_)
+            | Self::OwnerUnknown(_)
             | Self::ActForDenied { .. }
             | Self::AdministrationDenied { .. }
             | Self::InvalidField { .. }

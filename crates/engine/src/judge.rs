@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign_core::approval::{Approval, AskingRule as Asked, Tally};
+use countersign_core::approval::{Approval, AskingRule as Asked, Tally, Vote};
 use countersign_core::session::OpenSession;
 use countersign_core::{Action, Canonical, EntityRef, Timestamp};
 use countersign_policy::{
@@ -41,7 +41,7 @@ impl<'a> Facts<'a> {
     /// The context that was evaluated, for the record; `counted` is the judgement's.
     #[must_use]
     pub fn evaluated(&self, counted: Option<&'a ApprovalFacts>) -> Evaluated<'a> {
-        self.view.bundle().evaluated(&self.query(counted))
+        self.view.bundle().evaluated(&self.query(counted)).claiming(self.session.session().groups_at(self.now))
     }
 
     fn query(&self, approval: Option<&'a ApprovalFacts>) -> Query<'a> {
@@ -106,7 +106,9 @@ pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
         .map(|approval| count(facts.view, facts.action, facts.excluded, facts.now, approval))
         .unwrap_or_default();
     let counted = facts.approval.and_then(|approval| approved(approval, &tally));
-    let evaluation = facts.view.decide(&facts.query(counted.as_ref()))?;
+    let session = facts.session.session();
+    let view = facts.view.claiming(&session.principal, session.groups_at(facts.now));
+    let evaluation = view.decide(&facts.query(counted.as_ref()))?;
     let ruling = match evaluation.verdict {
         Verdict::Allow if counted.as_ref().is_none_or(|approval| holds(approval, &facts)) => Ruling::Allow(Permit(())),
         Verdict::Allow => Ruling::Deny { cause: DenyCause::Forbidden, errors: Vec::new() },
@@ -131,7 +133,12 @@ pub(crate) fn count(
     });
     let rules: Vec<Asked> = rules.collect();
     let query = answer_query(action, excluded, Some(approval.created_at), now);
-    approval.tally(&rules, excluded, |rule, person| view.may_answer(rule, person, &query).permitted)
+    approval.tally(&rules, excluded, |rule, vote| answers(view, rule, vote, &query))
+}
+
+/// Whether a voter may answer a rule, with the groups that the credential of the vote adds to those of the directory.
+pub(crate) fn answers(view: View<'_>, rule: &str, vote: &Vote, query: &AnswerQuery<'_>) -> bool {
+    view.claiming(&vote.person, vote.groups_at(query.now)).may_answer(rule, &vote.person, query).permitted
 }
 
 /// What Cedar is told of the approval: nothing, unless some rule is met.

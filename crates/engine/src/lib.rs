@@ -42,7 +42,7 @@ pub use archive::{ArchivePlace, ArchivedBundle};
 pub use ask::Ask;
 pub use conditions::{Grounds, Reconsidered};
 pub use consent::Consent;
-pub use credential::{Credential, NotAnswering, Subject};
+pub use credential::{Claims, Credential, NotAnswering, Subject};
 pub use decide::{Decide, Decision, NeededRule, Verdict};
 pub use engine::{Acting, Call, Engine, Limits, Operation, Parts, Replayable, RequestId, Revisions};
 pub use entity::{EntitiesChanged, EntityChange, EntityPage, EntityView};

@@ -4,7 +4,7 @@
 //! answer a request is the same for all of one *matter*, so it is judged once for each person and matter, and again when the
 //! bundle or a stored entity changed. Nothing but what is shown rests on it: a vote is judged by what it reads itself.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -253,11 +253,11 @@ impl<K: Kernel> Engine<K> {
             let mut may_answer = || {
                 let Some(person) = person else { return false };
                 if scene.view().bundle().answers_by_time() {
-                    return self.verdict(scene, matter, *created_at, person).contains(&true);
+                    return self.verdict(scene, matter, *created_at, person, scene.claimed()).contains(&true);
                 }
-                *judged
-                    .entry(Arc::as_ptr(matter))
-                    .or_insert_with(|| self.verdict(scene, matter, *created_at, person).contains(&true))
+                *judged.entry(Arc::as_ptr(matter)).or_insert_with(|| {
+                    self.verdict(scene, matter, *created_at, person, scene.claimed()).contains(&true)
+                })
             };
             if reads_all || party || voted() || may_answer() {
                 seen.push(id);
@@ -266,20 +266,30 @@ impl<K: Kernel> Engine<K> {
         Ok(seen)
     }
 
-    /// For each rule of a request, whether a person may answer it now: to show it, and not to count by it.
+    /// For each rule of a request, whether a person may answer it now, with the groups that they claim: to show it, and not to
+    /// count by it.
     pub(crate) fn answerable_rules(
         &self,
         scene: &Scene,
         approval: &Approval,
         action: &Action,
         person: &EntityRef,
+        claimed: &BTreeSet<EntityRef>,
     ) -> Arc<[bool]> {
-        self.verdict(scene, &Matter::of(approval, action), approval.created_at, person)
+        self.verdict(scene, &Matter::of(approval, action), approval.created_at, person, claimed)
     }
 
-    fn verdict(&self, scene: &Scene, matter: &Matter, created_at: Timestamp, person: &EntityRef) -> Arc<[bool]> {
-        let by_time = scene.view().bundle().answers_by_time();
-        if let Some(known) = self.pending.verdicts.get(&scene.active, matter, person).filter(|_| !by_time) {
+    fn verdict(
+        &self,
+        scene: &Scene,
+        matter: &Matter,
+        created_at: Timestamp,
+        person: &EntityRef,
+        claimed: &BTreeSet<EntityRef>,
+    ) -> Arc<[bool]> {
+        // What is kept is what the directory says: by another credential, or later, the same person is in fewer groups.
+        let lasts = !scene.view().bundle().answers_by_time() && claimed.is_empty();
+        if let Some(known) = self.pending.verdicts.get(&scene.active, matter, person).filter(|_| lasts) {
             return known;
         }
         let Matter { rules, operation, resource, requester, operator, excluded } = matter;
@@ -293,9 +303,9 @@ impl<K: Kernel> Engine<K> {
             waited: scene.now.since(created_at),
             now: scene.now,
         };
-        let verdict: Arc<[bool]> =
-            rules.iter().map(|rule| scene.view().may_answer(rule, person, &query).permitted).collect();
-        if !by_time {
+        let view = scene.view().claiming(person, claimed);
+        let verdict: Arc<[bool]> = rules.iter().map(|rule| view.may_answer(rule, person, &query).permitted).collect();
+        if lasts {
             self.pending.verdicts.keep(&scene.active, matter, person, Arc::clone(&verdict));
         }
         verdict

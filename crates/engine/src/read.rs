@@ -151,8 +151,8 @@ impl<K: Kernel> Engine<K> {
         with_answerers: bool,
     ) -> Result<Option<ApprovalView>, Error> {
         let Question { approval, action, .. } = &question;
-        let rules =
-            scene.caller.as_person().map(|person| self.answerable_rules(scene, &approval.value, action, person));
+        let rules = |person| self.answerable_rules(scene, &approval.value, action, person, scene.claimed());
+        let rules = scene.caller.as_person().map(rules);
         let may_answer = rules.is_some_and(|rules| rules.contains(&true));
         if !self.visible_if(scene, &approval.value, action, may_answer) {
             return Ok(None);
@@ -177,8 +177,8 @@ impl<K: Kernel> Engine<K> {
         let look = scene.view();
         let query = answer_query(&action, &approval.value.excluded, Some(approval.value.created_at), now);
         let place = |rule: &str| approval.value.rules.iter().position(|asked| asked.id == rule);
-        let tally = approval.value.tally(&approval.value.rules, &approval.value.excluded, |rule, person| {
-            let rules = self.answerable_rules(scene, &approval.value, &action, person);
+        let tally = approval.value.tally(&approval.value.rules, &approval.value.excluded, |rule, vote| {
+            let rules = self.answerable_rules(scene, &approval.value, &action, &vote.person, vote.groups_at(now));
             place(rule).and_then(|place| rules.get(place).copied()).unwrap_or(false)
         });
         let answerers = if with_answerers && !state.is_terminal() {

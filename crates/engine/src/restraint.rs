@@ -16,9 +16,10 @@ use crate::error::Error;
 use crate::record::Event;
 use crate::vote::{Done, Question, may_answer};
 
-/// Who is answerable for a principal: its owner; a person, and whoever has no owner, for themselves.
-pub(crate) fn answerable(view: View<'_>, principal: &EntityRef) -> EntityRef {
-    view.owner_of(principal).unwrap_or_else(|| principal.clone())
+/// Who is answerable for a principal: its owner, as the directory has it, or else as its credential says; a person, and whoever
+/// has no owner, for themselves.
+pub(crate) fn answerable(view: View<'_>, principal: &EntityRef, claimed: Option<&EntityRef>) -> EntityRef {
+    view.owner_of(principal).or_else(|| claimed.cloned()).unwrap_or_else(|| principal.clone())
 }
 
 impl<K: Kernel> Engine<K> {
@@ -187,9 +188,11 @@ impl<K: Kernel> Engine<K> {
             if down.value.excluded.contains(person) {
                 return Err(ApprovalError::NotEligible(person.clone()).into());
             }
-            let lapses = [Some(down.value.until)];
-            let eligible = |who: &EntityRef| may_answer(scene, &approval.value, action, who);
-            let lifted = down.value.lift(person.clone(), eligible, scene.now)?;
+            let eligible = |who: &EntityRef, groups: &BTreeSet<EntityRef>| {
+                may_answer(scene.view().claiming(who, groups), scene.now, &approval.value, action, who)
+            };
+            let lifted = down.value.lift(person.clone(), scene.caller.claimed.clone(), eligible, scene.now)?;
+            let lapses = [Some(down.value.lapses_at(scene.now))];
             let event = Event::CoolDownLift {
                 approval: id,
                 person,

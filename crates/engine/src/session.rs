@@ -10,7 +10,6 @@ use countersign_store::repository::{CommitExt, Stored};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{check_text, require_request_id};
-use crate::caller;
 use crate::engine::{Acting, Call, Engine, Identity, Replayable, Scene, tenant_entity};
 use crate::error::Error;
 use crate::record::Event;
@@ -64,7 +63,8 @@ impl<K: Kernel> Engine<K> {
             return Ok(Replayable::replayed(session));
         }
         let named = opening.operator.as_ref();
-        let Identity { principal, operator, chain } = self.identity(scene, &opening.acting, named, "openSession")?;
+        let Identity { principal, operator, chain, owner, claimed } =
+            self.identity(scene, &opening.acting, named, "openSession")?;
         let operator = match (operator, named) {
             (Some(own), Some(named)) if own != *named => return Err(Error::SessionMismatch("operator")),
             (Some(own), _) => Some(own),
@@ -79,13 +79,17 @@ impl<K: Kernel> Engine<K> {
             seconds: u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX),
         };
         let permitted = self.administer(scene, open, "openSession")?;
+        let mut excluded = scene.caller.behind(scene.view());
+        excluded.extend(owner.clone());
         let opening = Opening {
             principal,
             operator,
             chain,
             purpose: opening.purpose.clone(),
             opened_by: scene.caller.entity.clone(),
-            excluded: caller::excluded(scene.view(), scene.caller.parties()),
+            excluded,
+            owner,
+            claimed,
         };
         let session = Session::open(SessionId::generate(), opening, scene.now, scene.now.plus(ttl));
         let event = Event::SessionOpened {

@@ -16,7 +16,7 @@ use crate::ask::{check_text, require_request_id};
 use crate::caller;
 use crate::engine::{Call, Engine, Replayable, Scene, enforcement_point};
 use crate::error::Error;
-use crate::judge::answer_query;
+use crate::judge::{answer_query, answers};
 use crate::record::Event;
 
 /// The longest comment, in characters.
@@ -70,7 +70,7 @@ impl<K: Kernel> Engine<K> {
         let Question { mut approval, session, action } = question;
         let excluded = approval.value.excluded.clone();
         let query = answer_query(&action, &excluded, Some(approval.value.created_at), scene.now);
-        let eligible = |rule: &str, who: &_| view.may_answer(rule, who, &query).permitted;
+        let eligible = |rule: &str, vote: &Vote| answers(view, rule, vote, &query);
         if !self.visible(scene, &approval.value, &action) && !excluded.contains(&person) {
             return Err(ApprovalError::NotEligible(person).into());
         }
@@ -88,6 +88,7 @@ impl<K: Kernel> Engine<K> {
                 view: ballot.view,
                 comment: ballot.comment.clone(),
                 at: scene.now,
+                claimed: scene.caller.claimed.clone(),
             },
             eligible,
         )?;
@@ -236,15 +237,22 @@ impl<K: Kernel> Engine<K> {
 
     /// Whether the caller may answer any rule of a request.
     pub(crate) fn may_answer(&self, scene: &Scene, approval: &Approval, action: &Action) -> bool {
-        scene.caller.as_person().is_some_and(|person| may_answer(scene, approval, action, person))
+        let view = scene.own_view();
+        scene.caller.as_person().is_some_and(|person| may_answer(view, scene.now, approval, action, person))
     }
 }
 
 /// Whether a person may answer any rule of a request.
-pub(crate) fn may_answer(scene: &Scene, approval: &Approval, action: &Action, person: &EntityRef) -> bool {
-    let query = answer_query(action, &approval.excluded, Some(approval.created_at), scene.now);
+pub(crate) fn may_answer(
+    view: View<'_>,
+    now: Timestamp,
+    approval: &Approval,
+    action: &Action,
+    person: &EntityRef,
+) -> bool {
+    let query = answer_query(action, &approval.excluded, Some(approval.created_at), now);
     let mut rules = approval.rules.iter();
-    rules.any(|rule| scene.view().may_answer(&rule.id, person, &query).permitted)
+    rules.any(|rule| view.may_answer(&rule.id, person, &query).permitted)
 }
 
 /// Whoever asked, the principal, and the person it acts for.
@@ -283,6 +291,12 @@ impl Question {
     /// When it, or its session, is over, though nobody does anything.
     pub(crate) fn lapses_at(&self, now: Timestamp) -> [Option<Timestamp>; 2] {
         [self.approval.value.lapses_at(now), self.session.value.lapses_at(now)]
+    }
+
+    /// When the first of the credentials expires whose groups it may rest on: its votes', and its principal's.
+    pub(crate) fn fades_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let claimed = self.session.value.claimed.as_ref().and_then(|claimed| claimed.lapses_at(now));
+        self.approval.value.fades_at(now).into_iter().chain(claimed).min()
     }
 
     /// That something can still happen to the request.

@@ -20,8 +20,8 @@ use countersign_core::approval::{ApprovalError, Verdict as Says};
 use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp};
 use countersign_engine::{
-    Acting, Ask, Ballot, Call, Credential, Decide, Decision, Engine, Error, Limits, OpenSession, Operation, Parts,
-    RequestId, RevisionRule, Subject, Verdict,
+    Acting, Ask, Ballot, Call, Claims, Credential, Decide, Decision, Engine, Error, Limits, OpenSession, Operation,
+    Parts, RequestId, RevisionRule, Subject, Verdict,
 };
 use countersign_policy::scenario::{Expect, Scenario, ScenarioVote, VoteExpect, VoteVerdict};
 use countersign_policy::{Bundle, Source};
@@ -47,6 +47,7 @@ fn credential(who: &EntityRef, operator: Option<&EntityRef>) -> Arc<Credential> 
         issuer: ISSUER.to_owned(),
         subject: subject(operator.unwrap_or(who)),
         actors: operator.map(|_| subject(who)).into_iter().collect(),
+        claims: Claims::default(),
         expires_at: Timestamp::from_millis(i64::MAX),
         answers: Ok(Timestamp::from_millis(i64::MAX)),
         hash: Digest::of(format!("{who} for {operator:?}").as_bytes()),

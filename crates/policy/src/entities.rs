@@ -1,6 +1,7 @@
 //! The static entities of a bundle, and what is looked up in them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::OnceLock;
 
 use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, EvalResult, Schema};
 use countersign_core::EntityRef;
@@ -27,8 +28,8 @@ pub(crate) struct Directory {
     groups: BTreeMap<EntityRef, BTreeSet<EntityRef>>,
     /// The types whose entities lie in the store.
     stored: HashSet<EntityTypeName>,
-    /// The entities one by one, if some lie in the store: then each question gets its own few.
-    held: HashMap<EntityUid, Held>,
+    /// The entities one by one, where a question gets its own few: if some lie in the store, or somebody claims to be in a group.
+    held: OnceLock<HashMap<EntityUid, Held>>,
 }
 
 impl Directory {
@@ -60,7 +61,7 @@ impl Directory {
         }
         let mut directory = Self {
             stored: of_store,
-            held: HashMap::new(),
+            held: OnceLock::new(),
             groups: BTreeMap::new(),
             entities: Entities::empty(),
             types,
@@ -88,14 +89,10 @@ impl Directory {
                 Err(reason) => findings.push(Finding::error(ENTITIES, reason).at(at_text(text, uid.id().unescaped()))),
             }
         }
-        if directory.stores_any() {
-            for entity in entities.iter() {
-                let uid = entity.uid();
-                let above = entities.ancestors(&uid).into_iter().flatten().cloned().collect();
-                directory.held.insert(uid, Held::new(entity.clone(), above, 0));
-            }
-        }
         directory.entities = entities;
+        if directory.stores_any() {
+            directory.one_by_one();
+        }
         Some(directory)
     }
 
@@ -179,9 +176,18 @@ impl Directory {
         !self.stored.is_empty()
     }
 
-    /// One of the bundle's own entities, where some lie in the store.
+    /// One of the bundle's own entities.
     pub(crate) fn held(&self, uid: &EntityUid) -> Option<&Held> {
-        self.held.get(uid)
+        self.one_by_one().get(uid)
+    }
+
+    fn one_by_one(&self) -> &HashMap<EntityUid, Held> {
+        let held = |entity: &Entity| {
+            let uid = entity.uid();
+            let above = self.entities.ancestors(&uid).into_iter().flatten().cloned().collect();
+            (uid, Held::new(entity.clone(), above, 0))
+        };
+        self.held.get_or_init(|| self.entities.iter().map(held).collect())
     }
 
     /// An action's entity, and those of the actions that it is in: without them `action in` would match nothing.

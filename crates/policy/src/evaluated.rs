@@ -23,6 +23,9 @@ pub struct Evaluated<'a> {
     operator: Option<&'a EntityRef>,
     #[serde(skip_serializing_if = "Option::is_none")]
     approval: Option<Approval<'a>>,
+    /// Not of the context: the groups that the principal was in by its credential, and not by the directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed: Option<&'a BTreeSet<EntityRef>>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -72,7 +75,16 @@ impl Bundle {
             now: Time(query.now),
             operator: query.operator,
             approval: query.approval.map(approval),
+            claimed: None,
         }
+    }
+}
+
+impl<'a> Evaluated<'a> {
+    /// With the groups that the principal was in by its credential, which [`crate::View::claiming`] was given.
+    #[must_use]
+    pub fn claiming(self, groups: &'a BTreeSet<EntityRef>) -> Self {
+        Self { claimed: (!groups.is_empty()).then_some(groups), ..self }
     }
 }
 

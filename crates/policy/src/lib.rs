@@ -13,6 +13,7 @@ mod answer;
 mod answerable;
 mod bundle;
 mod cedar_test;
+mod claimed;
 mod clause;
 mod closed_form;
 mod compose;

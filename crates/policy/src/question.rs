@@ -39,9 +39,17 @@ pub struct Question {
     pub excluded: BTreeSet<EntityRef>,
     /// What people have approved of this digest.
     pub approval: Option<ApprovalFacts>,
+    /// The groups that the principal is in by its credential, and not by the directory.
+    pub claimed: BTreeSet<EntityRef>,
 }
 
 impl Question {
+    /// Bundle and entities as the question sees them: with its principal in the groups that it claims.
+    #[must_use]
+    pub fn seen<'a>(&'a self, view: View<'a>) -> View<'a> {
+        view.claiming(&self.principal, &self.claimed)
+    }
+
     /// As [`crate::View::decide`] takes it.
     #[must_use]
     pub fn query(&self) -> Query<'_> {
@@ -102,7 +110,7 @@ impl RecordedDecision {
         let Written { decision, verdict, determining, bundle, action, context } =
             serde_json::from_slice(content).map_err(wrong)?;
         let action = Action::from_canonical(&action).map_err(|error| RecordError(error.to_string()))?;
-        let Context { input, environment, session, excluded, digest, now, operator, approval } = context;
+        let Context { input, environment, session, excluded, digest, now, operator, approval, claimed } = context;
         let withheld = action.input.keys().filter(|name| !input.contains_key(*name)).cloned().collect();
         let question = Question {
             principal: action.principal,
@@ -124,6 +132,7 @@ impl RecordedDecision {
                 digest,
                 expires,
             }),
+            claimed,
         };
         Ok(Some(Self { id: decision, verdict, determining, bundle, question, withheld }))
     }
@@ -149,7 +158,7 @@ impl View<'_> {
         if !recorded.withheld.is_empty() {
             return Replayed::Incomparable("its sensitive inputs are in no record".to_owned());
         }
-        let now = match self.decide(&recorded.question.query()) {
+        let now = match recorded.question.seen(*self).decide(&recorded.question.query()) {
             Ok(evaluation) => evaluation,
             Err(error) => return Replayed::Invalid(error.to_string()),
         };
@@ -186,6 +195,8 @@ struct Context {
     now: Timestamp,
     operator: Option<EntityRef>,
     approval: Option<Approval>,
+    #[serde(default)]
+    claimed: BTreeSet<EntityRef>,
 }
 
 #[derive(Deserialize)]

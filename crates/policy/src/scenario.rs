@@ -337,6 +337,7 @@ impl Scenario {
             now: self.now,
             excluded: self.excluded(view),
             approval: None,
+            claimed: BTreeSet::new(),
         }
     }
 }

@@ -8,6 +8,7 @@ use cedar_policy::{Entities as CedarEntities, EntityUid, EvalResult};
 use countersign_core::EntityRef;
 
 use crate::bundle::Bundle;
+use crate::claimed::{Claimant, as_seen};
 use crate::decide::QueryError;
 use crate::entities::{ALIKE, to_ref};
 use crate::stored::{CheckedEntity, Entities, EntityMisfit, Held};
@@ -41,13 +42,15 @@ pub struct View<'a> {
     pub(crate) bundle: &'a Bundle,
     stored: &'a Entities,
     reads: Option<&'a Reads>,
+    /// Who claims to be in groups.
+    pub(crate) claimant: Option<Claimant<'a>>,
 }
 
 impl Bundle {
     /// The bundle with stored entities. What is read of them is noted in `reads`.
     #[must_use]
     pub const fn with<'a>(&'a self, stored: &'a Entities, reads: Option<&'a Reads>) -> View<'a> {
-        View { bundle: self, stored, reads }
+        View { bundle: self, stored, reads, claimant: None }
     }
 }
 
@@ -82,7 +85,7 @@ impl<'a> View<'a> {
     }
 
     /// An entity, from wherever its type lies.
-    fn held(&self, uid: &EntityUid) -> Option<&'a Held> {
+    pub(crate) fn held(&self, uid: &EntityUid) -> Option<&'a Held> {
         let directory = &self.bundle.directory;
         if !directory.is_stored(uid.type_name()) {
             return directory.held(uid);
@@ -98,7 +101,7 @@ impl<'a> View<'a> {
     /// the bundle's policies go (each dereference is a level), and everything that any of them is below.
     pub(crate) fn slice(&self, roots: &[&EntityUid], action: &EntityUid) -> Result<Slice<'a>, QueryError> {
         let directory = &self.bundle.directory;
-        if !directory.stores_any() {
+        if !directory.stores_any() && self.claimant.is_none() {
             return Ok(Slice(Cow::Borrowed(&directory.entities)));
         }
         let mut seen: HashSet<EntityUid> = HashSet::new();
@@ -117,11 +120,13 @@ impl<'a> View<'a> {
                 found.push(held);
                 // What it is below is needed at its own level, and is looked up like itself: it may be asked about too.
                 next.extend(held.parents.iter().cloned());
+                next.extend(self.claimed_by(&uid));
                 refers.extend(held.refers.iter().cloned());
             }
             next = refers;
         }
-        let entities = found.into_iter().map(|held| held.entity.clone()).chain(directory.actions(action));
+        let claimant = self.claimant_entity()?;
+        let entities = found.into_iter().map(|held| as_seen(held, claimant.as_ref())).chain(directory.actions(action));
         let entities = CedarEntities::from_entities(entities, None);
         entities.map(|entities| Slice(Cow::Owned(entities))).map_err(|error| QueryError::Invalid {
             field: "entities".to_owned(),
@@ -149,8 +154,12 @@ impl<'a> View<'a> {
         let directory = &self.bundle.directory;
         match (directory.uid(entity), directory.uid(group)) {
             (Some(entity), Some(group)) => {
-                let own = directory.entities.ancestors(&entity).is_some_and(|mut above| above.any(|uid| *uid == group));
-                own || self.above(&entity).contains(&&group)
+                let below = |entity: &EntityUid| {
+                    let own =
+                        directory.entities.ancestors(entity).is_some_and(|mut above| above.any(|uid| *uid == group));
+                    own || self.above(entity).contains(&&group)
+                };
+                below(&entity) || self.claimed_by(&entity).iter().any(|claimed| *claimed == group || below(claimed))
             }
             _unknown => false,
         }

@@ -1,14 +1,15 @@
 //! What an issuer in the configuration must satisfy.
 
+use countersign_core::EntityRef;
 use countersign_core::visible::Visible;
 
 use super::{DAY, filled, in_range, not_beyond, value};
 use crate::config::issuer::{REFRESH_SECONDS, STALE_SECONDS};
 use crate::config::{
-    ApprovingConfig, ConfigError, DEV_ISSUER, IssuerConfig, KeySource, SubjectConfig, SubjectKind, TenantConfig,
-    TrustDomainConfig,
+    ApprovingConfig, ConfigError, DEV_ISSUER, GroupsConfig, IssuerConfig, KeySource, OwnerConfig, SubjectConfig,
+    SubjectKind, TenantConfig, TrustDomainConfig,
 };
-use crate::identity::address;
+use crate::identity::{address, spelled};
 
 /// The range of `max_age_seconds`.
 const MAX_AGE: (u32, u32) = (1, 366 * DAY);
@@ -20,6 +21,8 @@ const STALE: (u32, u32) = (10, 7 * DAY);
 const FRESH: (u32, u32) = (1, DAY);
 /// The longest `id_prefix`, in bytes.
 const MAX_PREFIX_BYTES: usize = 64;
+/// The most values in `groups.map`: what a vote remembers of a credential has to fit beside the other votes.
+const MAX_MAPPED: usize = 32;
 /// The longest issuer, audience, claim or method, in bytes.
 const MAX_NAME_BYTES: usize = 1024;
 
@@ -43,6 +46,12 @@ pub(super) fn issuer(key: &str, issuer: &IssuerConfig, development: bool) -> Res
         return Err(value(&format!("{key}.algorithms"), problem));
     }
     subject(key, issuer)?;
+    if let Some(groups) = &issuer.groups {
+        self::groups(&format!("{key}.groups"), groups)?;
+    }
+    if let Some(owner) = &issuer.owner {
+        self::owner(&format!("{key}.owner"), owner, issuer)?;
+    }
     if let Some(approving) = &issuer.approving {
         self::approving(&format!("{key}.approving"), approving, &issuer.audience, development)?;
     }
@@ -96,6 +105,48 @@ fn subject(key: &str, issuer: &IssuerConfig) -> Result<(), ConfigError> {
         }
     }
     required.keys().try_for_each(|claim| self::claim(&format!("{key}.required"), claim))
+}
+
+/// That each value of the claim means one group, and can be the value of a claim.
+fn groups(key: &str, groups: &GroupsConfig) -> Result<(), ConfigError> {
+    let GroupsConfig { claim, map } = groups;
+    self::claim(&format!("{key}.claim"), claim)?;
+    let key = format!("{key}.map");
+    if map.is_empty() || map.len() > MAX_MAPPED {
+        let problem = format!("expected 1 to {MAX_MAPPED} values, each with the id of a group");
+        return Err(value(&key, problem));
+    }
+    for (said, id) in map {
+        if let Err(problem) = spelled(said) {
+            let problem = format!("the value `{}` {problem}, so no claim can have it", Visible::cut(said, 64));
+            return Err(value(&key, problem));
+        }
+        if let Err(problem) = spelled(id)
+            .map_err(str::to_owned)
+            .and_then(|()| EntityRef::new("Group", id).map(drop).map_err(|error| error.to_string()))
+        {
+            return Err(value(&key, format!("`{}` is not the id of a group: {problem}", Visible::cut(id, 64))));
+        }
+    }
+    Ok(())
+}
+
+/// That an owner can be an account of somebody, and is one of somebody's.
+fn owner(key: &str, owner: &OwnerConfig, of: &IssuerConfig) -> Result<(), ConfigError> {
+    let OwnerConfig { claim, issuer } = owner;
+    if named(of).next().is_none() {
+        let problem = "means nothing for people, who answer for themselves; remove it".to_owned();
+        return Err(value(key, problem));
+    }
+    self::claim(&format!("{key}.claim"), claim)?;
+    if let Some(issuer) = issuer {
+        let key = format!("{key}.issuer");
+        name(&key, issuer)?;
+        if issuer.contains('#') {
+            return Err(value(&key, "an account is written `issuer#subject`, so an issuer has no `#`".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// The name of a claim, or a pointer to it.

@@ -106,6 +106,58 @@ fn subjects_are_read_in_one_way() {
 }
 
 #[test]
+fn groups_and_owners_are_named_in_so_many_words() {
+    let with = |text: &str| load(&ISSUER.replace("audience =", &format!("{text}\naudience =")));
+    for good in [
+        "groups = { claim = \"groups\", map = { \"a b\" = \"owners\", \"größe\" = \"owners\" } }",
+        "groups = { claim = \"/realm_access/roles\", map = { x = \"y\" } }\nowner = { claim = \"owner\" }",
+        "owner = { claim = \"actor_id\", issuer = \"https://github.com\" }",
+    ] {
+        let config = with(good).unwrap();
+        assert_eq!(load(&config.effective_toml().unwrap()).unwrap(), config, "{good}");
+    }
+    let many: Vec<String> = (0..33).map(|n| format!("v{n} = \"g\"")).collect();
+    let many = format!("groups = {{ claim = \"groups\", map = {{ {} }} }}", many.join(", "));
+    for (text, expected) in [
+        ("groups = { claim = \"groups\" }", "missing"),
+        ("groups = { map = { x = \"y\" } }", "missing"),
+        (
+            "groups = { claim = \"groups\", prefix = \"x\", map = { x = \"y\" } }",
+            "unknown key `tenants.acme.issuers[0].groups.prefix`",
+        ),
+        ("groups = { claim = \"\", map = { x = \"y\" } }", "`tenants.acme.issuers[0].groups.claim`: not a claim"),
+        ("groups = { claim = \"groups\", map = {} }", "`tenants.acme.issuers[0].groups.map`: expected 1 to 32 values"),
+        (&many, "`tenants.acme.issuers[0].groups.map`: expected 1 to 32 values"),
+        (
+            "groups = { claim = \"groups\", map = { \"x \" = \"y\" } }",
+            "`tenants.acme.issuers[0].groups.map`: the value `x ` has",
+        ),
+        (
+            "groups = { claim = \"groups\", map = { \"ａ\" = \"y\" } }",
+            "`tenants.acme.issuers[0].groups.map`: the value `ａ` has",
+        ),
+        (
+            "groups = { claim = \"groups\", map = { x = \"\" } }",
+            "`tenants.acme.issuers[0].groups.map`: `` is not the id of a group",
+        ),
+        ("groups = { claim = \"groups\", map = { x = \"y\\u200b\" } }", "is not the id of a group"),
+        ("groups = { claim = \"groups\", map = { x = [\"y\"] } }", "string"),
+        ("owner = { }", "missing"),
+        ("owner = { claim = \"/\" }", "`tenants.acme.issuers[0].owner.claim`: not a claim"),
+        ("owner = { claim = \"owner\", issuer = \"a#b\" }", "`tenants.acme.issuers[0].owner.issuer`: an account is"),
+        ("owner = { claim = \"owner\", issuer = \"\" }", "`tenants.acme.issuers[0].owner.issuer`: 1 to"),
+        ("owner = { claim = \"owner\", person = \"x\" }", "unknown key `tenants.acme.issuers[0].owner.person`"),
+    ] {
+        let text = with(text).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}\nis not\n{expected}");
+    }
+    let people =
+        ISSUER.replace("subjects = [\"person\", \"agent\"]", "subjects = [\"person\"]\nowner = { claim = \"owner\" }");
+    let text = load(&people).unwrap_err().to_string();
+    assert!(text.starts_with("`tenants.acme.issuers[0].owner`: means nothing for people"), "{text}");
+}
+
+#[test]
 fn two_issuers_of_a_tenant_never_name_the_same_agent_or_service() {
     let other = |more: &str| {
         let issuer = "[[tenants.acme.issuers]]\nissuer = \"https://other.example.com\"\naudience = \"countersign\"\n\

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use countersign_engine::NotAnswering;
-use countersign_engine::credential::Subject;
+use countersign_engine::credential::{Claims, Subject};
 use jsonwebtoken::EncodingKey;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::Overrides;
 
+mod belonging;
 mod keys;
 mod subjects;
 
@@ -139,6 +140,7 @@ fn a_token_becomes_a_credential_of_its_issuers_tenant() {
         issuer: ISSUER.to_owned(),
         subject: Subject::Account("alice".to_owned()),
         actors: vec![],
+        claims: Claims::default(),
         expires_at: at(NOW + 300),
         answers: Err(NotAnswering::NotTrusted),
         hash: Digest::of(token.as_bytes()),

@@ -95,9 +95,14 @@ impl Provider {
 
     /// A token for a person, by the authorization code flow.
     pub async fn person(&self, person: Person<'_>) -> String {
+        self.member(person, &[]).await
+    }
+
+    /// A token for a person that says that they are in these groups of the provider.
+    pub async fn member(&self, person: Person<'_>, groups: &[&str]) -> String {
         let Person { sub, amr, age, approves } = person;
         let resource = if approves { APPROVE } else { USE };
-        let hint = json!({"sub": sub, "amr": [amr], "age": age}).to_string();
+        let hint = json!({"sub": sub, "amr": [amr], "age": age, "groups": groups}).to_string();
         let query = encoded(&[
             ("client_id", "console"),
             ("response_type", "code"),

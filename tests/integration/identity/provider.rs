@@ -9,6 +9,11 @@ use crate::harness::{Bundle, Mode, Options, PATIENCE, Person, Provider, Server};
 
 /// A server that believes the provider about everybody.
 async fn server(provider: &Provider) -> Server {
+    server_with(provider, "").await
+}
+
+/// As [`server`], with more keys of the issuer's configuration.
+async fn server_with(provider: &Provider, more: &str) -> Server {
     let issuer = provider.issuer();
     let bundle = Bundle::example().edit(|files| {
         let entities = files.get_mut("entities.json").unwrap();
@@ -18,7 +23,7 @@ async fn server(provider: &Provider) -> Server {
         "[server]\ndata_dir = \"{{data}}\"\n[tenants.acme]\nbundle = \"{{bundle}}\"\nlog_origin = \"countersign.example.com/acme\"\n\
          [[tenants.acme.issuers]]\nissuer = {issuer:?}\naudience = \"countersign\"\nalgorithms = [\"ES256\"]\ndiscovery = true\n\
          subjects = [\"person\", \"agent\", \"service\"]\nmax_age_seconds = 3600\n\
-         approving = {{ audience = \"countersign-approve\", max_age_seconds = 3600, amr = [\"hwk\", \"mfa\"] }}\n"
+         approving = {{ audience = \"countersign-approve\", max_age_seconds = 3600, amr = [\"hwk\", \"mfa\"] }}\n{more}\n"
     );
     Server::start(Options { bundle, mode: Mode::Production(toml), ..Options::default() }).await
 }
@@ -83,6 +88,37 @@ async fn its_tokens_decide_vote_and_redeem_while_it_changes_its_keys_and_dies() 
     until_answered(&third, BELIEVED).await;
     until_answered(&second, REFUSED).await;
     assert_eq!(decide(&third, &session, &describe()).await.unwrap().verdict(), Verdict::Allow);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_groups_vote_as_they_are_mapped_and_the_owner_it_names_does_not() {
+    let provider = Provider::start().await;
+    let claims =
+        "groups = { claim = \"groups\", map = { \"cs-owners\" = \"data-owners\" } }\nowner = { claim = \"owner\" }";
+    let server = server_with(&provider, claims).await;
+    let client = async |token: String| server.client_of(&token).await;
+    let agent = client(provider.machine(AGENT).await).await;
+    let session = open(&agent).await;
+    let asked = ask(&agent, &session, &export(5)).await.unwrap();
+    let person = |sub| Person { sub, amr: "hwk", age: 0, approves: true };
+    let yes = async |groups: &[&str], sub| {
+        let voter = client(provider.member(person(sub), groups).await).await;
+        vote(&voter, &asked.approval_id, VoteVerdict::Approve).await
+    };
+    let refusal = |reason: &str| (Code::PermissionDenied, reason.to_owned());
+    // The agent's token says that it is dave's, whom the directory knows as one of the data owners.
+    assert_eq!(refused(yes(&[], "dave").await), refusal("VOTER_EXCLUDED"));
+    for unmapped in [&[][..], &["data-owners"], &["CS-Owners", "cs-owners "]] {
+        assert_eq!(refused(yes(unmapped, "rita").await), refusal("VOTER_NOT_ELIGIBLE"), "{unmapped:?}");
+    }
+    yes(&["staff", "cs-owners"], "rita").await.unwrap();
+    let approved = yes(&[], "dana").await.unwrap();
+    assert_eq!(approved.state(), ApprovalState::Approved);
+    let by_claim: Vec<bool> = approved.votes.iter().map(|vote| vote.claimed_until.is_some()).collect();
+    assert_eq!(by_claim, [true, false], "{approved:?}");
+    let minted = must_mint(&agent, &session, &export(5), &asked.approval_id).await;
+    let gateway = client(provider.machine(REDEEMER).await).await;
+    redeem(&gateway, &minted.token, &export(5)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

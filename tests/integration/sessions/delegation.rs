@@ -217,3 +217,48 @@ async fn an_operator_is_named_only_for_a_principal_that_is_named_and_is_a_known_
     let list = ListSessionsRequest::default();
     assert_eq!(server.person("aaron").await.list_sessions(list).await.unwrap().sessions, []);
 }
+
+#[tokio::test]
+async fn the_operator_and_the_chain_stand_in_every_record_of_what_is_done_through_them() {
+    let server = Server::dev().await;
+    let agent = server.client("agent:etl-bot", Some("olivia"), &["agent:chat-bot", "kim"]).await;
+    let session = open(&agent).await;
+    mint(&agent, &session, &describe(), "").await.unwrap();
+    let asked = flow::ask(&agent, &session, &export(5)).await.unwrap();
+    let cancel = || CancelApprovalRequest { approval_id: asked.approval_id.clone(), request_id: fresh_id() };
+    agent.cancel_approval(cancel()).await.unwrap();
+    agent.cancel_approval(cancel()).await.unwrap_err();
+    agent.end_session(EndSessionRequest { session_id: session, request_id: fresh_id() }).await.unwrap();
+    let links =
+        [("Agent", "chat-bot"), ("Person", "kim")].map(|(kind, id)| serde_json::json!({"type": kind, "id": id}));
+    let records = server.audit_records().await;
+    let of_agent: Vec<_> =
+        records.iter().filter(|record| record.content["caller"]["entity"]["id"] == "etl-bot").collect();
+    let kinds: std::collections::BTreeSet<&str> = of_agent.iter().map(|record| record.kind.as_str()).collect();
+    let expected =
+        ["approval_cancelled", "approval_requested", "decision", "refusal", "session_ended", "session_opened"];
+    assert_eq!(kinds, expected.into());
+    for record in of_agent {
+        let caller = &record.content["caller"];
+        assert_eq!((&caller["operator"]["id"], &caller["chain"]), (&"olivia".into(), &links[..].into()), "{record:?}");
+        // What is decided, asked and opened has them too, whoever calls.
+        for action in [&record.content["action"], &record.content["session"]["chain"]] {
+            let text = action.as_str().map_or_else(|| action.to_string(), str::to_owned);
+            assert!(action.is_null() || (text.contains("chat-bot") && text.contains("kim")), "{record:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_chain_that_comes_back_to_somebody_or_goes_through_nobody_is_refused() {
+    let bundle = Bundle::example();
+    crate::approvals::shared::account(&bundle, "olivia", "olivia.second");
+    let server = Server::with_bundle(bundle).await;
+    // Two accounts, and one person: only the directory knows that it is a loop.
+    let looped = server.client("agent:etl-bot", Some("olivia"), &["agent:chat-bot", "olivia.second"]).await;
+    assert_eq!(refused(looped.open_session(opening()).await), invalid());
+    let itself = server.client("olivia.second", Some("olivia"), &[]).await;
+    assert_eq!(refused(itself.open_session(opening()).await), invalid());
+    let stranger = server.client("agent:etl-bot", Some("olivia"), &["agent:nobody"]).await;
+    assert_eq!(refused(stranger.open_session(opening()).await), denied("PRINCIPAL_UNKNOWN"));
+}

@@ -42,6 +42,7 @@ fn vote(approval: &Approval, id: &str, verdict: Verdict, now: i64) -> Vote {
         view: approval.view,
         comment: String::new(),
         at: at(now),
+        claimed: None,
     }
 }
 
@@ -70,7 +71,7 @@ fn two_rules_do_not_share_votes_by_accident() {
     assert_eq!(approval.state(at(2)), ApprovalState::Pending);
     let vote = vote(&approval, "sam", Verdict::Approve, 3);
     // Each person stays eligible for what they were eligible for.
-    approval.vote(vote, |rule, who| (rule == "security") == (who.id() == "sam")).unwrap();
+    approval.vote(vote, |rule, vote| (rule == "security") == (vote.person.id() == "sam")).unwrap();
     assert_eq!(approval.state(at(3)), ApprovalState::Approved);
 }
 
@@ -79,7 +80,7 @@ fn a_voter_who_lost_the_role_no_longer_counts() {
     let mut approval = approval(vec![rule("two", 2)]);
     cast(&mut approval, "dana", Verdict::Approve, 1).unwrap();
     let second = vote(&approval, "dave", Verdict::Approve, 2);
-    approval.vote(second, |_, who| who.id() != "dana").unwrap();
+    approval.vote(second, |_, vote| vote.person.id() != "dana").unwrap();
     assert_eq!(approval.state(at(2)), ApprovalState::Pending);
 }
 
@@ -173,4 +174,35 @@ fn every_state_is_read_back_as_it_was_written() {
 #[test]
 fn no_rule_means_no_approval() {
     assert!(!Tally { rule: "r".into(), quorum: 0, persons: BTreeSet::new() }.met());
+}
+
+#[test]
+fn a_vote_that_rests_on_a_credential_lapses_with_it_and_is_cast_again() {
+    let mut approval = approval(vec![rule("two", 2)]);
+    let groups = BTreeSet::from([EntityRef::new("Group", "owners").unwrap()]);
+    let by_claim = |approval: &Approval, id, now, until| {
+        let claimed = Claimed::new(groups.clone(), at(until));
+        Vote { claimed, ..vote(approval, id, Verdict::Approve, now) }
+    };
+    let in_group = |_: &str, vote: &Vote, now: i64| vote.person.id() == "dave" || !vote.groups_at(at(now)).is_empty();
+    let cast = by_claim(&approval, "dana", 1, 50);
+    approval.vote(cast, |rule, vote| in_group(rule, vote, 1)).unwrap();
+    assert_eq!((approval.lapses_at(at(49)), approval.lapses_at(at(50))), (Some(at(50)), Some(at(100))));
+    let again = by_claim(&approval, "dana", 49, 90);
+    assert_eq!(approval.vote(again, |_, _| true), Err(ApprovalError::AlreadyVoted(person("dana"))));
+    let dave = vote(&approval, "dave", Verdict::Approve, 60);
+    approval.vote(dave, |rule, vote| in_group(rule, vote, 60)).unwrap();
+    assert_eq!(approval.state(at(60)), ApprovalState::Pending);
+    let again = by_claim(&approval, "dana", 61, 90);
+    approval.vote(again, |rule, vote| in_group(rule, vote, 61)).unwrap();
+    assert_eq!((approval.state(at(61)), approval.votes().len()), (ApprovalState::Approved, 2));
+    assert_eq!(approval.fades_at(at(61)), Some(at(90)));
+    // As it is kept, and read again; what earlier releases wrote has nothing of it.
+    let text = serde_json::to_string(&approval).unwrap();
+    assert_eq!(serde_json::from_str::<Approval>(&text).unwrap(), approval);
+    assert_eq!(text.matches("claimed").count(), 1);
+    // A deny keeps nothing of it.
+    let no = Vote { verdict: Verdict::Deny, ..by_claim(&approval, "mo", 62, 90) };
+    approval.vote(no, |_, _| true).unwrap();
+    assert!(approval.votes().iter().any(|vote| vote.person.id() == "mo" && vote.claimed.is_none()));
 }

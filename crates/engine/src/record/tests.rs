@@ -31,6 +31,8 @@ fn caller(operator: Option<EntityRef>) -> Caller {
         account: "https://login.example.com#agent:etl-bot".to_owned(),
         issuer: "https://login.example.com".to_owned(),
         credential: Digest::of(b"credential"),
+        owner: None,
+        claimed: None,
     }
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod answering;
+mod claims;
 mod conditions;
 mod entities;
 mod listing;
@@ -28,7 +29,7 @@ use countersign_core::approval::Verdict as Says;
 use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
 use countersign_engine::{
-    Acting, Ask, Ballot, Call, Credential, Decide, Decision, Engine, EntityChange, Error, Limits, OpenSession,
+    Acting, Ask, Ballot, Call, Claims, Credential, Decide, Decision, Engine, EntityChange, Error, Limits, OpenSession,
     Operation, Parts, Redeem, RequestId, RevisionRule, Subject, Verdict,
 };
 use countersign_policy::Source;
@@ -141,6 +142,7 @@ pub(crate) fn call_via(who: &str, via: &[&str], rpc: &'static str) -> Call {
         issuer: "iss".to_owned(),
         subject: subject(who),
         actors: via.iter().map(|actor| subject(actor)).collect(),
+        claims: Claims::default(),
         expires_at: Timestamp::from_millis(i64::MAX),
         answers: Ok(Timestamp::from_millis(i64::MAX)),
         hash: Digest::of(who.as_bytes()),

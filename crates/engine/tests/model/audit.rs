@@ -85,8 +85,8 @@ impl Log {
 struct Asked {
     digest: String,
     excluded: BTreeSet<String>,
-    /// Who approves, and for which rules they were eligible.
-    votes: BTreeMap<String, BTreeSet<String>>,
+    /// Who approves, for which rules they were eligible, and until when their credentials had them among the editors.
+    votes: BTreeMap<String, (BTreeSet<String>, Option<i64>)>,
     ended: bool,
 }
 
@@ -186,13 +186,13 @@ impl Seen {
             ensure!(minted["digest"] == digest.as_str(), "minted for another digest (I3)");
             let id = minted["id"].as_str().unwrap_or_default().to_owned();
             if !asks.is_empty() {
-                self.enough(approval.as_deref(), &digest, &asks, variant)?;
+                self.enough(approval.as_deref(), &digest, &asks, (variant, record["at"].as_i64().unwrap()))?;
             }
             let minted = Minted { digest, approval, ..Minted::default() };
             ensure!(self.minted.insert(id, minted).is_none(), "one token id was minted twice (I1)");
         } else {
             if !asks.is_empty() {
-                self.enough(approval.as_deref(), &digest, &asks, variant)?;
+                self.enough(approval.as_deref(), &digest, &asks, (variant, record["at"].as_i64().unwrap()))?;
             }
             self.spend(approval.as_deref())?;
         }
@@ -206,7 +206,8 @@ impl Seen {
         let person = record["person"].to_string();
         ensure!(!asked.excluded.contains(&person), "an excluded person voted (I2)");
         if text(record, "verdict")? == "approve" {
-            asked.votes.insert(person, texts(&record["rules"]));
+            let until = record["caller"]["claimed"]["until"].as_i64();
+            asked.votes.insert(person, (texts(&record["rules"]), until));
         } else {
             asked.votes.remove(&person);
             asked.ended = true;
@@ -229,7 +230,7 @@ impl Seen {
         let action: Json = serde_json::from_str(text(record, "action")?).map_err(|e| e.to_string())?;
         let asks = asks(variant, &action)?;
         if !asks.is_empty() {
-            self.enough(approval.as_deref(), &digest, &asks, variant)?;
+            self.enough(approval.as_deref(), &digest, &asks, (variant, record["at"].as_i64().unwrap()))?;
             for rule in asks {
                 let told = record["tally"].as_array().into_iter().flatten().find(|tally| tally["rule"] == rule.id());
                 let told = told.ok_or_else(|| format!("the tally of {} is missing", rule.id()))?;
@@ -250,18 +251,25 @@ impl Seen {
     }
 
     /// Whether enough distinct, eligible persons stand behind an approval, none of them excluded when asked (I2).
-    fn enough(&self, approval: Option<&str>, digest: &str, asks: &[Rule], variant: Variant) -> Checked<()> {
+    fn enough(
+        &self,
+        approval: Option<&str>,
+        digest: &str,
+        asks: &[Rule],
+        (variant, at): (Variant, i64),
+    ) -> Checked<()> {
         let approval = approval.ok_or("allowed without the approval that it needs (I2)")?;
         let asked = self.asked.get(approval).ok_or("an approval that nobody asked for")?;
         ensure!(!asked.ended, "allowed by an approval that is over (I5)");
         ensure!(asked.digest == digest, "approved for another digest (I3)");
         for rule in asks {
-            let counts = |(person, rules): &(&String, &BTreeSet<String>)| {
+            let counts = |(person, (rules, until)): &(&String, &(BTreeSet<String>, Option<i64>))| {
                 let entity: Option<EntityRef> = serde_json::from_str(person).ok();
                 let found = crate::world::PERSONS.into_iter().find(|party| Some(party.entity()) == entity);
                 rules.contains(rule.id())
                     && !asked.excluded.contains(*person)
-                    && found.is_some_and(|party| variant.answers(*rule, party))
+                    && found
+                        .is_some_and(|party| variant.answers_as(*rule, party, until.is_some_and(|until| at < until)))
             };
             let persons = asked.votes.iter().filter(counts).count();
             let quorum = usize::try_from(variant.quorum(*rule).unwrap()).unwrap();

@@ -36,6 +36,8 @@ pub struct Vote {
     pub person: Party,
     pub approve: bool,
     pub rules: BTreeSet<Rule>,
+    /// Until when the voter was an editor by the credential alone.
+    pub until: Option<i64>,
 }
 
 #[derive(Debug, Clone)]
@@ -128,6 +130,8 @@ pub struct Model {
 struct Who {
     party: Party,
     operator: Option<Party>,
+    /// Until when the credential has them among the editors, if it does.
+    until: Option<i64>,
 }
 
 enum Ruling {
@@ -159,18 +163,19 @@ impl Question {
         matches!(self.state(now), "pending" | "approved")
     }
 
-    fn has_voted(&self, person: Party, approve: bool) -> bool {
-        self.votes.iter().any(|vote| vote.person == person && vote.approve == approve)
+    fn has_voted(&self, person: Party, approve: bool, now: i64) -> bool {
+        let same = |vote: &&Vote| vote.person == person && vote.approve == approve;
+        self.votes.iter().any(|vote| same(&vote) && vote.until.is_none_or(|until| now < until))
     }
 
     /// Who counts for a rule.
-    pub fn count(&self, variant: Variant, rule: Rule, excluded: &BTreeSet<Party>) -> usize {
+    pub fn count(&self, variant: Variant, rule: Rule, excluded: &BTreeSet<Party>, now: i64) -> usize {
         let counts = |vote: &&Vote| {
             vote.approve
                 && vote.rules.contains(&rule)
                 && !self.excluded.contains(&vote.person)
                 && !excluded.contains(&vote.person)
-                && variant.answers(rule, vote.person)
+                && variant.answers_as(rule, vote.person, vote.until.is_some_and(|until| now < until))
         };
         self.votes.iter().filter(counts).map(|vote| vote.person).collect::<BTreeSet<_>>().len()
     }
@@ -299,8 +304,11 @@ impl Model {
 
     fn who(&self, caller: Caller) -> Refusable<Who> {
         match caller {
-            Caller::Is(party) => Ok(Who { party, operator: None }),
-            Caller::For(party, operator) => Ok(Who { party, operator: Some(operator) }),
+            Caller::Is(party) => Ok(Who { party, operator: None, until: None }),
+            Caller::For(party, operator) => Ok(Who { party, operator: Some(operator), until: None }),
+            Caller::Member(party, minutes) => {
+                Ok(Who { party, operator: None, until: Some(crate::service::START + minutes * 60_000) })
+            }
             Caller::Stranger => refused("PrincipalUnknown"),
         }
     }
@@ -347,7 +355,7 @@ impl Model {
         let named = match acting {
             Acting::Caller => return Ok(who),
             Acting::Named(party) if party == who.party => return Ok(who),
-            Acting::Named(party) => Who { party, operator: None },
+            Acting::Named(party) => Who { party, operator: None, until: None },
             Acting::Credential(caller) => self.who(caller)?,
         };
         if admin::act_for(who.party, named.party) { Ok(named) } else { refused("ActForDenied") }
@@ -428,7 +436,8 @@ impl Model {
                     rules.retain(|rule| {
                         let asked = question.rules.iter().any(|(asked, _)| asked == rule);
                         let quorum = self.variant.quorum(*rule).unwrap();
-                        let met = question.count(self.variant, *rule, excluded) >= usize::try_from(quorum).unwrap();
+                        let met =
+                            question.count(self.variant, *rule, excluded, self.now) >= usize::try_from(quorum).unwrap();
                         !(asked && met)
                     });
                 }

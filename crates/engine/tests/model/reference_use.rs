@@ -1,8 +1,8 @@
 //! The second half of the model: votes, and what becomes of a capability.
 
 use super::{
-    Action, Altered, Answer, COMPLETION_MILLIS, Model, Party, Question, Refusable, Ruling, Use, Variant, Vote, Who,
-    Written, admin, refused,
+    Action, Altered, Answer, COMPLETION_MILLIS, Model, Party, Question, Refusable, Rule, Ruling, Use, Variant, Vote,
+    Who, Written, admin, refused,
 };
 use crate::request::Shown;
 use crate::world::Deed;
@@ -21,7 +21,7 @@ impl Model {
     /// Whether a person's yes would count. Not used by any answer: operations look for promising voters with it.
     pub fn could_vote(&self, number: usize, person: Party) -> bool {
         let question = &self.questions[number];
-        let who = Who { party: person, operator: None };
+        let who = Who { party: person, operator: None, until: None };
         !self.voting_excluded(question).contains(&person)
             && self.may_answer(who, question)
             && !question.votes.iter().any(|vote| vote.person == person)
@@ -43,7 +43,11 @@ impl Model {
         let as_person = who.party.is_person() && who.operator.is_none();
         as_person
             && !question.excluded.contains(&who.party)
-            && question.rules.iter().any(|(rule, _)| self.variant.answers(*rule, who.party))
+            && question.rules.iter().any(|(rule, _)| self.answers(who, *rule))
+    }
+
+    fn answers(&self, who: Who, rule: Rule) -> bool {
+        self.variant.answers_as(rule, who.party, who.until.is_some_and(|until| self.now < until))
     }
 
     fn visible(&self, who: Who, question: &Question) -> bool {
@@ -65,7 +69,9 @@ impl Model {
         }
         match (question.state(self.now), approve) {
             ("pending", _) | ("approved", false) => {}
-            ("approved", true) if question.has_voted(who.party, true) => return refused("Approval already voted"),
+            ("approved", true) if question.has_voted(who.party, true, self.now) => {
+                return refused("Approval already voted");
+            }
             (state, _) => return Err(format!("Approval {state}")),
         }
         match shown {
@@ -76,13 +82,13 @@ impl Model {
         if question.excluded.contains(&who.party) {
             return refused("Approval excluded");
         }
-        let answers = |rule| self.variant.answers(rule, who.party);
+        let answers = |rule| self.answers(who, rule);
         let rules = question.rules.iter().map(|(rule, _)| *rule).filter(|rule| answers(*rule)).collect();
         let rules: std::collections::BTreeSet<_> = rules;
         if rules.is_empty() {
             return refused("Approval not eligible");
         }
-        if question.has_voted(who.party, approve) {
+        if question.has_voted(who.party, approve, self.now) {
             return refused("Approval already voted");
         }
         if approve && question.withdrawals.iter().filter(|person| **person == who.party).count() >= 3 {
@@ -90,11 +96,13 @@ impl Model {
         }
         let approved = question.written == Written::Approved;
         question.votes.retain(|vote| vote.person != who.party);
-        question.votes.push(Vote { person: who.party, approve, rules });
+        // Whom the bundle has among the editors does not rest on a credential, and a no rests on nothing.
+        let until = who.until.filter(|_| approve && !self.variant.answers(Rule::WipeTwo, who.party));
+        question.votes.push(Vote { person: who.party, approve, rules, until });
         if !approve {
             question.written = if approved { Written::Void } else { Written::Denied };
         } else if question.rules.iter().all(|(rule, quorum)| {
-            question.count(self.variant, *rule, &question.excluded) >= usize::try_from(*quorum).unwrap()
+            question.count(self.variant, *rule, &question.excluded, self.now) >= usize::try_from(*quorum).unwrap()
         }) {
             question.written = Written::Approved;
             question.expires = self.now + question.ttl;

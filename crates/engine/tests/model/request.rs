@@ -9,6 +9,8 @@ pub enum Caller {
     Is(Party),
     /// An agent's, acting for a person.
     For(Party, Party),
+    /// A person's, by a credential that puts them into the editors, too, and expires so many minutes after the start.
+    Member(Party, i64),
     /// An account that belongs to nobody in the bundle.
     Stranger,
 }

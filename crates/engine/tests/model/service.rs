@@ -12,8 +12,8 @@ use countersign_core::session::SessionError;
 use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, NotificationKind, SessionId, Timestamp, TokenId, Value};
 use countersign_engine::{
-    Acting as As, Ask, BackOff, Ballot, Call, Complete, Consent, Credential, Decide, Decision, Engine, Error, Jitter,
-    Limits, OpenSession, Operation, Parts, Redeem, RequestId, SinkSettings, Subject,
+    Acting as As, Ask, BackOff, Ballot, Call, Claims, Complete, Consent, Credential, Decide, Decision, Engine, Error,
+    Jitter, Limits, OpenSession, Operation, Parts, Redeem, RequestId, SinkSettings, Subject,
 };
 use countersign_policy::Source;
 use countersign_store::Kernel;
@@ -84,16 +84,24 @@ pub fn credential(caller: Caller) -> Arc<Credential> {
         _ => Subject::Account(party.name().to_owned()),
     };
     let (subject, actors) = match caller {
-        Caller::Is(party) => (subject(party), vec![]),
+        Caller::Is(party) | Caller::Member(party, _) => (subject(party), vec![]),
         Caller::For(party, operator) => (subject(operator), vec![subject(party)]),
         Caller::Stranger => (Subject::Account("mallory".to_owned()), vec![]),
+    };
+    let (claims, expires_at) = match caller {
+        Caller::Member(_, minutes) => {
+            let editors = EntityRef::new("Group", "editors").unwrap();
+            (Claims { groups: [editors].into(), owner: None }, START + minutes * 60_000)
+        }
+        Caller::Is(_) | Caller::For(..) | Caller::Stranger => (Claims::default(), i64::MAX),
     };
     Arc::new(Credential {
         tenant: acme(),
         issuer: ISSUER.to_owned(),
         subject,
         actors,
-        expires_at: Timestamp::from_millis(i64::MAX),
+        claims,
+        expires_at: Timestamp::from_millis(expires_at),
         answers: Ok(Timestamp::from_millis(i64::MAX)),
         hash: Digest::of(format!("{caller:?}").as_bytes()),
     })

@@ -178,6 +178,12 @@ impl Variant {
             }
     }
 
+    /// As [`Self::answers`], of somebody who may be one of the editors by their credential alone.
+    pub fn answers_as(self, rule: Rule, person: Party, editor: bool) -> bool {
+        let by_claim = editor && rule != Rule::WipeSec && self.quorum(rule).is_some();
+        by_claim || self.answers(rule, person)
+    }
+
     pub fn owner(self, party: Party) -> Option<Party> {
         match party {
             Bot if self == Self::Owner => Some(Erin),

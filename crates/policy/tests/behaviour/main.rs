@@ -10,6 +10,7 @@
 
 mod administering;
 mod answering;
+mod claiming;
 mod deciding;
 mod explaining;
 mod loading;

@@ -225,4 +225,42 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn a_claimed_group_answers_as_one_of_the_directory_does(entities in entities(), claimed in prop::collection::btree_set(0..5_usize, 0..3)) {
+        let files = |entities: &[Json]| {
+            Files::usual()
+                .work(
+                    r#"@id("owned") permit (principal is Agent, action, resource is Dataset) when { principal.owner in Group::"g3" };
+                       @id("members") permit (principal is Person in Group::"g2", action, resource);
+                       @id("pii") forbid (principal, action, resource is Dataset)
+                       when { resource.classification == "pii" } unless { principal in Group::"g1" };"#,
+                )
+                .approve("")
+                .with("entities.json", &serde_json::to_string(entities).unwrap())
+        };
+        // A fifth group there is not.
+        let groups = claimed.iter().map(|id| EntityRef::new("Group", format!("g{id}")).unwrap()).collect();
+        let who = entity("Person::\"p0\"");
+        let mut as_directory = entities.clone();
+        let own = as_directory.iter_mut().find(|entity| entity["uid"]["id"] == "p0").unwrap();
+        let known = claimed.iter().filter(|id| **id < 4).map(|id| json!({ "type": "Group", "id": format!("g{id}") }));
+        own["parents"].as_array_mut().unwrap().extend(known);
+        let (expected, own) = (files(&as_directory).load(), files(&entities).load());
+        let (bundle, held) = moved(&files(&entities).source());
+        for principal in ["Agent::\"bot\"", "Person::\"p0\"", "Person::\"p1\""] {
+            for resource in ["d0", "d1"] {
+                let mut ask = Ask::new("query", resource, "{}");
+                ask.principal = entity(principal);
+                ask.excluded.clear();
+                let expected = ask.of(&expected);
+                for view in [own.alone(), bundle.with(&held, None)] {
+                    let found = ask.on(view.claiming(&who, &groups)).unwrap();
+                    prop_assert_eq!(
+                        (&expected.verdict, &expected.determining), (&found.verdict, &found.determining), "{} {}", principal, resource
+                    );
+                }
+            }
+        }
+    }
 }
