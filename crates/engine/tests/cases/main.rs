@@ -9,8 +9,10 @@
 )]
 
 mod answering;
+mod batches;
 mod conditions;
 mod entities;
+mod figures;
 mod notifications;
 mod publishing;
 mod questions;
