@@ -117,6 +117,14 @@ pub mod metrics {
     pub const COMPLETIONS_TOTAL: &str = "countersign_completions_total";
     /// Counter: what happened to approval requests, by `event` (`requested`, `vote`, `withdrawn`, `cancelled`).
     pub const APPROVALS_TOTAL: &str = "countersign_approvals_total";
+    /// Counter: questions that a rule asked, by `tenant` and `rule`. This and the next three are counted from the log.
+    pub const RULE_ASKED_TOTAL: &str = "countersign_approval_rule_asked_total";
+    /// Counter: questions of a rule that people answered, by `tenant`, `rule` and `verdict` (`approve`, `deny`).
+    pub const RULE_ANSWERED_TOTAL: &str = "countersign_approval_rule_answered_total";
+    /// Counter: approving votes within three seconds of the first sight of the request, by `tenant` and `rule`.
+    pub const RULE_QUICK_TOTAL: &str = "countersign_approval_rule_quick_total";
+    /// Gauge, seconds: the median time from question to vote, by `tenant` and `rule`.
+    pub const RULE_MEDIAN_WAIT: &str = "countersign_approval_rule_median_wait_seconds";
     /// Gauge, always 1: the current bundle, by `tenant`, `digest` and `revision`.
     pub const BUNDLE_INFO: &str = "countersign_bundle_info";
     /// Counter: bundles that were refused, the old one staying, by `tenant`.
@@ -174,6 +182,10 @@ pub mod metrics {
         describe_counter!(REDEEMS_TOTAL, "Redeems by result");
         describe_counter!(COMPLETIONS_TOTAL, "Completions by outcome");
         describe_counter!(APPROVALS_TOTAL, "What happened to approval requests, by event");
+        describe_counter!(RULE_ASKED_TOTAL, "Questions that a rule asked");
+        describe_counter!(RULE_ANSWERED_TOTAL, "Questions of a rule that people answered, by verdict");
+        describe_counter!(RULE_QUICK_TOTAL, "Approving votes within three seconds of the first sight of the request");
+        describe_gauge!(RULE_MEDIAN_WAIT, Unit::Seconds, "The median time from question to vote");
         describe_gauge!(BUNDLE_INFO, "Always 1: the current bundle by tenant, digest and revision");
         describe_counter!(BUNDLE_REFUSED_TOTAL, "Bundles that were refused, the old one staying");
         describe_counter!(SHADOW_TOTAL, "Decisions that the shadow bundle judged again, by result");

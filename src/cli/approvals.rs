@@ -1,17 +1,20 @@
 //! `countersign approvals`.
 
 use clap::{Args, Subcommand};
-use countersign::client::{Client, ClientError};
+use countersign::client::{Client, ClientError, Watch};
 use countersign::proto::{
     Approval, ApprovalState, CancelApprovalRequest, LiftCoolDownRequest, ListApprovalsRequest, RequestApprovalRequest,
     VoteVerdict, WithdrawVoteRequest,
 };
 
+use super::advise::AdviseArgs;
 use super::args::{ActionArgs, Connection, PrincipalArgs};
+use super::batch::BatchArgs;
+use super::figures::FiguresArgs;
 use super::output::Output;
 use super::view::{cooling, examine, summary};
 use super::vote::{VoteArgs, fetch};
-use super::{Exit, Failure, json, pages, vote};
+use super::{Exit, Failure, advise, batch, figures, json, pages, vote};
 
 #[derive(Debug, Subcommand)]
 pub enum ApprovalsCommand {
@@ -21,19 +24,27 @@ pub enum ApprovalsCommand {
         /// Only those that wait for votes
         #[arg(long)]
         pending: bool,
+        /// Only those that were put as this batch
+        #[arg(long, value_name = "BATCH")]
+        batch: Option<String>,
         /// At most this many
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: usize,
     },
     /// Show everything that a vote on a request binds
-    #[command(after_help = "Examples:\n  countersign approvals show APR")]
+    #[command(after_help = "Examples:\n  countersign approvals show APR\n  countersign approvals show --batch BAT")]
     Show {
         /// The request
-        approval: String,
+        #[arg(required_unless_present = "batch")]
+        approval: Option<String>,
+        /// Every request that was put as this batch
+        #[arg(long, value_name = "BATCH", conflicts_with = "approval")]
+        batch: Option<String>,
     },
     /// Show a request, and say yes to exactly that
     #[command(after_help = "Examples:\n  countersign approvals approve APR\n  \
-                            countersign approvals approve APR --comment 'agreed with legal' --yes")]
+                            countersign approvals approve APR --comment 'agreed with legal' --yes\n  \
+                            countersign approvals approve APR APR     each is shown and asked about; there is no `all`")]
     Approve(VoteArgs),
     /// Show a request, and say no, which ends it
     #[command(after_help = "Examples:\n  countersign approvals deny APR --comment 'not before the audit'")]
@@ -64,6 +75,9 @@ pub enum ApprovalsCommand {
     Watch {
         /// Only this request
         approval: Option<String>,
+        /// Only the requests that were put as this batch
+        #[arg(long, value_name = "BATCH", conflicts_with = "approval")]
+        batch: Option<String>,
         /// From where an earlier watch had arrived
         #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
         resume: String,
@@ -74,6 +88,15 @@ pub enum ApprovalsCommand {
         --input '{\"rows\": 500, \"destination\": \"s3://ours-reports\"}' \\\n    \
         --justification 'monthly report for finance' --wait")]
     Request(RequestArgs),
+    /// Put several questions to people at once
+    #[command(after_help = batch::EXAMPLES)]
+    RequestBatch(BatchArgs),
+    /// Show how asking goes: for each rule and each person, how often, how fast, and what was said
+    #[command(after_help = figures::EXAMPLES)]
+    Figures(FiguresArgs),
+    /// Propose, from the log, where people are asked for nothing
+    #[command(after_help = advise::EXAMPLES)]
+    Advise(AdviseArgs),
 }
 
 /// A question about one action.
@@ -99,11 +122,22 @@ pub struct RequestArgs {
 
 /// Runs one of the commands.
 pub async fn run(command: ApprovalsCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    if let ApprovalsCommand::Advise(args) = &command {
+        // It may read a log where there is no server.
+        return advise::run(args, connection, output).await;
+    }
     let client = connection.client().await?;
     match command {
-        ApprovalsCommand::List { pending, limit } => list(&client, pending, limit, output).await?,
-        ApprovalsCommand::Show { approval } => {
-            let approval = fetch(&client, &approval).await?;
+        ApprovalsCommand::List { pending, batch, limit } => list(&client, pending, batch, limit, output).await?,
+        ApprovalsCommand::Show { approval, batch } => {
+            if let Some(batch) = batch {
+                for approval in batch::of_batch(&client, &batch, &[]).await? {
+                    let shown = output.fitted(&examine(&approval)?.human());
+                    output.item(&json::approval(&approval), &format!("{shown}\n"))?;
+                }
+                return Ok(Exit::Done);
+            }
+            let approval = fetch(&client, &approval.unwrap_or_default()).await?;
             let shown = output.fitted(&examine(&approval)?.human());
             output.document(&json::approval(&approval), &shown)?;
         }
@@ -122,8 +156,17 @@ pub async fn run(command: ApprovalsCommand, connection: &Connection, output: &mu
             let request = CancelApprovalRequest { approval_id: approval, ..CancelApprovalRequest::default() };
             after(client.cancel_approval(request).await?.approval, output)?;
         }
-        ApprovalsCommand::Watch { approval, resume } => watch(&client, approval.as_deref(), &resume, output).await?,
+        ApprovalsCommand::Watch { approval, batch, resume } => {
+            let watching = match &batch {
+                Some(batch) => client.watch_batch(batch, &resume),
+                None => client.watch_approvals(approval.as_deref(), &resume),
+            };
+            watch(watching, output).await?;
+        }
         ApprovalsCommand::Request(args) => return request(args, &client, output).await,
+        ApprovalsCommand::RequestBatch(args) => return batch::request(args, &client, output).await,
+        ApprovalsCommand::Figures(args) => figures::run(&args, &client, output).await?,
+        ApprovalsCommand::Advise(_) => {}
     }
     Ok(Exit::Done)
 }
@@ -133,11 +176,19 @@ fn after(approval: Option<Approval>, output: &mut Output) -> Result<(), Failure>
     output.document(&json::approval(&approval), &summary(&approval))
 }
 
-async fn list(client: &Client, pending: bool, limit: usize, output: &mut Output) -> Result<(), Failure> {
+async fn list(
+    client: &Client,
+    pending: bool,
+    batch: Option<String>,
+    limit: usize,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let states = if pending { vec![ApprovalState::Pending.into()] } else { Vec::new() };
+    let batch_id = batch.unwrap_or_default();
     // The server gives as many at a time as it can look at.
     let page = async |_, page_token| {
-        let request = ListApprovalsRequest { page_size: 0, page_token, states: states.clone() };
+        let (states, batch_id) = (states.clone(), batch_id.clone());
+        let request = ListApprovalsRequest { page_size: 0, page_token, states, batch_id };
         let page = client.list_approvals(request).await?;
         Ok((page.approvals, page.next_page_token))
     };
@@ -150,8 +201,7 @@ async fn list(client: &Client, pending: bool, limit: usize, output: &mut Output)
 }
 
 /// Until the server refuses, or the reader goes away.
-async fn watch(client: &Client, approval: Option<&str>, resume: &str, output: &mut Output) -> Result<(), Failure> {
-    let mut watch = client.watch_approvals(approval, resume);
+async fn watch(mut watch: Watch, output: &mut Output) -> Result<(), Failure> {
     loop {
         let approval = tokio::select! {
             approval = watch.next() => approval?,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use countersign::proto::ListRecordsRequest;
 use countersign_core::Timestamp;
 use countersign_core::visible::Visible;
 use countersign_policy::{RecordedDecision, Replayed, View};
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use super::args::Connection;
 use super::output::{BAD, FAINT, GOOD, Output, STRONG, WARN, paint};
 use super::question::BundleArgs;
+use super::recorded::Log;
 use super::text::{Lines, count};
 use super::{Exit, Failure};
 
@@ -117,44 +117,11 @@ impl Tally {
 /// Replays recorded decisions.
 pub async fn run(args: &DiffArgs, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     let bundle = args.bundle.load()?;
+    let log = Log { data_dir: args.data_dir.as_deref(), start: args.start };
+    let stored = log.stored(&args.bundle, &bundle, connection).await?;
     let mut tally = Tally::default();
-    match &args.data_dir {
-        Some(dir) => {
-            let stored = args.bundle.stored(&bundle)?;
-            let unreadable = |error: &dyn std::fmt::Display| {
-                Failure::new(format!("cannot read the log in `{}`: {error}", dir.display()))
-            };
-            for log in countersign::wiring::offline_logs(dir).map_err(|error| unreadable(&error))? {
-                for record in log.records() {
-                    let (index, content) = record.map_err(|error| unreadable(&error))?;
-                    if index >= args.start {
-                        args.look(bundle.with(&stored, None), &mut tally, index, &content)?;
-                    }
-                    if index % 1_000 == 0 {
-                        output.progress(&format!("{index} records"));
-                    }
-                }
-            }
-        }
-        None => {
-            let client = connection.client().await?;
-            let stored = args.bundle.stored_now(&bundle, connection).await?;
-            let mut request = ListRecordsRequest { start: args.start, page_size: 1_000, page_token: String::new() };
-            loop {
-                let page = client.list_records(request).await?;
-                for record in &page.records {
-                    args.look(bundle.with(&stored, None), &mut tally, record.index, &record.content)?;
-                }
-                if let Some(last) = page.records.last() {
-                    output.progress(&format!("{} records", last.index));
-                }
-                if page.next_page_token.is_empty() {
-                    break;
-                }
-                request = ListRecordsRequest { start: 0, page_size: 1_000, page_token: page.next_page_token };
-            }
-        }
-    }
+    log.each(connection, output, |index, content| args.look(bundle.with(&stored, None), &mut tally, index, content))
+        .await?;
     output.document(&tally.json(), &tally.text())?;
     Ok(if tally.otherwise.is_empty() { Exit::Done } else { Exit::Error })
 }

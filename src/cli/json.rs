@@ -3,9 +3,9 @@
 
 use countersign::client::record_from_struct;
 use countersign::proto::{
-    Approval, ApprovalState, AskingRule, Bundle, Capability, CapabilityState, CoolDown, DecideResponse, Entity,
-    Finding, History, KeyState, MintedCapability, NeededApproval, Precedent, PublicKey, Reason, Record, RedeemResponse,
-    Revisions, RuleTally, Session, SessionState, StoredEntity, Verdict, Vote, VoteVerdict,
+    Approval, ApprovalState, AskingRule, BatchPlace, Bundle, Capability, CapabilityState, CoolDown, DecideResponse,
+    Entity, Finding, History, KeyState, MintedCapability, NeededApproval, Precedent, PublicKey, Reason, Record,
+    RedeemResponse, Revisions, RuleTally, Session, SessionState, StoredEntity, Verdict, Vote, VoteVerdict,
 };
 use serde_json::{Value, json};
 
@@ -220,6 +220,7 @@ pub fn approval(approval: &Approval) -> Value {
         ttl,
         cool_down,
         escalates_at,
+        batch,
     } = approval;
     let rules = rules.iter().map(|RuleTally { rule_id, quorum, reason, persons, met }| {
         json!({
@@ -260,6 +261,11 @@ pub fn approval(approval: &Approval) -> Value {
         "rules": rules.collect::<Value>(),
         "votes": votes.collect::<Value>(),
         "created_at": rfc3339(created_at.as_ref()),
+        "batch": batch.as_ref().map(|BatchPlace { batch_id, place, of }| json!({
+            "batch_id": batch_id,
+            "place": place,
+            "of": of,
+        })),
         "escalates_at": escalates_at.as_ref().map(|at| rfc3339(Some(at))),
         "expires_at": rfc3339(expires_at.as_ref()),
         "bundle_digest": bundle_digest,

@@ -1,9 +1,11 @@
 //! The command line: what can be said, and which module answers.
 
+mod advise;
 mod approvals;
 mod args;
 mod audit;
 mod author;
+mod batch;
 mod capability;
 mod caution;
 mod decide;
@@ -12,6 +14,7 @@ mod diff;
 mod entity;
 mod explain;
 mod failure;
+mod figures;
 mod json;
 mod keys;
 pub mod logcheck;
@@ -22,6 +25,7 @@ mod policy;
 mod prove;
 mod publish;
 mod question;
+mod recorded;
 mod serve;
 mod session;
 mod sign;

@@ -3,7 +3,7 @@
 
 mod digest;
 
-use countersign::proto::{Approval, ApprovalState, Entity, History};
+use countersign::proto::{Approval, ApprovalState, BatchPlace, Entity, History};
 use countersign_core::visible::Visible;
 use countersign_core::{Action, Digest, EntityRef, Record, Value};
 
@@ -108,6 +108,10 @@ impl Examined<'_> {
         text.shown("audience", &action.audience).field("session", action.session).field("tenant", &action.tenant);
         arguments(&mut text, "input", &action.input);
         arguments(&mut text, "environment", &action.environment);
+
+        if let Some(BatchPlace { batch_id, place, of }) = &approval.batch {
+            text.field("asked together", format!("{place} of {of}, in {}", Visible::new(batch_id)));
+        }
 
         text.heading("Why");
         text.line(paint(WARN, "  in the asker's own words: untrusted text, never an instruction"));
@@ -276,7 +280,7 @@ fn key(name: &str) -> String {
 pub mod tests {
     use countersign::proto::{Precedent, RuleTally, Vote, VoteVerdict};
     use countersign_core::value::record_from_json;
-    use countersign_core::{ApprovalId, SessionId, TenantId};
+    use countersign_core::{ApprovalId, BatchId, SessionId, TenantId};
 
     use super::*;
 
@@ -383,7 +387,8 @@ pub mod tests {
 
     #[test]
     fn what_is_shown_beside_the_action_is_what_is_voted_on() {
-        let changes: [fn(&mut Approval); 9] = [
+        let changes: [fn(&mut Approval); 10] = [
+            |a| a.batch = Some(BatchPlace { place: 1, of: 1, batch_id: BatchId::from_bytes([1; 16]).to_string() }),
             |a| a.justification.push('!'),
             |a| a.purpose.push('!'),
             |a| a.rules[0].quorum = 1,

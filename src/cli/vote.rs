@@ -6,19 +6,20 @@ use countersign::proto::{Approval, CastVoteRequest, GetApprovalRequest, VoteVerd
 
 use super::output::{BAD, GOOD, Output, paint};
 use super::view::{examine, summary};
-use super::{Failure, json};
+use super::{Failure, batch, json};
 
 /// A vote.
 #[derive(Debug, Args)]
 pub struct VoteArgs {
-    /// The request
-    approval: String,
+    /// The request, or several: each is shown, and asked about
+    #[arg(required = true, value_name = "APPROVAL")]
+    pub approvals: Vec<String>,
     /// Your words, shown beside your vote
     #[arg(long, default_value = "", hide_default_value = true)]
-    comment: String,
+    pub comment: String,
     /// Do not ask for confirmation
     #[arg(long)]
-    yes: bool,
+    pub yes: bool,
     /// Vote only if this is the digest now: for scripts that showed the request before
     #[arg(long, value_name = "HEX")]
     digest: Option<String>,
@@ -27,9 +28,15 @@ pub struct VoteArgs {
     view_digest: Option<String>,
 }
 
-/// Casts the vote.
+/// Casts the vote, or several.
 pub async fn run(args: VoteArgs, verdict: VoteVerdict, client: &Client, output: &mut Output) -> Result<(), Failure> {
-    let approval = fetch(client, &args.approval).await?;
+    let [id] = args.approvals.as_slice() else {
+        if args.digest.is_some() || args.view_digest.is_some() {
+            return Err(Failure::usage("`--digest` and `--view-digest` are of one request; vote on one at a time"));
+        }
+        return batch::vote(&args, verdict, client, output).await;
+    };
+    let approval = fetch(client, id).await?;
     let examined = examine(&approval)?;
     let digest = examined.digest().to_string();
     expected("digest", args.digest.as_deref(), &digest)?;
@@ -42,7 +49,7 @@ pub async fn run(args: VoteArgs, verdict: VoteVerdict, client: &Client, output: 
         return Err(Failure::new("nothing was voted").reason("NOT_CONFIRMED"));
     }
     let request = CastVoteRequest {
-        approval_id: args.approval,
+        approval_id: id.clone(),
         verdict: verdict.into(),
         digest,
         view_digest: approval.view_digest.clone(),
@@ -68,7 +75,8 @@ fn expected(what: &str, expected: Option<&str>, now: &str) -> Result<(), Failure
     }
 }
 
-async fn confirmed(verdict: VoteVerdict, output: &mut Output) -> Result<bool, Failure> {
+/// Whether whoever was shown a request says yes to that.
+pub async fn confirmed(verdict: VoteVerdict, output: &mut Output) -> Result<bool, Failure> {
     if !output.can_ask() {
         return Err(Failure::usage(
             "there is no terminal to confirm on; pass `--yes`, and `--digest` with what was shown",

@@ -146,6 +146,10 @@ changing! {
     decide: DecisionServiceClient, DecideRequest => DecideResponse;
     /// Puts the question about one action to people.
     request_approval: ApprovalServiceClient, RequestApprovalRequest => RequestApprovalResponse;
+    /// Puts several questions at once.
+    request_approvals: ApprovalServiceClient, RequestApprovalsRequest => RequestApprovalsResponse;
+    /// Casts several votes of the calling person at once, each on exactly what it names.
+    cast_votes: ApprovalServiceClient, CastVotesRequest => CastVotesResponse;
     /// Casts the calling person's vote on exactly what the request names.
     cast_vote: ApprovalServiceClient, CastVoteRequest => CastVoteResponse;
     /// Takes the calling person's vote back.
@@ -181,6 +185,8 @@ reading! {
     get_approval: ApprovalServiceClient, GetApprovalRequest => GetApprovalResponse;
     /// A page of the requests that the caller asked or may answer.
     list_approvals: ApprovalServiceClient, ListApprovalsRequest => ListApprovalsResponse;
+    /// A page of figures of how asking goes.
+    get_approval_figures: ApprovalServiceClient, GetApprovalFiguresRequest => GetApprovalFiguresResponse;
     /// One capability, without its token.
     get_capability: CapabilityServiceClient, GetCapabilityRequest => GetCapabilityResponse;
     /// A page of the capabilities of a session.

@@ -102,6 +102,15 @@ impl ApprovalService for Fake {
     async fn cast_vote(&self, _: Request<CastVoteRequest>) -> Answer<CastVoteResponse> {
         Err(Status::unimplemented(""))
     }
+    async fn request_approvals(&self, _: Request<RequestApprovalsRequest>) -> Answer<RequestApprovalsResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn cast_votes(&self, _: Request<CastVotesRequest>) -> Answer<CastVotesResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn get_approval_figures(&self, _: Request<GetApprovalFiguresRequest>) -> Answer<GetApprovalFiguresResponse> {
+        Err(Status::unimplemented(""))
+    }
     async fn withdraw_vote(&self, _: Request<WithdrawVoteRequest>) -> Answer<WithdrawVoteResponse> {
         Err(Status::unimplemented(""))
     }

@@ -16,6 +16,7 @@ const PATIENCE: u32 = 4;
 pub struct Watch {
     client: Client,
     approval_id: String,
+    batch_id: String,
     resume_token: String,
     stream: Option<Streaming<WatchApprovalsResponse>>,
     failures: u32,
@@ -52,8 +53,11 @@ impl Watch {
     }
 
     async fn open(&mut self) -> Result<(), ClientError> {
-        let request =
-            WatchApprovalsRequest { approval_id: self.approval_id.clone(), resume_token: self.resume_token.clone() };
+        let request = WatchApprovalsRequest {
+            approval_id: self.approval_id.clone(),
+            resume_token: self.resume_token.clone(),
+            batch_id: self.batch_id.clone(),
+        };
         // No timeout: a person may take the whole day.
         let request = self.client.request(request).await?;
         match ApprovalServiceClient::new(self.client.channel()).watch_approvals(request).await {
@@ -84,10 +88,17 @@ impl Client {
         Watch {
             client: self.clone(),
             approval_id: approval_id.unwrap_or_default().to_owned(),
+            batch_id: String::new(),
             resume_token: resume_token.to_owned(),
             stream: None,
             failures: 0,
         }
+    }
+
+    /// Watches the requests that were put as one batch.
+    #[must_use]
+    pub fn watch_batch(&self, batch_id: &str, resume_token: &str) -> Watch {
+        Watch { batch_id: batch_id.to_owned(), ..self.watch_approvals(None, resume_token) }
     }
 
     /// Waits until a request is no longer pending. APPROVED allows nothing by itself: decide again with the approval's id.

@@ -1,8 +1,9 @@
 //! `ApprovalService`.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
-use countersign_core::ApprovalId;
+use countersign_core::{ApprovalId, BatchId};
 use countersign_engine::{Ask, Ballot, Error, Replayable, ResumeToken, Wanted};
 use futures::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
@@ -10,13 +11,15 @@ use tonic::{Request, Response, Status};
 use super::call::{Backend, Verified};
 use super::convert::{acting, approval, digest, id, operation, optional_id, page_size, states, vote_verdict};
 use super::errors::Failure;
+use super::{batch, figures};
 use crate::http::metrics as names;
 use crate::proto::approval_service_server::ApprovalService;
 use crate::proto::{
     Approval, ApprovalState, CancelApprovalRequest, CancelApprovalResponse, CastVoteRequest, CastVoteResponse,
-    GetApprovalRequest, GetApprovalResponse, LiftCoolDownRequest, LiftCoolDownResponse, ListApprovalsRequest,
-    ListApprovalsResponse, RequestApprovalRequest, RequestApprovalResponse, WatchApprovalsRequest,
-    WatchApprovalsResponse, WithdrawVoteRequest, WithdrawVoteResponse,
+    CastVotesRequest, CastVotesResponse, GetApprovalFiguresRequest, GetApprovalFiguresResponse, GetApprovalRequest,
+    GetApprovalResponse, LiftCoolDownRequest, LiftCoolDownResponse, ListApprovalsRequest, ListApprovalsResponse,
+    RequestApprovalRequest, RequestApprovalResponse, RequestApprovalsRequest, RequestApprovalsResponse,
+    WatchApprovalsRequest, WatchApprovalsResponse, WithdrawVoteRequest, WithdrawVoteResponse,
 };
 
 /// Puts questions to people and takes their votes.
@@ -24,7 +27,7 @@ use crate::proto::{
 pub struct Approvals(pub Backend);
 
 /// The request after a call, as the caller sees it.
-async fn after(verified: &Verified, id: ApprovalId) -> Result<Option<Approval>, Failure> {
+pub(super) async fn after(verified: &Verified, id: ApprovalId) -> Result<Option<Approval>, Failure> {
     Ok(Some(approval(&verified.engine.changed_approval(&verified.call, id).await?)))
 }
 
@@ -81,6 +84,7 @@ impl ApprovalService for Approvals {
         let run = |verified: Verified, GetApprovalRequest { approval_id }: GetApprovalRequest| async move {
             let verified = &verified;
             let view = verified.engine.approval(&verified.call, id("approval_id", &approval_id)?).await?;
+            verified.engine.sent(&view);
             Ok(GetApprovalResponse { approval: Some(approval(&view)) })
         };
         self.0.handle("GetApproval", request, |_| "", run).await
@@ -92,18 +96,34 @@ impl ApprovalService for Approvals {
     ) -> Result<Response<ListApprovalsResponse>, Status> {
         let run = |verified: Verified, message| async move {
             let verified = &verified;
-            let ListApprovalsRequest { page_size: size, page_token, states: wanted } = message;
+            let ListApprovalsRequest { page_size: size, page_token, states: wanted, batch_id } = message;
             let wanted = states(&wanted)?;
-            let before = optional_id("page_token", &page_token)?;
             let size = page_size(size, 50, 200)?;
-            let page = match live(&wanted) {
-                Some(live) => verified.engine.live_approvals(&verified.call, before, size, live).await?,
-                None => verified.engine.approvals(&verified.call, before, size).await?,
+            let (engine, call) = (&verified.engine, &verified.call);
+            let (items, next) = match optional_id::<BatchId>("batch_id", &batch_id)? {
+                Some(batch) => {
+                    let after = optional_id("page_token", &page_token)?;
+                    let page = engine.approvals_of_batch(call, batch, after, size).await?;
+                    (page.items, page.next.map(|place| place.to_string()))
+                }
+                None => {
+                    let before = optional_id("page_token", &page_token)?;
+                    let page = match live(&wanted) {
+                        Some(live) => engine.live_approvals(call, before, size, live).await?,
+                        None => engine.approvals(call, before, size).await?,
+                    };
+                    (page.items, page.next.map(|id| id.to_string()))
+                }
             };
-            let approvals = page.items.iter().map(approval);
-            let approvals = approvals.filter(|a| wanted.is_empty() || wanted.contains(&a.state())).collect();
-            let next_page_token = page.next.map(|id| id.to_string()).unwrap_or_default();
-            Ok(ListApprovalsResponse { approvals, next_page_token })
+            let approvals = items.iter().filter_map(|view| {
+                let approval = approval(view);
+                let asked_for = wanted.is_empty() || wanted.contains(&approval.state());
+                asked_for.then(|| {
+                    engine.sent(view);
+                    approval
+                })
+            });
+            Ok(ListApprovalsResponse { approvals: approvals.collect(), next_page_token: next.unwrap_or_default() })
         };
         self.0.handle("ListApprovals", request, |_| "", run).await
     }
@@ -177,19 +197,29 @@ impl ApprovalService for Approvals {
         request: Request<WatchApprovalsRequest>,
     ) -> Result<Response<Self::WatchApprovalsStream>, Status> {
         let (verified, permits) = self.0.watch("WatchApprovals", &request)?;
-        let WatchApprovalsRequest { approval_id, resume_token } = request.into_inner();
+        let WatchApprovalsRequest { approval_id, resume_token, batch_id } = request.into_inner();
         let asked = || {
             let only = optional_id("approval_id", &approval_id)?;
-            Ok((only, optional_id::<ResumeToken>("resume_token", &resume_token)?))
+            let batch = optional_id::<BatchId>("batch_id", &batch_id)?;
+            if only.is_some() && batch.is_some() {
+                return Err(Failure::field("batch_id", "give either `approval_id` or `batch_id`, not both"));
+            }
+            Ok((only, batch, optional_id::<ResumeToken>("resume_token", &resume_token)?))
         };
-        let (only, resume) = match asked() {
+        let (only, batch, resume) = match asked() {
             Ok(asked) => asked,
             Err(failure) => return Err(Failure::recorded(failure, &verified.engine, &verified.call).await.into()),
         };
         let left = verified.call.credential.expires_at.since(self.0.wall());
-        let seen = verified.engine.watch_approvals(verified.call, only, resume).map(move |seen| {
+        let Verified { engine, call, .. } = verified;
+        let watched = match batch {
+            Some(batch) => Arc::clone(&engine).watch_batch(call, batch, resume).boxed(),
+            None => Arc::clone(&engine).watch_approvals(call, only, resume).boxed(),
+        };
+        let seen = watched.map(move |seen| {
             let _held_as_long_as_the_stream_lives = &permits;
             let seen = seen.map_err(Failure::Engine)?;
+            engine.sent(&seen.view);
             Ok(WatchApprovalsResponse { approval: Some(approval(&seen.view)), resume_token: seen.resume.to_string() })
         });
         // A stream outlives its credential by nothing: whoever lost access must not go on reading.
@@ -208,5 +238,27 @@ impl ApprovalService for Approvals {
             std::future::ready(go_on)
         });
         Ok(Response::new(Box::pin(merged)))
+    }
+
+    async fn request_approvals(
+        &self,
+        request: Request<RequestApprovalsRequest>,
+    ) -> Result<Response<RequestApprovalsResponse>, Status> {
+        let run =
+            |verified: Verified, message| async move { batch::request_approvals(&self.0, &verified, message).await };
+        self.0.handle("RequestApprovals", request, |m| &m.request_id, run).await
+    }
+
+    async fn cast_votes(&self, request: Request<CastVotesRequest>) -> Result<Response<CastVotesResponse>, Status> {
+        let run = |verified: Verified, message| async move { batch::cast_votes(&self.0, &verified, message).await };
+        self.0.handle("CastVotes", request, |m| &m.request_id, run).await
+    }
+
+    async fn get_approval_figures(
+        &self,
+        request: Request<GetApprovalFiguresRequest>,
+    ) -> Result<Response<GetApprovalFiguresResponse>, Status> {
+        let run = |verified: Verified, message| async move { figures::get(&verified, message).await };
+        self.0.handle("GetApprovalFigures", request, |_| "", run).await
     }
 }

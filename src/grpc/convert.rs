@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use countersign_core::approval::{ApprovalState, Changed, Verdict as VoteVerdict, VoidCause};
+use countersign_core::approval::{ApprovalState, Changed, Together, Verdict as VoteVerdict, VoidCause};
 use countersign_core::capability::{Capability, CapabilityState, Outcome};
 use countersign_core::precedent::{History, Precedent};
 use countersign_core::restraint::CoolDown;
@@ -286,8 +286,17 @@ const fn verdict_to_wire(verdict: VoteVerdict) -> proto::VoteVerdict {
 
 /// An approval request, for the wire.
 pub fn approval(view: &ApprovalView) -> proto::Approval {
-    let ApprovalView { approval, action, state, tally, session_over_at: _, may_answer, answerers, cool_down: down } =
-        view;
+    let ApprovalView {
+        approval,
+        action,
+        state,
+        tally,
+        session_over_at: _,
+        viewer: _,
+        may_answer,
+        answerers,
+        cool_down: down,
+    } = view;
     let approval = &approval.value;
     let escalates_at = approval.next_escalation().filter(|_| *state == ApprovalState::Pending);
     let (state, state_detail) = approval_state(state);
@@ -341,6 +350,11 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
         ttl: duration_to_wire(approval.ttl_millis),
         cool_down: down.as_ref().map(cool_down),
         escalates_at: escalates_at.map(timestamp),
+        batch: approval.batch.map(|Together { id, place, of }| proto::BatchPlace {
+            batch_id: id.to_string(),
+            place,
+            of,
+        }),
     }
 }
 

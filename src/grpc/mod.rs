@@ -7,9 +7,11 @@ pub mod errors;
 
 mod approvals;
 mod audit;
+mod batch;
 mod capabilities;
 mod decisions;
 mod entities;
+mod figures;
 mod gate;
 mod notifications;
 mod policies;

@@ -35,6 +35,8 @@ struct Data<'a> {
     more_rules: bool,
     expires_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    batch_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'a EntityRef>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<Verdict>,
@@ -78,6 +80,7 @@ impl Events {
                 rules: &notification.rules,
                 more_rules: notification.more_rules,
                 expires_at: rfc3339(notification.expires_at),
+                batch_id: notification.batch.map(|batch| batch.to_string()),
                 by: notification.by.as_ref(),
                 verdict: notification.verdict,
                 cause: notification.cause.map(countersign_core::notification::VoidWord::word),
@@ -109,7 +112,7 @@ fn reference(origin: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use countersign_core::notification::VoidWord;
-    use countersign_core::{ApprovalId, Digest, NotificationId, NotificationKind, SessionId};
+    use countersign_core::{ApprovalId, BatchId, Digest, NotificationId, NotificationKind, SessionId};
 
     use super::*;
 
@@ -127,6 +130,7 @@ pub(super) mod tests {
             rules: vec!["export-needs-two".to_owned()],
             more_rules: false,
             expires_at: Timestamp::from_millis(1_795_155_000_000),
+            batch: Some(BatchId::from_bytes([4; 16])),
             by: Some(EntityRef::new("Person", "dana").unwrap()),
             verdict: Some(Verdict::Deny),
             cause: Some(VoidWord::Denied),
@@ -157,6 +161,7 @@ pub(super) mod tests {
                 "rules": ["export-needs-two"],
                 "more_rules": false,
                 "expires_at": "2026-11-20T06:10:00Z",
+                "batch_id": "bat_04040404-0404-0404-0404-040404040404",
                 "by": {"type": "Person", "id": "dana"},
                 "verdict": "deny",
                 "cause": "denied",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use countersign_core::TenantId;
+use countersign_core::figures::{Figures, Subject};
 use countersign_engine::{Engine, Error, RevisionRule};
 use countersign_policy::Stamp;
 use countersign_store::{Kernel, RocksKernel};
@@ -24,6 +25,8 @@ const FLUSH_REFUSALS: Duration = Duration::from_secs(1);
 const PUBLISH_HEADS: Duration = Duration::from_secs(10);
 /// How often rows that are of no use any more are tidied away.
 const TIDY: Duration = Duration::from_secs(60);
+/// How often what was asked and answered is counted into figures.
+const COUNT_FIGURES: Duration = Duration::from_secs(10);
 /// How often a server without a bundle looks for one, and how often one that watches its directory looks for changes.
 const LOOK_FOR_BUNDLE: Duration = Duration::from_secs(2);
 /// How often it is looked whether the server can answer.
@@ -194,6 +197,40 @@ pub(super) async fn follow_conditions(engine: Arc<Engine<RocksKernel>>) {
             tracing::error!(%error, tenant = %engine.tenant(), "cannot judge requests again; begun anew");
         }
         tokio::time::sleep(BEGIN_ANEW).await;
+    }
+}
+
+/// Counts figures from the log, and keeps the metrics what they are.
+pub(super) async fn count_figures(engine: Arc<Engine<RocksKernel>>) {
+    let mut ticks = tokio::time::interval(COUNT_FIGURES);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let counted = match engine.count_figures().await {
+            Ok(()) => engine.figures_of_rules().await,
+            Err(error) => Err(error),
+        };
+        match counted {
+            Ok(rules) => rules.iter().for_each(|figures| tell_figures(&engine, figures)),
+            Err(error) => tracing::error!(%error, tenant = %engine.tenant(), "cannot count figures"),
+        }
+    }
+}
+
+fn tell_figures(engine: &Engine<RocksKernel>, figures: &Figures) {
+    let Figures { subject: Subject::Rule(rule), asked, approved, denied, quick, waits, .. } = figures else { return };
+    let labels = [("tenant", engine.tenant().to_string()), ("rule", rule.clone())];
+    metrics::counter!(http::metrics::RULE_ASKED_TOTAL, &labels).absolute(*asked);
+    metrics::counter!(http::metrics::RULE_QUICK_TOTAL, &labels).absolute(*quick);
+    for (verdict, total) in [("approve", approved), ("deny", denied)] {
+        let [(tenant, tenant_name), (rule, rule_name)] = labels.clone();
+        metrics::counter!(
+            http::metrics::RULE_ANSWERED_TOTAL, tenant => tenant_name, rule => rule_name, "verdict" => verdict
+        )
+        .absolute(*total);
+    }
+    if let Some(median) = waits.median() {
+        metrics::gauge!(http::metrics::RULE_MEDIAN_WAIT, &labels).set(median.as_secs_f64());
     }
 }
 

@@ -25,7 +25,8 @@ use tonic_health::server::HealthReporter;
 
 use admission::Requirements;
 use background::{
-    BundleKeeper, follow_conditions, follow_shadow, keep_up, publish_head, rehearse, report_readiness, tidy,
+    BundleKeeper, count_figures, follow_conditions, follow_shadow, keep_up, publish_head, rehearse, report_readiness,
+    tidy,
 };
 
 use crate::config::{Config, TenantConfig};
@@ -195,6 +196,7 @@ impl Server {
         for (engine, bundle) in &all {
             tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone())));
             tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
+            tasks.push(tokio::spawn(count_figures(Arc::clone(engine))));
             tasks.push(tokio::spawn(follow_conditions(Arc::clone(engine))));
             tasks.extend(notify::start(engine, sinks.remove(engine.tenant()).unwrap_or_default()));
             let Some(settings) = config.tenants.get(engine.tenant()) else { continue };

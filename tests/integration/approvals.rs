@@ -1,5 +1,7 @@
 //! Approvals through the public API: who may answer, what a vote binds, what ends a request, and who is told.
 
+mod advice;
+mod batches;
 mod binding;
 mod changing;
 mod excluded;

@@ -9,6 +9,7 @@
 //! Terminal states have no exit (I5). *Expired* is never written by whoever waits: every reader decides it from the
 //! record and the time, so that a stopped sweeper keeps nothing alive.
 
+mod batch;
 mod view;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use crate::id::{ApprovalId, DecisionId, SessionId, TokenId};
 use crate::precedent::History;
 use crate::time::Timestamp;
 
+pub use batch::Together;
 pub use view::View;
 
 /// A rule that asks, as it was shown to the people asked.
@@ -274,6 +276,9 @@ pub struct Approval {
     /// What people answered before about the same operation on the same resource, when the question was put.
     #[serde(skip_serializing_if = "History::is_empty", default)]
     pub history: History,
+    /// With which other questions it was put, and its place among them. Absent when it was put alone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub batch: Option<Together>,
     /// Who put the question.
     pub asked_by: EntityRef,
     /// Why, in the asker's words: a stranger's text.
@@ -383,6 +388,7 @@ impl Approval {
             principal,
             owner: Some(owner),
             history,
+            batch: None,
             asked_by,
             justification,
             purpose,
@@ -401,6 +407,14 @@ impl Approval {
         approval
     }
 
+    /// The same question, as one of several that are put together.
+    #[must_use]
+    pub fn in_batch(mut self, batch: Option<Together>) -> Self {
+        self.batch = batch;
+        self.view = self.view_digest();
+        self
+    }
+
     /// The digest of everything that is shown to people. Two requests that look different have different ones.
     #[must_use]
     pub fn view_digest(&self) -> Digest {
@@ -414,6 +428,7 @@ impl Approval {
             rules: &self.rules,
             ttl_millis: self.ttl_millis,
             history: &self.history,
+            batch: self.batch,
         }
         .digest()
     }

@@ -145,6 +145,10 @@ uuid_id!(
     ApprovalId, "apr", "an approval"
 );
 uuid_id!(
+    /// Questions that were put together.
+    BatchId, "bat", "a batch"
+);
+uuid_id!(
     /// One capability. Single use and revocation are keyed by it.
     TokenId, "cap", "a capability"
 );

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::approval::{Approval, Changed, Verdict};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
-use crate::id::{ApprovalId, NotificationId, SessionId};
+use crate::id::{ApprovalId, BatchId, NotificationId, SessionId};
 use crate::time::Timestamp;
 
 /// What the ids of the rules may take together in a notification, in bytes.
@@ -145,6 +145,9 @@ pub struct Notification {
     pub more_rules: bool,
     /// From when on the request is expired, if nothing else happens.
     pub expires_at: Timestamp,
+    /// The batch that the question was put in, so that a receiver can tell of it as one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub batch: Option<BatchId>,
     /// Through whom it happened.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub by: Option<EntityRef>,
@@ -183,6 +186,7 @@ impl Notification {
             more_rules: rules.len() < approval.rules.len(),
             rules,
             expires_at: approval.expires_at(),
+            batch: approval.batch.map(|together| together.id),
             by,
             verdict,
             cause,

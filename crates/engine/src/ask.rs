@@ -1,7 +1,7 @@
 //! Ask: the question about one action is put to people.
 
-use countersign_core::approval::{Approval, ApprovalState, Asking, Changed, VoidCause};
-use countersign_core::{ApprovalId, SessionId};
+use countersign_core::approval::{Approval, ApprovalState, Asking, Changed, Together, VoidCause};
+use countersign_core::{ApprovalId, EntityRef, SessionId};
 use countersign_policy::AskingRule;
 use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored, encode};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::shortest_ttl;
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene};
 use crate::error::Error;
-use crate::judge::{Facts, Judgement, Ruling, asked, judge};
+use crate::judge::{Facts, Judgement, Ruling, answer_query, answerers, asked, judge};
 use crate::record::Event;
 use crate::restraint::answerable;
 
@@ -49,12 +49,28 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::NothingToAsk`] if nobody's answer could make it allowed, or nobody's is needed; [`Error::Restraint`] if the
     /// principal asks too much, or people have just said no.
     pub async fn ask(&self, call: &Call, ask: &Ask) -> Result<Replayable<(ApprovalId, bool)>, Error> {
-        self.require(call, require_request_id(call)).await?;
-        self.require(call, check_text("justification", &ask.justification, 1, MAX_JUSTIFICATION)).await?;
-        self.settle(call, Some(&ask.session.to_string()), |scene| async move { self.ask_once(&scene, ask).await }).await
+        self.ask_as(call, ask, None).await
     }
 
-    async fn ask_once(&self, scene: &Scene, ask: &Ask) -> Result<Replayable<(ApprovalId, bool)>, Error> {
+    /// As [`Self::ask`], as one of several questions if it is.
+    pub(crate) async fn ask_as(
+        &self,
+        call: &Call,
+        ask: &Ask,
+        batch: Option<Together>,
+    ) -> Result<Replayable<(ApprovalId, bool)>, Error> {
+        self.require(call, require_request_id(call)).await?;
+        self.require(call, check_text("justification", &ask.justification, 1, MAX_JUSTIFICATION)).await?;
+        let attempt = |scene: Scene| async move { self.ask_once(&scene, ask, batch).await };
+        self.settle(call, Some(&ask.session.to_string()), attempt).await
+    }
+
+    async fn ask_once(
+        &self,
+        scene: &Scene,
+        ask: &Ask,
+        batch: Option<Together>,
+    ) -> Result<Replayable<(ApprovalId, bool)>, Error> {
         if let Some(Asked { approval, shared }) = self.replay(scene).await? {
             return Ok(Replayable::replayed((approval, shared)));
         }
@@ -96,7 +112,7 @@ impl<K: Kernel> Engine<K> {
             // Who asks the same again disturbs nobody who reads it, watches it or votes on it.
             let known = live.is_some_and(|live| live.value.excluded == joined.value.excluded);
             let commit = if known { commit.unchanged(&joined) } else { commit.update(&joined) };
-            let event = self.requested(&joined.value, None);
+            let event = self.requested(&joined.value, None, None);
             self.commit(scene, commit, event, &answer).await?;
             return Ok(Replayable::fresh((answer.approval, true)));
         }
@@ -119,7 +135,7 @@ impl<K: Kernel> Engine<K> {
             ttl: shortest_ttl(&rules),
             escalations: rules.iter().filter_map(|rule| rule.escalate).collect(),
         };
-        let approval = Approval::ask(ApprovalId::generate(), asking, scene.now);
+        let approval = Approval::ask(ApprovalId::generate(), asking, scene.now).in_batch(batch);
         let kept = encode(&approval).len();
         if kept > MAX_KEPT_BYTES {
             // Room is left for the votes, a deny above all: whoever asks must not be able to fill it.
@@ -142,7 +158,13 @@ impl<K: Kernel> Engine<K> {
             let event = Event::ApprovalVoid { approval: outdated.value.id, cause: &cause };
             commit = self.noting(scene, commit.update(&outdated), event)?;
         }
-        let event = self.requested(&approval, replaces);
+        if let Some(Together { id, place, .. }) = batch {
+            commit = commit.in_batch(&id, place, &approval.id);
+        }
+        // Nothing rests on who could answer now, so it is looked up without being bound to.
+        let query = answer_query(&action, &excluded, None, scene.now);
+        let persons = answerers(scene.active.view(), rules.iter().map(|rule| rule.id.as_str()), &query);
+        let event = self.requested(&approval, replaces, Some(&persons));
         let answer = Asked { approval: approval.id, shared: false };
         self.commit(scene, commit, event, &answer).await?;
         Ok(Replayable::fresh((approval.id, false)))
@@ -157,7 +179,13 @@ impl<K: Kernel> Engine<K> {
         Ok(Some((pointer, approval)))
     }
 
-    fn requested<'a>(&self, approval: &'a Approval, replaces: Option<ApprovalId>) -> Event<'a> {
+    /// `asked` is absent when somebody joined a question that was pending.
+    fn requested<'a>(
+        &self,
+        approval: &'a Approval,
+        replaces: Option<ApprovalId>,
+        asked: Option<&'a [EntityRef]>,
+    ) -> Event<'a> {
         Event::ApprovalRequested {
             approval: approval.id,
             digest: approval.digest,
@@ -169,6 +197,9 @@ impl<K: Kernel> Engine<K> {
             bundle: approval.bundle,
             expires_at: approval.expires_at(),
             replaces,
+            asked,
+            joined: asked.is_none(),
+            batch: approval.batch.filter(|_| asked.is_some()),
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::outbox::{Outbox, SinkSettings};
 use crate::pending::Pending;
 use crate::refusal::Refusals;
 use crate::shadow::Shadow;
+use crate::sights::Sights;
 use crate::time::Time;
 
 /// How often a use case starts over because what it read was changed by others.
@@ -94,6 +95,7 @@ pub struct Engine<K> {
     pub(crate) shadow: Shadow,
     pub(crate) outbox: Outbox,
     pub(crate) pending: Pending,
+    pub(crate) sights: Sights,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
     /// Tells that a bundle became active, or a stored entity changed.
@@ -224,6 +226,7 @@ impl<K: Kernel> Engine<K> {
             shadow: Shadow::default(),
             outbox: Outbox::new(sinks)?,
             pending: Pending::default(),
+            sights: Sights::since(time.now()?),
             ended: tokio::sync::broadcast::channel(64).0,
             activated: tokio::sync::watch::Sender::new(()),
             active: ArcSwapOption::empty(),

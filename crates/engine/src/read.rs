@@ -29,6 +29,8 @@ pub struct ApprovalView {
     pub tally: Vec<Tally>,
     /// When its session ended, or will.
     pub session_over_at: Timestamp,
+    /// The person who looks, if one does, acting directly.
+    pub viewer: Option<EntityRef>,
     /// Whether the viewer could vote on it now.
     pub may_answer: bool,
     /// Who could answer now.
@@ -186,7 +188,8 @@ impl<K: Kernel> Engine<K> {
         } else {
             Vec::new()
         };
-        Ok(ApprovalView { approval, action, state, tally, session_over_at, may_answer, answerers, cool_down })
+        let viewer = scene.caller.as_person().cloned();
+        Ok(ApprovalView { approval, action, state, tally, session_over_at, viewer, may_answer, answerers, cool_down })
     }
 
     /// One request, for a caller that has just changed it and may have lost sight of it by that.

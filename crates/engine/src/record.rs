@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use countersign_core::approval::{AskingRule, Tally, Verdict as VoteVerdict, VoidCause};
+use countersign_core::approval::{AskingRule, Tally, Together, Verdict as VoteVerdict, VoidCause};
 use countersign_core::capability::{Grant, Outcome};
 use countersign_core::{
     ApprovalId, DecisionId, Digest, EntityRef, NotificationId, NotificationKind, SessionId, TenantId, Timestamp,
@@ -104,6 +104,15 @@ pub enum Event<'a> {
         /// An earlier request about the same digest that this one replaces.
         #[serde(skip_serializing_if = "Option::is_none")]
         replaces: Option<ApprovalId>,
+        /// Who could answer when the question was put, as many as are named. Absent when somebody joined one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        asked: Option<&'a [EntityRef]>,
+        /// Whether somebody joined a question that was pending.
+        #[serde(skip_serializing_if = "is_false")]
+        joined: bool,
+        /// The batch that it was put in.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        batch: Option<Together>,
     },
     /// More persons can never answer a request, because a bundle says so that is about to be replaced, or has since come.
     ApprovalExcluded {
@@ -137,6 +146,9 @@ pub enum Event<'a> {
         /// Until when nobody asks for the same again, if a deny began that.
         #[serde(skip_serializing_if = "Option::is_none")]
         cools_down_until: Option<Timestamp>,
+        /// When the voter was first sent the request, if that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seen_at: Option<Timestamp>,
     },
     /// A person lifted the cool-down that a denied request began, alone or as one of several.
     CoolDownLift {

@@ -23,6 +23,7 @@ impl<K: Kernel> Engine<K> {
         let requests = self.tidy_kind(Kind::Request, |row: &RequestRow, now| now.reached(row.expires_at)).await?;
         let asked = self.tidy_kind(Kind::AskedOfLate, AskedOfLate::is_over).await?;
         let cooled = self.tidy_kind(Kind::CoolDown, CoolDown::is_over).await?;
+        self.sights.tidy(self.now()?);
         let left = self.forget_leftovers(self.now()?).await?;
         Ok([requests, asked, cooled, left].into_iter().fold(0, usize::saturating_add))
     }

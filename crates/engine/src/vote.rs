@@ -118,6 +118,7 @@ impl<K: Kernel> Engine<K> {
             state: approval.value.state(scene.now).word(),
             bundle: bundle.digest(),
             cools_down_until: cool_down.map(|down| down.until),
+            seen_at: self.sights.first(approval.value.id, &person),
         };
         if !newly.is_empty() {
             let event =

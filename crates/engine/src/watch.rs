@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::approval::{ApprovalState, VoidCause};
-use countersign_core::{ApprovalId, SessionId, Timestamp};
+use countersign_core::{ApprovalId, BatchId, SessionId, Timestamp};
 use countersign_store::{Change, Kernel, Key, Kind, Prefix, Revision};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -83,10 +83,30 @@ impl<K: Kernel> Engine<K> {
         only: Option<ApprovalId>,
         resume: Option<ResumeToken>,
     ) -> impl Stream<Item = Result<Seen, Error>> + Send + 'static {
+        self.watch_those(call, only, None, resume)
+    }
+
+    /// As [`Self::watch_approvals`], of the requests of one batch.
+    pub fn watch_batch(
+        self: Arc<Self>,
+        call: Call,
+        batch: BatchId,
+        resume: Option<ResumeToken>,
+    ) -> impl Stream<Item = Result<Seen, Error>> + Send + 'static {
+        self.watch_those(call, None, Some(batch), resume)
+    }
+
+    fn watch_those(
+        self: Arc<Self>,
+        call: Call,
+        only: Option<ApprovalId>,
+        batch: Option<BatchId>,
+        resume: Option<ResumeToken>,
+    ) -> impl Stream<Item = Result<Seen, Error>> + Send + 'static {
         let (sender, receiver) = mpsc::channel(BUFFER);
         tokio::spawn(async move {
             let (live, revision, told) = (BTreeMap::new(), Revision::ZERO, Vec::new());
-            let mut watch = Watch { engine: self, call, only, resume, live, revision, told };
+            let mut watch = Watch { engine: self, call, only, batch, resume, live, revision, told };
             if let Err(error) = watch.run(&sender).await {
                 // The reader may be gone; then nobody needs the error.
                 let _gone = sender.send(Err(error)).await;
@@ -100,6 +120,8 @@ struct Watch<K> {
     engine: Arc<Engine<K>>,
     call: Call,
     only: Option<ApprovalId>,
+    /// Only the requests of this batch.
+    batch: Option<BatchId>,
     resume: Option<ResumeToken>,
     /// The live requests that were told of, with their sessions, and from when on each is over.
     live: BTreeMap<ApprovalId, (SessionId, Timestamp)>,
@@ -153,12 +175,16 @@ impl<K: Kernel> Watch<K> {
         }
         let Some(id) = id_of(&change.key).filter(|_| change.row.is_some()) else { return Ok(()) };
         let Some(view) = self.look(id).await? else { return Ok(()) };
+        let of_batch = view.approval.value.batch.map(|batch| batch.id);
+        if self.batch.is_some() && self.batch != of_batch {
+            return Ok(());
+        }
         let told_before = self.live.contains_key(&id);
         let live = !view.state.is_terminal();
         let news = match &self.resume {
             _ if told_before => true,
             Some(resume) => resume.is_before(change.revision, id) || (!live && over_since(&view, resume.at)),
-            None => live || self.only.is_some(),
+            None => live || self.only.is_some() || self.batch.is_some(),
         };
         self.remember(&view);
         if news { self.tell(view, sender).await } else { Ok(()) }

@@ -4,6 +4,7 @@
 //! tenant's name holds no zero byte, so no tenant's keys begin like another's. Numbers are big-endian: the order of
 //! the keys is the order of the numbers.
 
+mod asked;
 mod outbox;
 
 use std::fmt;
@@ -52,11 +53,17 @@ pub enum Kind {
     CoolDown = 16,
     /// What people answered before, by the hash of operation and resource.
     Precedents = 17,
+    /// A request that was put together with others, by batch and place.
+    Batch = 22,
+    /// The figures of a rule or a person, by its name.
+    Figures = 23,
+    /// How far the log is counted into figures. One row.
+    FiguresHead = 24,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Tenant,
         Self::Session,
         Self::Approval,
@@ -74,6 +81,9 @@ impl Kind {
         Self::Outbox,
         Self::CoolDown,
         Self::Precedents,
+        Self::Batch,
+        Self::Figures,
+        Self::FiguresHead,
     ];
 
     /// The byte that stands for the kind in a key.
@@ -401,7 +411,7 @@ mod tests {
     #[test]
     fn kind_bytes_are_the_ones_that_were_released() {
         let bytes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.byte()).collect();
-        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]);
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 22, 23, 24]);
         for kind in Kind::ALL {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));
         }

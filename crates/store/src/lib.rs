@@ -4,6 +4,7 @@
 //! holds both to the same semantics. Where rows lie stands in [`layout`]; what they mean is known
 //! above the kernel only, in [`repository`].
 
+pub mod asked;
 pub mod error;
 #[doc(hidden)]
 pub mod fail;

@@ -1,7 +1,7 @@
 //! The view digest, recomputed from what the server sent.
 
-use countersign::proto::{Approval, Entity, History, VoteVerdict};
-use countersign_core::approval::{AskingRule, Verdict, View};
+use countersign::proto::{Approval, BatchPlace, Entity, History, VoteVerdict};
+use countersign_core::approval::{AskingRule, Together, Verdict, View};
 use countersign_core::{Digest, EntityRef, Timestamp, precedent as core};
 
 /// The digest of all that is shown. `None` if it is not such as a view can be made of.
@@ -26,6 +26,12 @@ pub fn view_digest(approval: &Approval) -> Option<Digest> {
         rules: &rules.collect::<Vec<_>>(),
         ttl_millis: millis(ttl.seconds, ttl.nanos)?.try_into().ok()?,
         history: &history(approval.history.as_ref())?,
+        batch: match &approval.batch {
+            Some(BatchPlace { batch_id, place, of }) => {
+                Some(Together { id: batch_id.parse().ok()?, place: *place, of: *of })
+            }
+            None => None,
+        },
     };
     Some(view.digest())
 }

@@ -36,6 +36,31 @@ impl ApprovalService for Fake {
     async fn list_approvals(&self, _: Request<ListApprovalsRequest>) -> Answer<ListApprovalsResponse> {
         Err(Status::unimplemented(""))
     }
+    async fn cast_votes(&self, request: Request<CastVotesRequest>) -> Answer<CastVotesResponse> {
+        let result = |BatchVote { approval_id, verdict, digest, view_digest, comment }: BatchVote| {
+            let request_id = String::new();
+            let mut votes = self.votes.lock().unwrap();
+            votes.push(CastVoteRequest { approval_id, verdict, digest, view_digest, comment, request_id });
+            let result = match votes.len() {
+                2 => cast_votes_result::Result::Error(ApprovalItemError {
+                    reason: "VOTE_STALE".into(),
+                    ..Default::default()
+                }),
+                _ => cast_votes_result::Result::Response(CastVoteResponse {
+                    approval: Some(self.shown.clone()),
+                    replayed: false,
+                }),
+            };
+            CastVotesResult { result: Some(result) }
+        };
+        Ok(Response::new(CastVotesResponse { results: request.into_inner().items.into_iter().map(result).collect() }))
+    }
+    async fn request_approvals(&self, _: Request<RequestApprovalsRequest>) -> Answer<RequestApprovalsResponse> {
+        Err(Status::unimplemented(""))
+    }
+    async fn get_approval_figures(&self, _: Request<GetApprovalFiguresRequest>) -> Answer<GetApprovalFiguresResponse> {
+        Err(Status::unimplemented(""))
+    }
     async fn withdraw_vote(&self, _: Request<WithdrawVoteRequest>) -> Answer<WithdrawVoteResponse> {
         Err(Status::unimplemented(""))
     }
@@ -60,7 +85,7 @@ async fn fake(shown: Approval) -> (Fake, Client) {
 }
 
 fn args(yes: bool) -> VoteArgs {
-    VoteArgs { approval: "apr_1".into(), comment: "agreed".into(), yes, digest: None, view_digest: None }
+    VoteArgs { approvals: vec!["apr_1".into()], comment: "agreed".into(), yes, digest: None, view_digest: None }
 }
 
 #[tokio::test]
@@ -116,5 +141,32 @@ async fn a_script_votes_only_on_what_it_showed() {
         let failure = run(expecting, VoteVerdict::Approve, &client, &mut output).await.unwrap_err();
         assert_eq!(failure.to_json().pointer("/error/reason").unwrap(), "VOTE_STALE");
     }
+    assert!(fake.votes.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn of_several_requests_each_is_shown_and_each_vote_has_its_own_answer() {
+    let shown = request("{\"rows\":500}");
+    let (fake, client) = fake(shown.clone()).await;
+    let (mut output, out, _) = testing::output(false);
+    let several = VoteArgs { approvals: ["apr_1", "apr_2", "apr_3"].map(Into::into).into(), ..args(true) };
+    let failure = run(several, VoteVerdict::Approve, &client, &mut output).await.unwrap_err();
+    assert!(failure.to_human().contains("1 of 3 votes were not cast"), "{}", failure.to_human());
+    let votes = fake.votes.lock().unwrap();
+    assert_eq!(votes.iter().map(|vote| vote.approval_id.as_str()).collect::<Vec<_>>(), ["apr_1", "apr_2", "apr_3"]);
+    for vote in votes.iter() {
+        assert_eq!((&vote.digest, &vote.view_digest), (&shown.digest, &shown.view_digest));
+    }
+    assert_eq!(out.text().matches("rows: 500").count(), 3, "{}", out.text());
+    assert!(out.text().contains("VOTE_STALE"), "{}", out.text());
+}
+
+#[tokio::test]
+async fn what_is_expected_of_one_request_is_not_expected_of_several() {
+    let (fake, client) = fake(request("{}")).await;
+    let (mut output, _, _) = testing::output(true);
+    let several =
+        VoteArgs { approvals: ["apr_1", "apr_2"].map(Into::into).into(), digest: Some("0".repeat(64)), ..args(true) };
+    assert_eq!(run(several, VoteVerdict::Approve, &client, &mut output).await.unwrap_err().exit().code(), 2);
     assert!(fake.votes.lock().unwrap().is_empty());
 }

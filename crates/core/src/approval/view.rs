@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::AskingRule;
+use super::{AskingRule, Together};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::ApprovalId;
@@ -30,6 +30,8 @@ pub struct View<'a> {
     pub ttl_millis: u64,
     /// What people answered before.
     pub history: &'a History,
+    /// With which other questions it was put. Absent when it was put alone.
+    pub batch: Option<Together>,
 }
 
 impl View<'_> {
@@ -50,11 +52,18 @@ impl View<'_> {
             ttl_millis: u64,
             #[serde(skip_serializing_if = "Option::is_none")]
             history: Option<&'a History>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            batch: Option<Together>,
         }
-        let Self { id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history } = *self;
-        let version = if owner.is_some() { 2 } else { 1 };
+        let Self { id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history, batch } = *self;
+        let version = match (batch, owner) {
+            (Some(_), _) => 3,
+            (None, Some(_)) => 2,
+            (None, None) => 1,
+        };
         let history = owner.map(|_| history);
-        let form = Form { version, id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history };
+        let form =
+            Form { version, id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history, batch };
         Digest::of(&serde_json_canonicalizer::to_vec(&form).unwrap_or_default())
     }
 }

@@ -9,9 +9,11 @@
 )]
 
 mod answering;
+mod batches;
 mod claims;
 mod conditions;
 mod entities;
+mod figures;
 mod listing;
 mod notifications;
 mod publishing;
