@@ -14,6 +14,7 @@ use countersign_policy::Bundle;
 
 use super::call::Backend;
 use super::errors::Failure;
+use super::pre_approvals::{bounds_to_wire, pre_approval};
 use crate::client::convert::record_from_struct;
 use crate::identity::CredentialError;
 use crate::proto;
@@ -248,6 +249,7 @@ fn asking_rule(rule: &countersign_engine::NeededRule) -> proto::AskingRule {
         reason: rule.reason.clone().unwrap_or_default(),
         ttl: duration_to_wire(rule.ttl_millis),
         cool_down: duration_to_wire(rule.cool_down_millis).filter(|_| rule.cool_down_millis > 0),
+        pre_approval: rule.pre_approval.as_ref().map(bounds_to_wire),
     }
 }
 
@@ -286,8 +288,17 @@ const fn verdict_to_wire(verdict: VoteVerdict) -> proto::VoteVerdict {
 
 /// An approval request, for the wire.
 pub fn approval(view: &ApprovalView) -> proto::Approval {
-    let ApprovalView { approval, action, state, tally, session_over_at: _, may_answer, answerers, cool_down: down } =
-        view;
+    let ApprovalView {
+        approval,
+        action,
+        state,
+        tally,
+        offers,
+        session_over_at: _,
+        may_answer,
+        answerers,
+        cool_down: down,
+    } = view;
     let approval = &approval.value;
     let escalates_at = approval.next_escalation().filter(|_| *state == ApprovalState::Pending);
     let (state, state_detail) = approval_state(state);
@@ -312,12 +323,14 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
             .rules
             .iter()
             .zip(tally)
-            .map(|(rule, tally)| proto::RuleTally {
+            .zip(offers)
+            .map(|((rule, tally), offer)| proto::RuleTally {
                 rule_id: rule.id.clone(),
                 quorum: rule.quorum,
                 reason: rule.reason.clone().unwrap_or_default(),
                 persons: entities(&tally.persons),
                 met: tally.met(),
+                pre_approval: offer.as_ref().map(bounds_to_wire),
             })
             .collect(),
         votes: approval
@@ -340,6 +353,7 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
         ttl: duration_to_wire(approval.ttl_millis),
         cool_down: down.as_ref().map(cool_down),
         escalates_at: escalates_at.map(timestamp),
+        pre_approval: approval.pre_approval().map(pre_approval),
     }
 }
 

@@ -13,6 +13,7 @@ mod entities;
 mod gate;
 mod notifications;
 mod policies;
+mod pre_approvals;
 mod sessions;
 
 pub use approvals::Approvals;

@@ -24,6 +24,7 @@ mod keys;
 mod log;
 mod outbox;
 mod outgoing;
+mod pre_approve;
 mod publish;
 mod read;
 mod redeem;

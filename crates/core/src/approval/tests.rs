@@ -1,4 +1,5 @@
 use super::*;
+use crate::id::{DecisionId, TokenId};
 
 fn person(id: &str) -> EntityRef {
     EntityRef::new("Person", id).unwrap()

@@ -6,7 +6,9 @@ use super::AskingRule;
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::ApprovalId;
+use crate::pre_approval::Bounds;
 use crate::precedent::History;
+use crate::time::Timestamp;
 
 /// Everything that is shown to people beside what they say themselves. A vote binds it, so whoever shows a request can hold
 /// what it was sent against the digest that the vote will name.
@@ -30,6 +32,8 @@ pub struct View<'a> {
     pub ttl_millis: u64,
     /// What people answered before.
     pub history: &'a History,
+    /// The bounds of a pre-approval, and when it is over at the latest.
+    pub pre_approval: Option<(Bounds, Timestamp)>,
 }
 
 impl View<'_> {
@@ -50,11 +54,41 @@ impl View<'_> {
             ttl_millis: u64,
             #[serde(skip_serializing_if = "Option::is_none")]
             history: Option<&'a History>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pre_approval: Option<Bounded>,
         }
-        let Self { id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history } = *self;
-        let version = if owner.is_some() { 2 } else { 1 };
+        #[derive(Serialize)]
+        struct Bounded {
+            uses: u32,
+            seconds: u64,
+            until_millis: i64,
+        }
+        let Self { id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history, pre_approval } =
+            *self;
+        let version = match (pre_approval, owner) {
+            (Some(_), _) => 3,
+            (None, Some(_)) => 2,
+            (None, None) => 1,
+        };
         let history = owner.map(|_| history);
-        let form = Form { version, id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history };
+        let pre_approval = pre_approval.map(|(Bounds { uses, seconds }, until)| Bounded {
+            uses,
+            seconds,
+            until_millis: until.millis(),
+        });
+        let form = Form {
+            version,
+            id,
+            action,
+            owner,
+            asked_by,
+            justification,
+            purpose,
+            rules,
+            ttl_millis,
+            history,
+            pre_approval,
+        };
         Digest::of(&serde_json_canonicalizer::to_vec(&form).unwrap_or_default())
     }
 }
