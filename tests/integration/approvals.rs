@@ -3,6 +3,7 @@
 mod binding;
 mod changing;
 mod excluded;
+mod pre_approved;
 mod races;
 mod restraint;
 pub mod shared;

@@ -12,6 +12,7 @@ mod answering;
 mod conditions;
 mod entities;
 mod notifications;
+mod pre_approved;
 mod publishing;
 mod questions;
 mod refusals;
