@@ -79,7 +79,7 @@ async fn measure(args: &Args) -> Result<Json> {
     })
     .await?;
     writeln!(out, "  {mine} of them are mine:")?;
-    told(&mut out, "all that are mine, by reading every page, p50", all, Duration::from_millis(5))?;
+    told(&mut out, "all that are mine, in pages of 50, p50", all, Duration::from_millis(5))?;
     let (vote, commits) = votes(&world, 200).await?;
     writeln!(out, "  a vote, p50: {:.2} ms; {commits:.2} commits each; the target is 1", millis(vote))?;
 

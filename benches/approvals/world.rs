@@ -11,7 +11,7 @@ use countersign_core::time::SystemClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, Value};
 use countersign_engine::{
     Acting, AdmitAll, Ask, Ballot, Call, Credential, Engine, Error, Limits, OpenSession, Operation, Parts, RequestId,
-    RevisionRule, Seen, Subject,
+    RevisionRule, Seen, Subject, Wanted,
 };
 use countersign_policy::Source;
 use countersign_store::repository::Stored;
@@ -93,9 +93,9 @@ impl World {
         Ok(self.engine.ask(&call(agent, "RequestApproval")?, &ask).await?.answer.0)
     }
 
-    /// The next page of what somebody may see.
+    /// The next page of what is pending and somebody may see.
     pub async fn page(&self, who: &str, before: Option<ApprovalId>) -> Result<(Vec<ApprovalId>, Option<ApprovalId>)> {
-        let page = self.engine.approvals(&call(who, "ListApprovals")?, before, PAGE).await?;
+        let page = self.engine.live_approvals(&call(who, "ListApprovals")?, before, PAGE, Wanted::Pending).await?;
         Ok((page.items.iter().map(|item| item.approval.value.id).collect(), page.next))
     }
 

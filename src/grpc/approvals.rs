@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use countersign_core::ApprovalId;
-use countersign_engine::{Ask, Ballot, Error, Replayable, ResumeToken};
+use countersign_engine::{Ask, Ballot, Error, Replayable, ResumeToken, Wanted};
 use futures::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
@@ -14,10 +14,10 @@ use super::pre_approvals::bounds as pre_approval_bounds;
 use crate::http::metrics as names;
 use crate::proto::approval_service_server::ApprovalService;
 use crate::proto::{
-    Approval, CancelApprovalRequest, CancelApprovalResponse, CastVoteRequest, CastVoteResponse, GetApprovalRequest,
-    GetApprovalResponse, LiftCoolDownRequest, LiftCoolDownResponse, ListApprovalsRequest, ListApprovalsResponse,
-    RequestApprovalRequest, RequestApprovalResponse, WatchApprovalsRequest, WatchApprovalsResponse,
-    WithdrawVoteRequest, WithdrawVoteResponse,
+    Approval, ApprovalState, CancelApprovalRequest, CancelApprovalResponse, CastVoteRequest, CastVoteResponse,
+    GetApprovalRequest, GetApprovalResponse, LiftCoolDownRequest, LiftCoolDownResponse, ListApprovalsRequest,
+    ListApprovalsResponse, RequestApprovalRequest, RequestApprovalResponse, WatchApprovalsRequest,
+    WatchApprovalsResponse, WithdrawVoteRequest, WithdrawVoteResponse,
 };
 
 /// Puts questions to people and takes their votes.
@@ -27,6 +27,18 @@ pub struct Approvals(pub Backend);
 /// The request after a call, as the caller sees it.
 async fn after(verified: &Verified, id: ApprovalId) -> Result<Option<Approval>, Failure> {
     Ok(Some(approval(&verified.engine.changed_approval(&verified.call, id).await?)))
+}
+
+/// Which live requests are wanted, if no others are: those are found without reading all that ever were.
+fn live(wanted: &[ApprovalState]) -> Option<Wanted> {
+    let has = |state| wanted.contains(&state);
+    let live = [ApprovalState::Pending, ApprovalState::Approved];
+    match (has(ApprovalState::Pending), has(ApprovalState::Approved), wanted.iter().all(|state| live.contains(state))) {
+        (true, true, true) => Some(Wanted::Live),
+        (true, false, true) => Some(Wanted::Pending),
+        (false, true, true) => Some(Wanted::Approved),
+        (false, false, _) | (_, _, false) => None,
+    }
 }
 
 #[tonic::async_trait]
@@ -90,7 +102,11 @@ impl ApprovalService for Approvals {
             let ListApprovalsRequest { page_size: size, page_token, states: wanted } = message;
             let wanted = states(&wanted)?;
             let before = optional_id("page_token", &page_token)?;
-            let page = verified.engine.approvals(&verified.call, before, page_size(size, 50, 200)?).await?;
+            let size = page_size(size, 50, 200)?;
+            let page = match live(&wanted) {
+                Some(live) => verified.engine.live_approvals(&verified.call, before, size, live).await?,
+                None => verified.engine.approvals(&verified.call, before, size).await?,
+            };
             let approvals = page.items.iter().map(approval);
             let approvals = approvals.filter(|a| wanted.is_empty() || wanted.contains(&a.state())).collect();
             let next_page_token = page.next.map(|id| id.to_string()).unwrap_or_default();

@@ -21,6 +21,7 @@ use crate::credential::Credential;
 use crate::error::Error;
 use crate::keys::Keys;
 use crate::outbox::{Outbox, SinkSettings};
+use crate::pending::Pending;
 use crate::refusal::Refusals;
 use crate::shadow::Shadow;
 use crate::time::Time;
@@ -91,6 +92,7 @@ pub struct Engine<K> {
     pub(crate) publishing: tokio::sync::Mutex<()>,
     pub(crate) shadow: Shadow,
     pub(crate) outbox: Outbox,
+    pub(crate) pending: Pending,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
     /// Tells that a bundle became active, or a stored entity changed.
@@ -220,6 +222,7 @@ impl<K: Kernel> Engine<K> {
             publishing: tokio::sync::Mutex::new(()),
             shadow: Shadow::default(),
             outbox: Outbox::new(sinks)?,
+            pending: Pending::default(),
             ended: tokio::sync::broadcast::channel(64).0,
             activated: tokio::sync::watch::Sender::new(()),
             active: ArcSwapOption::empty(),

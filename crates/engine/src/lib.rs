@@ -24,6 +24,7 @@ mod keys;
 mod log;
 mod outbox;
 mod outgoing;
+mod pending;
 mod pre_approve;
 mod publish;
 mod read;
@@ -53,6 +54,7 @@ pub use outbox::{
     BackOff, Courier, DeadLetter, Jitter, LetterPlace, MAX_SINKS, Sink, SinkReport, SinkSettings, SinkState,
     Undelivered,
 };
+pub use pending::Wanted;
 pub use publish::{BundleInfo, Published, RevisionRule};
 pub use read::{ApprovalView, Paged};
 pub use redeem::{Receipt, Redeem};

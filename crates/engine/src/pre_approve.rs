@@ -12,7 +12,7 @@ use countersign_core::approval::{Approval, Changed};
 use countersign_core::pre_approval::Bounds;
 use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, Digest, EntityRef, PreApproval, Timestamp};
-use countersign_policy::{ApprovalFacts, AskingRule, View};
+use countersign_policy::{AdminAction, ApprovalFacts, AskingRule, View};
 use countersign_store::Kernel;
 
 use crate::ask::Ask;
@@ -162,8 +162,12 @@ pub(crate) fn offered(view: View<'_>, approval: &Approval) -> Vec<Option<Bounds>
 
 /// Whether the caller may end a pre-approval without being part of it: by the `revoke` policies.
 pub(crate) fn may_revoke<K: Kernel>(engine: &Engine<K>, scene: &Scene, approval: &Approval) -> bool {
-    let revoke = countersign_policy::AdminAction::Revoke { principal: &approval.principal };
-    approval.pre_approval().is_some() && engine.may_administer(scene, revoke).permitted
+    approval.pre_approval().is_some() && may_revoke_of(engine, scene, &approval.principal)
+}
+
+/// Whether the caller may end the pre-approvals of a principal.
+pub(crate) fn may_revoke_of<K: Kernel>(engine: &Engine<K>, scene: &Scene, principal: &EntityRef) -> bool {
+    engine.may_administer(scene, AdminAction::Revoke { principal }).permitted
 }
 
 /// Which condition of a pre-approval is not as it was, as far as it can be told without an input.

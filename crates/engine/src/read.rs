@@ -1,5 +1,7 @@
 //! What callers may look at.
 
+use std::sync::Arc;
+
 use countersign_core::approval::{Approval, ApprovalState, Tally};
 use countersign_core::capability::Capability;
 use countersign_core::pre_approval::Bounds;
@@ -146,14 +148,16 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// How the caller sees a request, if they may know of it.
-    async fn seen(
+    pub(crate) async fn seen(
         &self,
         scene: &Scene,
         question: Question,
         with_answerers: bool,
     ) -> Result<Option<ApprovalView>, Error> {
         let Question { approval, action, .. } = &question;
-        let may_answer = self.may_answer(scene, &approval.value, action);
+        let rules =
+            scene.caller.as_person().map(|person| self.answerable_rules(scene, &approval.value, action, person));
+        let may_answer = rules.is_some_and(|rules| rules.contains(&true));
         if !self.visible_if(scene, &approval.value, action, may_answer) {
             return Ok(None);
         }
@@ -176,8 +180,10 @@ impl<K: Kernel> Engine<K> {
         let session_over_at = session.value.over_at();
         let look = scene.view();
         let query = answer_query(&action, &approval.value.excluded, Some(approval.value.created_at), now);
+        let place = |rule: &str| approval.value.rules.iter().position(|asked| asked.id == rule);
         let tally = approval.value.tally(&approval.value.rules, &approval.value.excluded, |rule, person| {
-            look.may_answer(rule, person, &query).permitted
+            let rules = self.answerable_rules(scene, &approval.value, &action, person);
+            place(rule).and_then(|place| rules.get(place).copied()).unwrap_or(false)
         });
         let answerers = if with_answerers && !state.is_terminal() {
             answerers(look, approval.value.rules.iter().map(|rule| rule.id.as_str()), &query)
@@ -202,7 +208,7 @@ impl<K: Kernel> Engine<K> {
     /// One request, for a watcher: without naming who could answer, and without a record, because nobody asked for it anew.
     pub(crate) async fn glance(&self, call: &Call, id: ApprovalId) -> Result<ApprovalView, Error> {
         let scene = self.scene(call)?;
-        let question = self.question(id).await?;
-        self.seen(&scene, question, false).await?.ok_or(Error::ApprovalNotFound)
+        let question = self.shared_question(id).await?;
+        self.seen(&scene, Arc::unwrap_or_clone(question), false).await?.ok_or(Error::ApprovalNotFound)
     }
 }

@@ -224,18 +224,22 @@ impl<K: Kernel> Engine<K> {
     /// As [`Self::visible`], where it is known whether the caller may answer.
     pub(crate) fn visible_if(&self, scene: &Scene, approval: &Approval, action: &Action, may_answer: bool) -> bool {
         let voted = approval.votes().iter().any(|vote| Some(&vote.person) == scene.caller.as_person());
+        is_party(scene, approval, action)
+            || voted
+            || may_answer
+            || self.reads_all(scene)
+            || pre_approve::may_revoke(self, scene, approval)
+    }
+
+    /// Whether the caller may read every request.
+    pub(crate) fn reads_all(&self, scene: &Scene) -> bool {
         // It is the same for every request of a list.
-        let reads_all = || {
+        *scene.reads_approvals.get_or_init(|| {
             crate::engine::tenant_entity(self.tenant()).is_ok_and(|tenant| {
                 let read = countersign_policy::AdminAction::ReadApprovals { tenant: &tenant };
                 self.may_administer(scene, read).permitted
             })
-        };
-        is_party(scene, approval, action)
-            || voted
-            || may_answer
-            || *scene.reads_approvals.get_or_init(reads_all)
-            || pre_approve::may_revoke(self, scene, approval)
+        })
     }
 
     /// Whether the caller may answer any rule of a request.
@@ -257,7 +261,7 @@ fn is_party(scene: &Scene, approval: &Approval, action: &Action) -> bool {
 }
 
 /// A request with what it is about.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Question {
     pub(crate) approval: Stored<Approval>,
     pub(crate) session: Stored<Session>,

@@ -9,15 +9,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::approval::{Approval, ApprovalState, VoidCause};
+use countersign_core::approval::{ApprovalState, VoidCause};
 use countersign_core::{ApprovalId, SessionId, Timestamp};
-use countersign_store::repository::stored;
 use countersign_store::{Change, Kernel, Key, Kind, Prefix, Revision};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::engine::{Call, Engine};
 use crate::error::Error;
+use crate::pending::id_of;
 use crate::read::ApprovalView;
 
 /// How many messages may wait for a slow reader before its watch waits too.
@@ -151,8 +151,7 @@ impl<K: Kernel> Watch<K> {
             self.revision = change.revision;
             self.told.clear();
         }
-        let Some(row) = change.row else { return Ok(()) };
-        let id = stored::<Approval>(&change.key, &row)?.value.id;
+        let Some(id) = id_of(&change.key).filter(|_| change.row.is_some()) else { return Ok(()) };
         let Some(view) = self.look(id).await? else { return Ok(()) };
         let told_before = self.live.contains_key(&id);
         let live = !view.state.is_terminal();

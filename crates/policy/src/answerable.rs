@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy::{PrincipalConstraint, ResourceConstraint};
 use countersign_core::EntityRef;
+use serde_json::Value;
 
 use crate::bundle::AskingRule;
 use crate::closed_form::rules_named;
@@ -25,6 +26,31 @@ impl Answerable {
         let members = self.groups.iter().flat_map(|group| directory.members(group));
         members.chain(&self.persons).collect::<BTreeSet<_>>().len()
     }
+}
+
+/// Whether who may answer can change by time alone: some `approve` policy reads `context.now` or `context.waited`. One that
+/// handed the whole context on, which the lint refuses, would count as one that does.
+pub(crate) fn by_time(authored: &BTreeMap<String, Authored>) -> bool {
+    authored.values().any(|policy| policy.kind == Kind::Approve && reads_time(&policy.json))
+}
+
+fn reads_time(expression: &Value) -> bool {
+    match expression {
+        Value::Object(parts) => {
+            let access = parts.get(".").or_else(|| parts.get("has"));
+            let field = access.filter(|access| is_context(access.get("left")));
+            if let Some(field) = field.and_then(|access| access.get("attr")) {
+                return field == "now" || field == "waited";
+            }
+            is_context(Some(expression)) || parts.values().any(reads_time)
+        }
+        Value::Array(parts) => parts.iter().any(reads_time),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+fn is_context(expression: Option<&Value>) -> bool {
+    expression.and_then(|expression| expression.get("Var")).is_some_and(|name| name == "context")
 }
 
 /// Whether two policies can be about one resource, as far as their scopes tell.

@@ -10,7 +10,7 @@ use countersign_core::Digest;
 use countersign_core::pre_approval::Bounds;
 use serde_json::Value as Json;
 
-use crate::answerable::{Answerable, answerable};
+use crate::answerable::{Answerable, answerable, by_time};
 use crate::compose::{Composed, compose};
 use crate::entities::Directory;
 use crate::finding::{Finding, Refused, Severity};
@@ -65,6 +65,7 @@ pub struct Bundle {
     texts: BTreeMap<String, PolicySource>,
     rules: BTreeMap<String, AskingRule>,
     pub(crate) answerable: BTreeMap<String, Answerable>,
+    answers_by_time: bool,
     pub(crate) schema: Schema,
     pub(crate) authorizer: Authorizer,
     pub(crate) directory: Directory,
@@ -148,6 +149,7 @@ impl Bundle {
             texts: authored.iter().map(|(id, a)| (id.clone(), text(a))).collect(),
             rules: parts.rules,
             answerable: parts.answerable,
+            answers_by_time: by_time(authored),
             schema: parts.composed.full,
             authorizer: Authorizer::new(),
             directory: parts.directory,
@@ -220,6 +222,12 @@ impl Bundle {
     #[must_use]
     pub fn asking(&self, rule: &str) -> Option<&AskingRule> {
         self.rules.get(rule)
+    }
+
+    /// Whether who may answer can change though no policy and no entity does, by time alone.
+    #[must_use]
+    pub const fn answers_by_time(&self) -> bool {
+        self.answers_by_time
     }
 
     /// Where a policy stands, kernel policies included.

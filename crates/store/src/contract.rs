@@ -56,6 +56,7 @@ macro_rules! contract {
             a_watch_shows_what_changed_and_then_what_changes,
             a_watch_resumes_after_the_last_revision_seen,
             a_watch_that_fell_behind_is_caught_up,
+            whoever_does_not_wait_is_told_when_there_is_no_more,
             a_watch_ends_with_the_store,
             a_failed_sync_stops_the_store,
             what_a_failed_sync_kept_is_there_after_a_restart,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_audit::{Frontier, Hash, NodeId};
 use countersign_core::TenantId;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 
 use crate::error::{CommitError, StoreError};
 use crate::layout::{Key, Prefix};
@@ -113,6 +113,15 @@ pub struct Change {
     pub row: Option<Row>,
 }
 
+/// What a stream of changes does when it has told of all there were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// It waits for the next one.
+    Waiting,
+    /// It says so, and waits for nothing.
+    Ready,
+}
+
 /// Commits that became durable together, as they are handed to the watchers.
 pub(crate) type Changes = Arc<[Change]>;
 
@@ -169,7 +178,19 @@ pub trait Kernel: Send + Sync + 'static {
         &self,
         prefix: &Prefix,
         from: Revision,
-    ) -> impl Stream<Item = Result<Change, StoreError>> + Send + 'static + use<Self>;
+    ) -> impl Stream<Item = Result<Change, StoreError>> + Send + 'static + use<Self> {
+        self.changes(prefix, from, Pace::Waiting).filter_map(async |change| change.transpose())
+    }
+
+    /// As [`Self::watch`], for whoever keeps something up to date and must know when it is: at [`Pace::Ready`] the stream
+    /// waits for no change to come. It says `None` instead when it has told of every commit that was answered before it
+    /// was asked.
+    fn changes(
+        &self,
+        prefix: &Prefix,
+        from: Revision,
+        pace: Pace,
+    ) -> impl Stream<Item = Result<Option<Change>, StoreError>> + Send + 'static + use<Self>;
 
     /// The epoch of the store, from 1. It rises whenever the store cannot prove that it is the newest (I11); what
     /// carries an older one is dead.
@@ -262,12 +283,13 @@ impl<K: Kernel> Kernel for Arc<K> {
         (**self).commit_many(commits)
     }
 
-    fn watch(
+    fn changes(
         &self,
         prefix: &Prefix,
         from: Revision,
-    ) -> impl Stream<Item = Result<Change, StoreError>> + Send + 'static + use<K> {
-        (**self).watch(prefix, from)
+        pace: Pace,
+    ) -> impl Stream<Item = Result<Option<Change>, StoreError>> + Send + 'static + use<K> {
+        (**self).changes(prefix, from, pace)
     }
 
     fn epoch(&self) -> u64 {

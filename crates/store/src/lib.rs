@@ -20,7 +20,7 @@ mod watch;
 mod contract;
 
 pub use error::{CommitError, OpenError, StoreError};
-pub use kernel::{Change, Commit, Committed, Guard, Kernel, Now, Page, Revision, Row, Until, Write};
+pub use kernel::{Change, Commit, Committed, Guard, Kernel, Now, Pace, Page, Revision, Row, Until, Write};
 pub use layout::{Key, Kind, Place, Prefix};
 pub use memory::MemoryKernel;
 pub use rocks::{Config, Mode, RocksKernel};

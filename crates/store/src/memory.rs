@@ -14,8 +14,8 @@ use tokio::sync::broadcast;
 use crate::error::{CommitError, StoreError};
 use crate::fail::{FailPoint, Fault, lock};
 use crate::kernel::{
-    Change, Changes, Commit, Committed, Kernel, MAX_PAGE, MAX_PAGE_BYTES, Page, PageBuilder, Revision, Row, Write,
-    bounds,
+    Change, Changes, Commit, Committed, Kernel, MAX_PAGE, MAX_PAGE_BYTES, Pace, Page, PageBuilder, Revision, Row,
+    Write, bounds,
 };
 use crate::layout::{Key, Prefix};
 use crate::watch::{self, Changed, LIVE_GROUPS, Source};
@@ -226,15 +226,16 @@ impl Kernel for MemoryKernel {
         self.write(commits)
     }
 
-    fn watch(
+    fn changes(
         &self,
         prefix: &Prefix,
         from: Revision,
-    ) -> impl Stream<Item = Result<Change, StoreError>> + Send + 'static + use<> {
+        pace: Pace,
+    ) -> impl Stream<Item = Result<Option<Change>, StoreError>> + Send + 'static + use<> {
         // Without a sender the receiver is closed from the start, and the watch ends as it should.
         let live =
             lock(&self.state).changes.as_ref().map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe);
-        watch::watch(Watched(Arc::downgrade(&self.state)), prefix.clone(), from, live)
+        watch::changes(Watched(Arc::downgrade(&self.state)), prefix.clone(), from, live, pace)
     }
 
     fn epoch(&self) -> u64 {

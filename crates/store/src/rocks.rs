@@ -25,7 +25,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::error::{CommitError, OpenError, StoreError};
 use crate::fail::{FailPoint, lock};
-use crate::kernel::{Change, Changes, Commit, Committed, Kernel, Page, Revision, Row};
+use crate::kernel::{Change, Changes, Commit, Committed, Kernel, Pace, Page, Revision, Row};
 use crate::layout::{Key, Prefix};
 use crate::watch::{self, Changed, LIVE_GROUPS, Source};
 use database::{Cached, Database};
@@ -308,15 +308,16 @@ impl Kernel for RocksKernel {
             .collect()
     }
 
-    fn watch(
+    fn changes(
         &self,
         prefix: &Prefix,
         from: Revision,
-    ) -> impl Stream<Item = Result<Change, StoreError>> + Send + 'static + use<> {
+        pace: Pace,
+    ) -> impl Stream<Item = Result<Option<Change>, StoreError>> + Send + 'static + use<> {
         let live = lock(&self.shared.changes).as_ref().map(broadcast::Sender::subscribe);
         // Without a sender the receiver is closed from the start, and the watch ends as it should.
         let live = live.unwrap_or_else(|| broadcast::channel(1).1);
-        watch::watch(Watched(Arc::downgrade(&self.shared)), prefix.clone(), from, live)
+        watch::changes(Watched(Arc::downgrade(&self.shared)), prefix.clone(), from, live, pace)
     }
 
     fn epoch(&self) -> u64 {

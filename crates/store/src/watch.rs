@@ -11,7 +11,7 @@ use futures::Stream;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::error::StoreError;
-use crate::kernel::{Change, Changes, Revision, Row};
+use crate::kernel::{Change, Changes, Pace, Revision, Row};
 use crate::layout::{Key, Prefix};
 
 /// How many groups of commits a watcher may lag behind before it is caught up from the rows.
@@ -42,6 +42,7 @@ struct Watcher<S> {
     source: S,
     prefix: Prefix,
     live: broadcast::Receiver<Changes>,
+    pace: Pace,
     /// Every change up to here was shown or is among `found`.
     seen: Revision,
     found: VecDeque<(Revision, Key)>,
@@ -57,17 +58,19 @@ enum State {
     Done,
 }
 
-/// Watches; `live` must have been subscribed before anything is read.
-pub(crate) fn watch<S: Source>(
+/// Tells of changes; `live` must have been subscribed before anything is read.
+pub(crate) fn changes<S: Source>(
     source: S,
     prefix: Prefix,
     from: Revision,
     live: broadcast::Receiver<Changes>,
-) -> impl Stream<Item = Result<Change, StoreError>> + Send + 'static {
+    pace: Pace,
+) -> impl Stream<Item = Result<Option<Change>, StoreError>> + Send + 'static {
     let watcher = Watcher {
         source,
         prefix,
         live,
+        pace,
         seen: from,
         found: VecDeque::new(),
         group: VecDeque::new(),
@@ -84,7 +87,7 @@ pub(crate) fn watch<S: Source>(
 }
 
 impl<S: Source> Watcher<S> {
-    async fn next(&mut self) -> Option<Result<Change, StoreError>> {
+    async fn next(&mut self) -> Option<Result<Option<Change>, StoreError>> {
         loop {
             match self.state {
                 State::Done => return None,
@@ -102,7 +105,7 @@ impl<S: Source> Watcher<S> {
             if let Some((revision, key)) = self.found.pop_front() {
                 match self.source.row(&key).await {
                     Ok(Some(row)) if row.revision == revision => {
-                        return Some(Ok(Change { revision, key, row: Some(row) }));
+                        return Some(Ok(Some(Change { revision, key, row: Some(row) })));
                     }
                     // It changed since it was found, and that change comes live.
                     Ok(_) => continue,
@@ -111,10 +114,13 @@ impl<S: Source> Watcher<S> {
             }
             if let Some(change) = self.group.pop_front() {
                 self.delivered = self.delivered.max(change.revision);
-                return Some(Ok(change));
+                return Some(Ok(Some(change)));
             }
             // Several rows of one commit share its revision: only when a group is through is it seen.
             self.seen = self.seen.max(self.delivered);
+            if self.pace == Pace::Ready && self.live.is_empty() && !self.live.is_closed() {
+                return Some(Ok(None));
+            }
             match self.live.recv().await {
                 Ok(changes) => self.take(&changes),
                 Err(RecvError::Lagged(_)) => self.state = State::CatchUp,

@@ -11,6 +11,7 @@
 mod answering;
 mod conditions;
 mod entities;
+mod listing;
 mod notifications;
 mod pre_approved;
 mod publishing;

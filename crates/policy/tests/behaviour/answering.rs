@@ -184,3 +184,23 @@ fn a_scenario_tells_of_votes_that_come_when_the_question_has_expired() {
     assert!(play("20m").unwrap()[0].contains("when the question has expired"));
     assert!(play("soon").unwrap_err().message.contains("no time such as"));
 }
+
+#[test]
+fn it_is_known_whether_time_alone_changes_who_may_answer() {
+    let with = |when: &str| {
+        let policy = format!(
+            "@id(\"more\") permit (principal in Group::\"owners\", action == Action::\"approve\", resource)\nwhen {{ {when} }};\n"
+        );
+        Files::usual().with("approve/more.cedar", &policy).load().answers_by_time()
+    };
+    for still in ["context.rule == \"pii-needs-two\"", "context.requester != \"now\"", "!(context has operator)"] {
+        assert!(!with(still), "{still}");
+    }
+    for by_time in [
+        "context.waited >= duration(\"5m\")",
+        "context.rule == \"pii-needs-two\" && (context.now.hour > 7 || context.now.weekday == \"monday\")",
+        "context has now && context.requester != \"x\"",
+    ] {
+        assert!(with(by_time), "{by_time}");
+    }
+}

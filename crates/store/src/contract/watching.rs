@@ -6,7 +6,7 @@ use futures::{FutureExt as _, StreamExt as _};
 
 use super::*;
 use crate::watch::LIVE_GROUPS;
-use crate::{Change, Kind, Prefix, StoreError};
+use crate::{Change, Kind, Pace, Prefix, StoreError};
 
 fn sessions() -> Prefix {
     Prefix::kind(&acme(), Kind::Session)
@@ -84,6 +84,32 @@ pub(crate) async fn a_watch_that_fell_behind_is_caught_up<B: Backend>() {
     assert!(watch.next().now_or_never().is_none());
     let next = done(kernel, create(3, "live again")).await.revision;
     assert_eq!(told(watch.next().await), (key(3), next, Some("live again".to_owned())));
+}
+
+pub(crate) async fn whoever_does_not_wait_is_told_when_there_is_no_more<B: Backend>() {
+    let store = B::new();
+    let kernel = store.kernel();
+    let mut last = done(kernel, create(1, "0")).await.revision;
+    let mut news = pin!(kernel.changes(&sessions(), Revision::ZERO, Pace::Ready));
+    let mut next = async || news.next().await.unwrap().unwrap();
+    assert_eq!(next().await.map(|change| change.revision), Some(last));
+    assert_eq!(next().await, None);
+    assert_eq!(next().await, None, "there is still none, and nobody waits for one");
+    done(kernel, Commit::new(acme()).create(Key::tenant(&acme()), "another kind")).await;
+    assert_eq!(next().await, None);
+    // A few, and so many that they are looked up.
+    for changes in [3, LIVE_GROUPS * 2] {
+        for count in 0..changes {
+            last = done(kernel, replace(1, last, &count.to_string())).await.revision;
+        }
+        let mut newest = None;
+        while let Some(change) = next().await {
+            newest = Some(change.revision);
+        }
+        assert_eq!(newest, Some(last), "all that was answered before");
+    }
+    store.shutdown();
+    assert_eq!(news.next().await, None);
 }
 
 pub(crate) async fn a_watch_ends_with_the_store<B: Backend>() {
