@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The canonical form of an action, version 1, in Python: an independent twin of the Rust code.
+"""The canonical form of actions and pre-approvals, version 1, in Python: an independent twin of the Rust code.
 
 The form is described in docs/design/canonical-form.md. Standard library only. Run it to check the test vectors:
 
@@ -15,6 +15,9 @@ import unicodedata
 from pathlib import Path
 
 VERSION = 1
+PRE_APPROVAL_VERSION = 1
+MAX_USES = 100
+MAX_SECONDS = 24 * 60 * 60
 MAX_BYTES = 32 * 1024
 MAX_LONG = 2**53 - 1
 MAX_DEPTH = 32
@@ -172,8 +175,8 @@ def members(action):
     return form
 
 
-def canonical(action):
-    """The canonical text of an action. Raises Refused."""
+def check_frame(action):
+    """What must hold of everything but input and environment."""
     if not re.fullmatch("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", action["tenant"]):
         raise Refused("tenant", action["tenant"])
     uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -187,11 +190,30 @@ def canonical(action):
     if not re.fullmatch(r"[!#-\[\]-~]{1,128}", action["audience"]):
         raise Refused("audience", action["audience"])
     check_chain(action["principal"], action.get("operator"), action["chain"])
+
+
+def canonical(action):
+    """The canonical text of an action. Raises Refused."""
+    check_frame(action)
     for part in ["input", "environment"]:
         if not isinstance(action[part], dict):
             raise Refused("not_an_object", part)
         check(action[part], 0)
-    text = write({"version": VERSION, **members(action)})
+    return sized(write({"version": VERSION, **members(action)}))
+
+
+def canonical_pre_approval(action, rules, uses, seconds, until_millis):
+    """The canonical text of pre-approving every action like this one: input and environment are left out. Raises Refused."""
+    check_frame(action)
+    if not (1 <= uses <= MAX_USES and 1 <= seconds <= MAX_SECONDS):
+        raise Refused("bounds", f"{uses} uses, {seconds} s")
+    form = {name: value for name, value in members(action).items() if name not in ("input", "environment")}
+    # The rules are a set: each once, in the order of their UTF-8 bytes.
+    bounds = {"rules": sorted(set(rules), key=str.encode), "uses": uses, "seconds": seconds, "until_millis": until_millis}
+    return sized(write({"kind": "pre_approval", "version": PRE_APPROVAL_VERSION, **form, **bounds}))
+
+
+def sized(text):
     if len(text.encode()) > MAX_BYTES:
         raise Refused("too_large", f"{len(text.encode())} bytes")
     return text
@@ -279,6 +301,15 @@ def run(vectors):
         for name, salt in vector["salts"].items():
             found = json.loads(vector["canonical"])["input"][name][COMMITMENT]
             expect(vector["name"], f"the opened {name}", commitment_of(bytes.fromhex(salt), raw[name]), found)
+    for vector in vectors["pre_approvals"]:
+        bounds = [vector[name] for name in ["rules", "uses", "seconds", "until_millis"]]
+        try:
+            text = canonical_pre_approval(action_of(vectors, vector), *bounds)
+        except Refused as refused:
+            expect(vector["name"], "the reason", refused.reason, vector.get("reason"))
+            continue
+        expect(vector["name"], "the text", text, vector.get("canonical"))
+        expect(vector["name"], "the digest", digest(text), vector.get("digest"))
     for vector in vectors["doubles"]:
         try:
             expect(vector["double"], "the number", from_double(float(vector["double"])), vector.get("long"))
@@ -293,7 +324,7 @@ def main():
     wrong = run(vectors)
     for line in wrong:
         print(line)
-    kinds = ["accepted", "refused", "commitments", "doubles"]
+    kinds = ["accepted", "refused", "commitments", "pre_approvals", "doubles"]
     counts = ", ".join(f"{len(vectors[kind])} {kind}" for kind in kinds)
     print(f"{path.name}: {counts}: {'all agree' if not wrong else f'{len(wrong)} differ'}")
     return 1 if wrong else 0

@@ -1,14 +1,16 @@
 //! `countersign approvals`.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use countersign::client::{Client, ClientError, Watch};
 use countersign::proto::{
-    Approval, ApprovalState, CancelApprovalRequest, LiftCoolDownRequest, ListApprovalsRequest, RequestApprovalRequest,
-    VoteVerdict, WithdrawVoteRequest,
+    Approval, ApprovalState, CancelApprovalRequest, LiftCoolDownRequest, ListApprovalsRequest, PreApprovalBounds,
+    RequestApprovalRequest, VoteVerdict, WithdrawVoteRequest,
 };
 
 use super::advise::AdviseArgs;
-use super::args::{ActionArgs, Connection, PrincipalArgs};
+use super::args::{ActionArgs, Connection, PrincipalArgs, parse_duration};
 use super::batch::BatchArgs;
 use super::figures::FiguresArgs;
 use super::output::Output;
@@ -64,8 +66,11 @@ pub enum ApprovalsCommand {
         /// The denied request
         approval: String,
     },
-    /// Take a question back that you asked
-    #[command(after_help = "Examples:\n  countersign approvals cancel APR")]
+    /// Take a question back that you asked, or end a pre-approval
+    #[command(
+        after_help = "A pre-approval can also be ended by whom the `revoke` policies permit: nothing is done on it afterwards.\n\n\
+                            Examples:\n  countersign approvals cancel APR"
+    )]
     Cancel {
         /// The request
         approval: String,
@@ -82,12 +87,16 @@ pub enum ApprovalsCommand {
         #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
         resume: String,
     },
-    /// Put the question about one action to people
-    #[command(after_help = "With `--wait`: exit code 0 when approved, 3 when denied.\n\nExamples:\n  \
+    /// Put the question about one action to people, or about all like it
+    #[command(after_help = "With `--wait`: exit code 0 when approved, 3 when denied.\n\n\
+        With `--pre-approve-uses` and `--pre-approve-for` people are asked about every action like this one, whatever its input: the same\n\
+        operation on the same resource in this session. Every rule that asks must offer it, which `countersign decide` tells.\n\nExamples:\n  \
         countersign approvals request export Dataset::customers --audience warehouse --session SES \\\n    \
         --input '{\"rows\": 500, \"destination\": \"s3://ours-reports\"}' \\\n    \
-        --justification 'monthly report for finance' --wait")]
-    Request(RequestArgs),
+        --justification 'monthly report for finance' --wait\n  \
+        countersign approvals request change_config System::checkout --audience prod --session SES --input @change.json \\\n    \
+        --justification 'incident 4711' --pre-approve-uses 5 --pre-approve-for 30m")]
+    Request(Box<RequestArgs>),
     /// Put several questions to people at once
     #[command(after_help = batch::EXAMPLES)]
     RequestBatch(BatchArgs),
@@ -112,12 +121,33 @@ pub struct RequestArgs {
     /// Why, for the people asked
     #[arg(long, value_name = "TEXT")]
     justification: String,
+    #[command(flatten)]
+    pre_approve: PreApproveArgs,
     /// Wait until people have answered
     #[arg(long)]
     wait: bool,
     /// Identifies this attempt: the same UUID gives the same answer
     #[arg(long, value_name = "UUID")]
     request_id: Option<String>,
+}
+
+/// The bounds of a pre-approval.
+#[derive(Debug, Args)]
+pub struct PreApproveArgs {
+    /// Ask people to pre-approve every action like this one, at most so often
+    #[arg(long, value_name = "N", requires = "pre_approve_for")]
+    pre_approve_uses: Option<u32>,
+    /// For so long at most, from the approval on, such as `30m`
+    #[arg(long, value_name = "TIME", requires = "pre_approve_uses", value_parser = parse_duration)]
+    pre_approve_for: Option<Duration>,
+}
+
+impl PreApproveArgs {
+    /// As a request carries them.
+    fn bounds(&self) -> Option<PreApprovalBounds> {
+        let (uses, time) = self.pre_approve_uses.zip(self.pre_approve_for)?;
+        Some(PreApprovalBounds { uses, duration: prost_types::Duration::try_from(time).ok() })
+    }
 }
 
 /// Runs one of the commands.
@@ -163,7 +193,7 @@ pub async fn run(command: ApprovalsCommand, connection: &Connection, output: &mu
             };
             watch(watching, output).await?;
         }
-        ApprovalsCommand::Request(args) => return request(args, &client, output).await,
+        ApprovalsCommand::Request(args) => return request(*args, &client, output).await,
         ApprovalsCommand::RequestBatch(args) => return batch::request(args, &client, output).await,
         ApprovalsCommand::Figures(args) => figures::run(&args, &client, output).await?,
         ApprovalsCommand::Advise(_) => {}
@@ -222,6 +252,7 @@ async fn request(args: RequestArgs, client: &Client, output: &mut Output) -> Res
         principal_credential,
         justification: args.justification,
         request_id: args.request_id.unwrap_or_default(),
+        pre_approval: args.pre_approve.bounds(),
     };
     let answer = client.request_approval(request).await?;
     let approval = answer.approval.ok_or(ClientError::Incomplete("approval"))?;

@@ -204,7 +204,7 @@ pub async fn vote(args: &VoteArgs, verdict: VoteVerdict, client: &Client, output
             let shown = output.fitted(&examined.human());
             output.human(&format!("{}\n{shown}", paint(STRONG, format!("{place} of {of}"))))?;
         }
-        if !args.yes && !confirmed(verdict, output).await? {
+        if !args.yes && !confirmed(verdict, &approval, output).await? {
             output.remark("left as it is");
             continue;
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use countersign_core::EntityRef;
+use countersign_core::pre_approval::Bounds;
 use countersign_core::visible::Visible;
 use countersign_policy::{
     Account, AnswerQuery, Applies, AskingRule, Bundle, Clause, DenyCause, Explanation, Holds, Outlook, Prospect,
@@ -140,6 +141,9 @@ fn told(text: &mut Lines, bundle: &Bundle, account: &Account) {
     if let Some(reason) = at.and_then(|at| at.reason.as_ref()) {
         text.line(format!("    {}", Visible::new(reason)));
     }
+    if let Some(most) = bundle.asking(&account.policy).and_then(|rule| rule.pre_approval) {
+        text.line(format!("    may be pre-approved: {}", pre_approval(&most)));
+    }
     if account.clauses.is_empty() {
         text.line("    applies to everybody and everything");
     }
@@ -189,6 +193,7 @@ fn account_json(bundle: &Bundle, account: &Account) -> Value {
         "policy": account.policy,
         "effect": if account.permits { "permit" } else { "forbid" },
         "asks": account.asks,
+        "pre_approval": bundle.asking(&account.policy).and_then(|rule| rule.pre_approval),
         "decided": account.decided,
         "file": at.map(|at| &at.file),
         "line": at.map(|at| at.line),
@@ -246,6 +251,11 @@ pub async fn who(args: &WhoArgs, connection: &Connection, output: &mut Output) -
     Ok(Exit::Done)
 }
 
+/// Within which bounds a rule can be pre-approved.
+fn pre_approval(most: &Bounds) -> String {
+    format!("up to {} uses within {}", most.uses, words(most.seconds))
+}
+
 fn rule_answerers(view: View<'_>, rule: &AskingRule, question: &Question, waited: Duration, text: &mut Lines) -> Value {
     let query = AnswerQuery {
         operation: &question.operation,
@@ -271,6 +281,9 @@ fn rule_answerers(view: View<'_>, rule: &AskingRule, question: &Question, waited
     if let Some(after) = rule.escalate {
         text.field("escalates", format!("after {}", words(after.as_secs())));
     }
+    if let Some(most) = rule.pre_approval {
+        text.field("pre-approval", pre_approval(&most));
+    }
     text.field(
         "may answer",
         if persons.is_empty() { "nobody".to_owned() } else { format!("{}{more}", persons.join(", ")) },
@@ -287,6 +300,7 @@ fn rule_answerers(view: View<'_>, rule: &AskingRule, question: &Question, waited
     json!({
         "rule": rule.id, "quorum": rule.quorum, "ttl_seconds": rule.ttl.as_secs(), "reason": rule.reason,
         "escalate_seconds": rule.escalate.map(|after| after.as_secs()),
+        "pre_approval": rule.pre_approval,
         "persons": persons, "groups": listed(&found.groups), "truncated": found.truncated,
     })
 }

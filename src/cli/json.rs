@@ -4,8 +4,9 @@
 use countersign::client::record_from_struct;
 use countersign::proto::{
     Approval, ApprovalState, AskingRule, BatchPlace, Bundle, Capability, CapabilityState, CoolDown, DecideResponse,
-    Entity, Finding, History, KeyState, MintedCapability, NeededApproval, Precedent, PublicKey, Reason, Record,
-    RedeemResponse, Revisions, RuleTally, Session, SessionState, StoredEntity, Verdict, Vote, VoteVerdict,
+    Entity, Finding, History, KeyState, MintedCapability, NeededApproval, PreApproval, PreApprovalBounds,
+    PreApprovalUse, Precedent, PublicKey, Reason, Record, RedeemResponse, Revisions, RuleTally, Session, SessionState,
+    StoredEntity, Verdict, Vote, VoteVerdict,
 };
 use serde_json::{Value, json};
 
@@ -158,19 +159,43 @@ pub fn decision(answer: &DecideResponse) -> Value {
 
 fn needed(needed: &NeededApproval) -> Value {
     let NeededApproval { rules, persons, would_expire_at } = needed;
-    let rules = rules.iter().map(|AskingRule { rule_id, quorum, reason, ttl, cool_down }| {
+    let rules = rules.iter().map(|AskingRule { rule_id, quorum, reason, ttl, cool_down, pre_approval }| {
         json!({
             "rule_id": rule_id,
             "quorum": quorum,
             "reason": text(reason),
             "ttl_seconds": ttl.as_ref().map(|ttl| ttl.seconds),
             "cool_down_seconds": cool_down.as_ref().map_or(0, |cool_down| cool_down.seconds),
+            "pre_approval": pre_approval.as_ref().map(bounds),
         })
     });
     json!({
         "rules": rules.collect::<Value>(),
         "persons": entities(persons),
         "would_expire_at": rfc3339(would_expire_at.as_ref()),
+    })
+}
+
+fn bounds(bounds: &PreApprovalBounds) -> Value {
+    let PreApprovalBounds { uses, duration } = bounds;
+    json!({"uses": uses, "seconds": duration.as_ref().map(|duration| duration.seconds)})
+}
+
+fn pre_approved(pre: &PreApproval) -> Value {
+    let PreApproval { bounds: within, until, charged, last_uses } = pre;
+    let last_uses = last_uses.iter().map(|PreApprovalUse { number, capability_id, decision_id, used_at }| {
+        json!({
+            "number": number,
+            "capability_id": text(capability_id),
+            "decision_id": text(decision_id),
+            "used_at": rfc3339(used_at.as_ref()),
+        })
+    });
+    json!({
+        "bounds": within.as_ref().map(bounds),
+        "until": rfc3339(until.as_ref()),
+        "charged": charged,
+        "last_uses": last_uses.collect::<Value>(),
     })
 }
 
@@ -221,14 +246,16 @@ pub fn approval(approval: &Approval) -> Value {
         cool_down,
         escalates_at,
         batch,
+        pre_approval,
     } = approval;
-    let rules = rules.iter().map(|RuleTally { rule_id, quorum, reason, persons, met }| {
+    let rules = rules.iter().map(|RuleTally { rule_id, quorum, reason, persons, met, pre_approval }| {
         json!({
             "rule_id": rule_id,
             "quorum": quorum,
             "reason": text(reason),
             "persons": entities(persons),
             "met": met,
+            "pre_approval": pre_approval.as_ref().map(bounds),
         })
     });
     let votes = votes.iter().map(|vote| {
@@ -245,6 +272,7 @@ pub fn approval(approval: &Approval) -> Value {
         "approval_id": approval_id,
         "state": approval_state(approval.state()),
         "state_detail": text(state_detail),
+        "pre_approval": pre_approval.as_ref().map(pre_approved),
         "digest": digest,
         "view_digest": view_digest,
         "canonical_action": canonical_action,
@@ -422,6 +450,7 @@ mod tests {
                     reason: String::new(),
                     ttl: Some(prost_types::Duration { seconds: 900, nanos: 0 }),
                     cool_down: None,
+                    pre_approval: None,
                 }],
                 persons: vec![Entity { r#type: "Person".into(), id: "dana".into() }],
                 would_expire_at: None,
@@ -434,7 +463,8 @@ mod tests {
             "digest": "",
             "reasons": [{"policy_id": "export-needs-two", "text": "leaves the boundary"}],
             "needed_approval": {
-                "rules": [{"rule_id": "export-needs-two", "quorum": 2, "reason": null, "ttl_seconds": 900, "cool_down_seconds": 0}],
+                "rules": [{"rule_id": "export-needs-two", "quorum": 2, "reason": null, "ttl_seconds": 900, "cool_down_seconds": 0,
+                           "pre_approval": null}],
                 "persons": [{"type": "Person", "id": "dana"}],
                 "would_expire_at": null,
             },

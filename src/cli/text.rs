@@ -91,6 +91,9 @@ pub fn decision(answer: &DecideResponse) -> String {
             if !rule.reason.is_empty() {
                 text.line(format!("    {}", Visible::new(&rule.reason)));
             }
+            if let Some(bounds) = &rule.pre_approval {
+                text.line(format!("    may be pre-approved: up to {}", super::view::offer(bounds)));
+            }
         }
         text.field("may answer", entities(persons));
         text.field("until", relative(would_expire_at.as_ref()));
@@ -149,7 +152,7 @@ pub fn capability(capability: &Capability) -> String {
 
 #[cfg(test)]
 mod tests {
-    use countersign::proto::Reason;
+    use countersign::proto::{PreApprovalBounds, Reason};
 
     use super::*;
 
@@ -184,6 +187,10 @@ mod tests {
                     reason: "leaves the boundary".into(),
                     ttl: Some(prost_types::Duration { seconds: 900, nanos: 0 }),
                     cool_down: None,
+                    pre_approval: Some(PreApprovalBounds {
+                        uses: 10,
+                        duration: Some(prost_types::Duration { seconds: 7_200, nanos: 0 }),
+                    }),
                 }],
                 persons: vec![Entity { r#type: "Person".into(), id: "dana".into() }],
                 would_expire_at: None,
@@ -192,6 +199,7 @@ mod tests {
         };
         let text = anstream::adapter::strip_str(&decision(&answer)).to_string();
         assert!(text.contains("export-needs-two: 2 persons, within 15m 0s\n    leaves the boundary"), "{text}");
+        assert!(text.contains("may be pre-approved: up to 10 uses within 2h\n"), "{text}");
         assert!(text.contains("may answer     Person::\"dana\""), "{text}");
     }
 }

@@ -1,12 +1,15 @@
 //! What a human decides on. Everything about the action is read from its canonical form, after that was held against the
 //! digest that a vote will name (I3), and nothing of it is cut or left out.
 
+mod bounds;
 mod digest;
 
 use countersign::proto::{Approval, ApprovalState, BatchPlace, Entity, History};
 use countersign_core::visible::Visible;
-use countersign_core::{Action, Digest, EntityRef, Record, Value};
+use countersign_core::{Action, Digest, EntityRef, PreApproval, Record, Value};
 
+use bounds::used;
+pub use bounds::{consent, offer};
 use digest::view_digest;
 
 use super::caution::with_caution;
@@ -22,6 +25,8 @@ pub struct Examined<'a> {
     approval: &'a Approval,
     action: Action,
     digest: Digest,
+    /// What is pre-approved; `action` is the frame of it then.
+    pre: Option<PreApproval>,
 }
 
 /// Holds what the server sent against itself.
@@ -40,8 +45,13 @@ pub fn examine(approval: &Approval) -> Result<Examined<'_>, Failure> {
             Visible::cut(&approval.digest, 64)
         )));
     }
-    let action = Action::from_canonical(&approval.canonical_action)
-        .map_err(|error| refuse(format!("this program cannot show the action in full: {error}")))?;
+    let unreadable = |error| refuse(format!("this program cannot show the action in full: {error}"));
+    let pre = approval.pre_approval.as_ref().map(|_| PreApproval::from_canonical(&approval.canonical_action));
+    let pre = pre.transpose().map_err(unreadable)?;
+    let action = match &pre {
+        Some(pre) => pre.frame(),
+        None => Action::from_canonical(&approval.canonical_action).map_err(unreadable)?,
+    };
     let same = |stated: Option<&Entity>, canonical: Option<&EntityRef>| match (stated, canonical) {
         (None, None) => true,
         (Some(stated), Some(canonical)) => stated.r#type == canonical.kind() && stated.id == canonical.id(),
@@ -57,6 +67,7 @@ pub fn examine(approval: &Approval) -> Result<Examined<'_>, Failure> {
         ("resource", !same(approval.resource.as_ref(), Some(&action.resource))),
         ("audience", approval.audience != action.audience),
         ("session", approval.session_id != action.session.to_string()),
+        ("pre_approval", bounds::differ(approval, pre.as_ref())),
     ];
     if let Some((name, _)) = differs.iter().find(|(_, differs)| *differs) {
         return Err(refuse(format!("the request's `{name}` is not the one of the action that it asks about")));
@@ -67,7 +78,7 @@ pub fn examine(approval: &Approval) -> Result<Examined<'_>, Failure> {
                 .to_owned(),
         ));
     }
-    Ok(Examined { approval, action, digest })
+    Ok(Examined { approval, action, digest, pre })
 }
 
 impl Examined<'_> {
@@ -91,6 +102,9 @@ impl Examined<'_> {
             state(approval.state()),
         ));
 
+        if let Some(pre) = &self.pre {
+            bounds::show(&mut text, approval, pre);
+        }
         text.heading("Who");
         text.field("principal", named(&action.principal));
         text.field("acting for", action.operator.as_ref().map_or("nobody but itself".to_owned(), named));
@@ -106,8 +120,13 @@ impl Examined<'_> {
         text.heading("What");
         text.shown("operation", &action.operation).field("resource", named(&action.resource));
         text.shown("audience", &action.audience).field("session", action.session).field("tenant", &action.tenant);
-        arguments(&mut text, "input", &action.input);
-        arguments(&mut text, "environment", &action.environment);
+        if self.pre.is_some() {
+            text.field("input", paint(WARN, "ANY, as long as no other rule asks about it"));
+            text.field("environment", paint(WARN, "ANY, as long as no other rule asks about it"));
+        } else {
+            arguments(&mut text, "input", &action.input);
+            arguments(&mut text, "environment", &action.environment);
+        }
 
         if let Some(BatchPlace { batch_id, place, of }) = &approval.batch {
             text.field("asked together", format!("{place} of {of}, in {}", Visible::new(batch_id)));
@@ -213,9 +232,10 @@ pub fn cooling(approval: &Approval) -> String {
 /// A request in one line.
 pub fn summary(approval: &Approval) -> String {
     format!(
-        "{}  {}  {} {} {} for {}  {}",
+        "{}  {}{}  {} {} {} for {}  {}",
         Visible::new(&approval.approval_id),
         state(approval.state()),
+        used(approval),
         entity(approval.principal.as_ref()),
         paint(STRONG, Visible::new(&approval.operation)),
         entity(approval.resource.as_ref()),
@@ -404,6 +424,62 @@ pub mod tests {
             change(&mut approval);
             assert_eq!(examine(&approval).unwrap_err().to_json().pointer("/error/reason").unwrap(), "VIEW_MISMATCH");
         }
+    }
+
+    /// A request to pre-approve what [`request`] is about.
+    fn pre_approval() -> Approval {
+        let mut approval = request("{\"rows\":500}");
+        let action = Action::from_canonical(&approval.canonical_action).unwrap();
+        let rules = std::collections::BTreeSet::from(["export-needs-two".to_owned()]);
+        let bounds = countersign_core::pre_approval::Bounds { uses: 5, seconds: 5_420 };
+        let until = countersign_core::Timestamp::from_millis(1_794_996_000_000);
+        let canonical = PreApproval::like(&action, rules, bounds, until).canonical().unwrap();
+        approval.digest = canonical.digest().to_string();
+        approval.canonical_action = canonical.text().to_owned();
+        approval.pre_approval = Some(countersign::proto::PreApproval {
+            bounds: Some(countersign::proto::PreApprovalBounds {
+                uses: 5,
+                duration: Some(prost_types::Duration { seconds: 5_420, nanos: 0 }),
+            }),
+            until: Some(prost_types::Timestamp { seconds: 1_794_996_000, nanos: 0 }),
+            charged: 2,
+            last_uses: Vec::new(),
+        });
+        approval.view_digest = view_digest(&approval).unwrap().to_string();
+        approval
+    }
+
+    #[test]
+    fn a_pre_approval_says_in_words_what_is_approved() {
+        let text = shown(&pre_approval());
+        for words in ["PRE-APPROVAL: not one action", "up to 5 uses", "ANY input", "for 1h 30m 20s once", "2 of 5"] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        let line = anstream::adapter::strip_str(&summary(&pre_approval())).to_string();
+        assert!(line.contains("PRE-APPROVAL of any input, 2 of 5 used"), "{line}");
+    }
+
+    #[test]
+    fn a_pre_approval_is_not_shown_as_another_one_or_as_an_action() {
+        let changes: [fn(&mut Approval); 6] = [
+            |a| a.pre_approval = None,
+            |a| a.pre_approval.as_mut().unwrap().bounds.as_mut().unwrap().uses = 1,
+            |a| a.pre_approval.as_mut().unwrap().bounds.as_mut().unwrap().duration.as_mut().unwrap().seconds = 60,
+            |a| a.pre_approval.as_mut().unwrap().until.as_mut().unwrap().seconds += 1,
+            |a| a.rules[0].rule_id = "another".into(),
+            |a| a.canonical_action = request("{}").canonical_action,
+        ];
+        for change in changes {
+            let mut approval = pre_approval();
+            change(&mut approval);
+            // A server that lies consistently.
+            approval.digest = Digest::of(approval.canonical_action.as_bytes()).to_string();
+            approval.view_digest = view_digest(&approval).map(|view| view.to_string()).unwrap_or_default();
+            assert!(examine(&approval).is_err(), "{approval:?}");
+        }
+        let mut dressed = request("{}");
+        dressed.pre_approval = pre_approval().pre_approval;
+        assert!(examine(&dressed).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use countersign::client::{Client, ClientError};
 use countersign::proto::{Approval, CastVoteRequest, GetApprovalRequest, VoteVerdict};
 
 use super::output::{BAD, GOOD, Output, paint};
-use super::view::{examine, summary};
+use super::view::{consent, examine, summary};
 use super::{Failure, batch, json};
 
 /// A vote.
@@ -45,7 +45,7 @@ pub async fn run(args: VoteArgs, verdict: VoteVerdict, client: &Client, output: 
         let shown = output.fitted(&examined.human());
         output.human(&shown)?;
     }
-    if !args.yes && !confirmed(verdict, output).await? {
+    if !args.yes && !confirmed(verdict, &approval, output).await? {
         return Err(Failure::new("nothing was voted").reason("NOT_CONFIRMED"));
     }
     let request = CastVoteRequest {
@@ -76,15 +76,15 @@ fn expected(what: &str, expected: Option<&str>, now: &str) -> Result<(), Failure
 }
 
 /// Whether whoever was shown a request says yes to that.
-pub async fn confirmed(verdict: VoteVerdict, output: &mut Output) -> Result<bool, Failure> {
+pub async fn confirmed(verdict: VoteVerdict, approval: &Approval, output: &mut Output) -> Result<bool, Failure> {
     if !output.can_ask() {
         return Err(Failure::usage(
             "there is no terminal to confirm on; pass `--yes`, and `--digest` with what was shown",
         ));
     }
     let (style, question) = match verdict {
-        VoteVerdict::Approve => (GOOD, "Approve exactly this?"),
-        VoteVerdict::Deny | VoteVerdict::Unspecified => (BAD, "Deny this, for good?"),
+        VoteVerdict::Approve => (GOOD, consent(approval)),
+        VoteVerdict::Deny | VoteVerdict::Unspecified => (BAD, "Deny this, for good?".to_owned()),
     };
     output.prompt(&format!("\n{} Type `yes`: ", paint(style.bold(), question)));
     let line = tokio::task::spawn_blocking(|| {

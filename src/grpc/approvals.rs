@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::call::{Backend, Verified};
 use super::convert::{acting, approval, digest, id, operation, optional_id, page_size, states, vote_verdict};
 use super::errors::Failure;
+use super::pre_approvals::bounds as pre_approval_bounds;
 use super::{batch, figures};
 use crate::http::metrics as names;
 use crate::proto::approval_service_server::ApprovalService;
@@ -61,7 +62,9 @@ impl ApprovalService for Approvals {
                 principal_credential,
                 justification,
                 request_id: _,
+                pre_approval,
             } = message;
+            let bounds = pre_approval.map(pre_approval_bounds).transpose()?;
             let ask = Ask {
                 session: id("session_id", &session_id)?,
                 operation: operation(action)?,
@@ -69,7 +72,11 @@ impl ApprovalService for Approvals {
                 acting: acting(principal, &principal_credential, &self.0).await?,
                 justification,
             };
-            let Replayable { answer: (id, shared), replayed } = verified.engine.ask(&verified.call, &ask).await?;
+            let asked = match bounds {
+                None => verified.engine.ask(&verified.call, &ask).await?,
+                Some(bounds) => verified.engine.pre_approve(&verified.call, &ask, bounds).await?,
+            };
+            let Replayable { answer: (id, shared), replayed } = asked;
             metrics::counter!(names::APPROVALS_TOTAL, "event" => "requested").increment(1);
             tracing::info!(approval = %id, shared, replayed, "approval requested");
             Ok(RequestApprovalResponse { approval: after(verified, id).await?, shared, replayed })

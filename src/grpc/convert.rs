@@ -14,6 +14,7 @@ use countersign_policy::Bundle;
 
 use super::call::Backend;
 use super::errors::Failure;
+use super::pre_approvals::{bounds_to_wire, pre_approval};
 use crate::client::convert::record_from_struct;
 use crate::identity::CredentialError;
 use crate::proto;
@@ -248,6 +249,7 @@ fn asking_rule(rule: &countersign_engine::NeededRule) -> proto::AskingRule {
         reason: rule.reason.clone().unwrap_or_default(),
         ttl: duration_to_wire(rule.ttl_millis),
         cool_down: duration_to_wire(rule.cool_down_millis).filter(|_| rule.cool_down_millis > 0),
+        pre_approval: rule.pre_approval.as_ref().map(bounds_to_wire),
     }
 }
 
@@ -291,6 +293,7 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
         action,
         state,
         tally,
+        offers,
         session_over_at: _,
         viewer: _,
         may_answer,
@@ -321,12 +324,14 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
             .rules
             .iter()
             .zip(tally)
-            .map(|(rule, tally)| proto::RuleTally {
+            .zip(offers)
+            .map(|((rule, tally), offer)| proto::RuleTally {
                 rule_id: rule.id.clone(),
                 quorum: rule.quorum,
                 reason: rule.reason.clone().unwrap_or_default(),
                 persons: entities(&tally.persons),
                 met: tally.met(),
+                pre_approval: offer.as_ref().map(bounds_to_wire),
             })
             .collect(),
         votes: approval
@@ -355,6 +360,7 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
             place,
             of,
         }),
+        pre_approval: approval.pre_approval().map(pre_approval),
     }
 }
 

@@ -99,7 +99,7 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::ApprovalMismatch => (Code::PermissionDenied, ErrorReason::ApprovalMismatch),
         Error::NotAPerson(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
         Error::NotAnswering(error) => answering(error),
-        Error::NothingToAsk(_) => (Code::FailedPrecondition, ErrorReason::NothingToAsk),
+        Error::NothingToAsk(_) | Error::NotPreApprovable(_) => (Code::FailedPrecondition, ErrorReason::NothingToAsk),
         Error::NotificationNotFound => (Code::NotFound, ErrorReason::NotificationNotFound),
         Error::Token(error) => token(error),
         Error::TokenDead(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
@@ -169,7 +169,7 @@ const fn answering(error: &NotAnswering) -> (Code, ErrorReason) {
 
 const fn approval(error: &ApprovalError) -> (Code, ErrorReason) {
     match error {
-        ApprovalError::State(_) | ApprovalError::NoVote(_) | ApprovalError::Wavering(_) => {
+        ApprovalError::State(_) | ApprovalError::NoVote(_) | ApprovalError::Wavering(_) | ApprovalError::UsedUp(_) => {
             (Code::FailedPrecondition, ErrorReason::ApprovalState)
         }
         ApprovalError::StaleDigest | ApprovalError::StaleView => (Code::FailedPrecondition, ErrorReason::VoteStale),

@@ -15,6 +15,7 @@ mod figures;
 mod gate;
 mod notifications;
 mod policies;
+mod pre_approvals;
 mod sessions;
 
 pub use approvals::Approvals;

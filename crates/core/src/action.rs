@@ -106,8 +106,7 @@ impl Action {
         if text.is_empty() || text.len() > MAX_CANONICAL_BYTES {
             return Err(ActionError::TooLarge(text.len()));
         }
-        let digest = Digest::of(text.as_bytes());
-        Ok(Canonical { text, digest })
+        Ok(Canonical::of(text))
     }
 
     /// Replaces the named top-level input fields by salted commitments, so that a guess cannot be tested against the
@@ -225,12 +224,18 @@ impl Action {
     }
 }
 
-/// A text that is not the canonical form of any action.
+/// A text that is not the canonical form of any action, or of any pre-approval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the text is not an action in canonical form, version {CANONICAL_VERSION}")]
+#[error("the text is neither an action nor a pre-approval in canonical form, version {CANONICAL_VERSION}")]
 pub struct NotCanonical;
 
 impl Canonical {
+    /// Of a text that is one.
+    pub(crate) fn of(text: String) -> Self {
+        let digest = Digest::of(text.as_bytes());
+        Self { text, digest }
+    }
+
     /// The canonical JSON text.
     #[must_use]
     pub fn text(&self) -> &str {

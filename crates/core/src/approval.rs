@@ -6,26 +6,39 @@
 //!    └─▶ denied | expired | cancelled | void
 //! ```
 //!
+//! A pre-approval is redeemed by its last use, and until then stays approved; only such a request can be cancelled when it is
+//! approved.
+//!
 //! Terminal states have no exit (I5). *Expired* is never written by whoever waits: every reader decides it from the
 //! record and the time, so that a stopped sweeper keeps nothing alive.
 
 mod batch;
+mod charge;
+mod error;
+mod state;
 mod view;
+mod vote;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::claimed::{Claimed, groups_at};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
-use crate::id::{ApprovalId, DecisionId, SessionId, TokenId};
+use crate::id::{ApprovalId, SessionId};
+use crate::pre_approval::Bounds;
 use crate::precedent::History;
 use crate::time::Timestamp;
 
+use state::Written;
+
 pub use batch::Together;
+pub use charge::{Charge, Charged, KEPT_USES};
+pub use error::ApprovalError;
+pub use state::{ApprovalState, Changed, Spender, VoidCause};
 pub use view::View;
+pub use vote::{Tally, Verdict, Vote};
 
 /// A rule that asks, as it was shown to the people asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,217 +50,6 @@ pub struct AskingRule {
     pub quorum: u32,
     /// Why the rule exists, in its author's words.
     pub reason: Option<String>,
-}
-
-/// What one person said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Yes, to exactly this.
-    Approve,
-    /// No. One from an eligible person ends the request.
-    Deny,
-}
-
-/// One person's vote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Vote {
-    /// The canonical human; accounts do not vote, persons do.
-    pub person: EntityRef,
-    /// The account that was used: issuer and subject.
-    pub account: String,
-    /// What was said.
-    pub verdict: Verdict,
-    /// The asking rules that the person was eligible for when voting.
-    pub rules: BTreeSet<String>,
-    /// The digest that was shown.
-    pub digest: Digest,
-    /// The digest of everything that was shown.
-    pub view: Digest,
-    /// The person's words: a stranger's text.
-    pub comment: String,
-    /// When, by the server's clock.
-    pub at: Timestamp,
-    /// The groups that the voter was in by their credential and not by the directory: while they count, the vote may rest on
-    /// them. Absent in a deny, which nothing counts again.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub claimed: Option<Claimed>,
-}
-
-impl Vote {
-    /// The groups that the voter's credential adds to those of the directory, as long as it does.
-    #[must_use]
-    pub fn groups_at(&self, now: Timestamp) -> &BTreeSet<EntityRef> {
-        groups_at(self.claimed.as_ref(), now)
-    }
-
-    /// Whether it was cast with groups of a credential that has expired: it may not count any more, and can be cast again.
-    fn has_faded(&self, now: Timestamp) -> bool {
-        self.claimed.as_ref().is_some_and(|claimed| now.reached(claimed.until()))
-    }
-}
-
-/// Why a request became void.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "cause")]
-pub enum VoidCause {
-    /// A person took an approving vote back after the quorum was met.
-    Withdrawn {
-        /// Who.
-        by: EntityRef,
-    },
-    /// An eligible person denied after the quorum was met.
-    Denied {
-        /// Who.
-        by: EntityRef,
-    },
-    /// The session it belongs to is over.
-    SessionOver,
-    /// What the question rested on is no longer so.
-    ConditionsChanged {
-        /// What changed. Absent in what earlier releases wrote.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        changed: Option<Changed>,
-    },
-}
-
-/// What is no longer as it was when a question was put, or answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Changed {
-    /// The policies deny the action now, whoever approves it.
-    Denied,
-    /// The policies allow the action now without anybody's approval.
-    Allowed,
-    /// Other rules ask now, or they ask it otherwise.
-    Rules,
-    /// The votes that approved it do not suffice any more: a voter lost the role, the credential that it was claimed by
-    /// expired, or a voter came to be excluded.
-    Votes,
-    /// The action does not fit the schema any more.
-    Schema,
-    /// So many persons came to be excluded that the request has no room for them.
-    Excluded,
-}
-
-impl Changed {
-    /// The one word for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Denied => "denied",
-            Self::Allowed => "allowed",
-            Self::Rules => "rules",
-            Self::Votes => "votes",
-            Self::Schema => "schema",
-            Self::Excluded => "excluded",
-        }
-    }
-}
-
-/// What a request is, as written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "state")]
-enum Written {
-    Pending,
-    Approved { at: Timestamp },
-    Denied { at: Timestamp, by: EntityRef },
-    Cancelled { at: Timestamp, by: EntityRef },
-    Void { at: Timestamp, why: VoidCause },
-    Redeemed { at: Timestamp, by: Spender },
-}
-
-/// What spent an approval.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Spender {
-    /// The redeem of a capability.
-    Capability(TokenId),
-    /// An ALLOW that was answered without a capability.
-    Decision(DecisionId),
-}
-
-/// What a request is at a moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ApprovalState {
-    /// Waiting for votes.
-    Pending,
-    /// Every rule that asks is met; usable until it expires.
-    Approved,
-    /// Ended by one eligible deny.
-    Denied {
-        /// Who denied.
-        by: EntityRef,
-    },
-    /// Time ran out, before or after the quorum was met. Nobody said no.
-    Expired,
-    /// Taken back by whoever asked.
-    Cancelled {
-        /// Who cancelled.
-        by: EntityRef,
-    },
-    /// No longer good for anything.
-    Void {
-        /// Why.
-        why: VoidCause,
-    },
-    /// Spent.
-    Redeemed {
-        /// By what.
-        by: Spender,
-    },
-}
-
-impl ApprovalState {
-    /// The one word for it.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Approved => "approved",
-            Self::Denied { .. } => "denied",
-            Self::Expired => "expired",
-            Self::Cancelled { .. } => "cancelled",
-            Self::Void { .. } => "void",
-            Self::Redeemed { .. } => "redeemed",
-        }
-    }
-
-    /// Whether there is no way out of it.
-    #[must_use]
-    pub const fn is_terminal(&self) -> bool {
-        !matches!(self, Self::Pending | Self::Approved)
-    }
-}
-
-/// Why a request refused what was tried on it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ApprovalError {
-    /// It is in a state in which this cannot happen.
-    #[error("the approval request is {0}; ask again with a new request if the action is still wanted")]
-    State(&'static str),
-    /// The vote names another digest than the request's.
-    #[error("the vote names another action's digest; read the request again and vote on what it shows")]
-    StaleDigest,
-    /// The vote names another view than the one shown now.
-    #[error("what the request shows has changed since it was read; read it again and vote on what it shows")]
-    StaleView,
-    /// The person is part of the question.
-    #[error("{0} asked, operates, owns or enforces this action and cannot answer for it; another person must")]
-    Excluded(EntityRef),
-    /// No policy lets the person answer any of the rules that ask.
-    #[error("no policy lets {0} answer for this action; `countersign approvals show` lists who can")]
-    NotEligible(EntityRef),
-    /// The person has said the same already.
-    #[error("{0} has already voted; a person counts once")]
-    AlreadyVoted(EntityRef),
-    /// The person has approved and taken it back too often.
-    #[error("{0} has taken an approval of this request back {MAX_WITHDRAWALS} times; deny it, or leave it to others")]
-    Wavering(EntityRef),
-    /// There is no vote to take back.
-    #[error("{0} has no vote on this request")]
-    NoVote(EntityRef),
 }
 
 /// How often one person may take an approval of the same request back, and approve again: each time everybody is told.
@@ -293,8 +95,11 @@ pub struct Approval {
     pub excluded: BTreeSet<EntityRef>,
     /// When the question was put.
     pub created_at: Timestamp,
-    /// How long people have to answer, and how long an approval then stays usable.
+    /// How long people have to answer, and how long an approval then stays usable, if it is no pre-approval.
     pub ttl_millis: u64,
+    /// What is used of a pre-approval. Absent in requests about one action.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pre_approval: Option<Charged>,
     /// When others are to be told that nobody has answered, ascending; what was told is gone.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     escalations: Vec<Timestamp>,
@@ -340,25 +145,6 @@ pub struct Asking {
     pub escalations: BTreeSet<Duration>,
 }
 
-/// How far one rule is from being met.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tally {
-    /// The rule.
-    pub rule: String,
-    /// How many distinct persons it wants.
-    pub quorum: u32,
-    /// Who counts for it.
-    pub persons: BTreeSet<EntityRef>,
-}
-
-impl Tally {
-    /// Whether the quorum is met. A quorum of zero is never met: nobody has answered.
-    #[must_use]
-    pub fn met(&self) -> bool {
-        self.quorum > 0 && u32::try_from(self.persons.len()).unwrap_or(u32::MAX) >= self.quorum
-    }
-}
-
 impl Approval {
     /// Puts the question.
     #[must_use]
@@ -397,6 +183,7 @@ impl Approval {
             excluded,
             created_at: now,
             ttl_millis: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            pre_approval: None,
             escalations: escalations.into_iter().filter(|after| *after < ttl).map(|after| now.plus(after)).collect(),
             expires_at: now.plus(ttl),
             votes: Vec::new(),
@@ -415,6 +202,21 @@ impl Approval {
         self
     }
 
+    /// Makes it a question about every action that a pre-approval covers. `action` and `digest` are those of its canonical text;
+    /// `wording` is of the text of the rules.
+    #[must_use]
+    pub fn within(mut self, bounds: Bounds, until: Timestamp, wording: Digest) -> Self {
+        self.pre_approval = Some(Charged::new(bounds, until, wording));
+        self.view = self.view_digest();
+        self
+    }
+
+    /// The bounds, and what is used of them, if it is a pre-approval.
+    #[must_use]
+    pub const fn pre_approval(&self) -> Option<&Charged> {
+        self.pre_approval.as_ref()
+    }
+
     /// The digest of everything that is shown to people. Two requests that look different have different ones.
     #[must_use]
     pub fn view_digest(&self) -> Digest {
@@ -429,6 +231,7 @@ impl Approval {
             ttl_millis: self.ttl_millis,
             history: &self.history,
             batch: self.batch,
+            pre_approval: self.pre_approval.as_ref().map(|pre| (*pre.bounds(), pre.until())),
         }
         .digest()
     }
@@ -568,7 +371,10 @@ impl Approval {
             (Verdict::Approve, _) => {
                 if self.tally(&self.rules, &self.excluded, eligible).iter().all(Tally::met) {
                     self.written = Written::Approved { at: now };
-                    self.expires_at = now.plus(Duration::from_millis(self.ttl_millis));
+                    self.expires_at = match &self.pre_approval {
+                        Some(pre) => pre.expires_at(now),
+                        None => now.plus(Duration::from_millis(self.ttl_millis)),
+                    };
                 }
             }
         }
@@ -602,13 +408,14 @@ impl Approval {
         Ok(())
     }
 
-    /// Whoever asked takes the question back while it is pending.
+    /// Whoever asked takes the question back while it is pending. A pre-approval can be ended when it is approved, too: nothing
+    /// is charged to it afterwards (I6).
     ///
     /// # Errors
-    /// [`ApprovalError::State`] unless it is pending.
+    /// [`ApprovalError::State`] unless it is pending, or an approved pre-approval.
     pub fn cancel(&mut self, by: EntityRef, now: Timestamp) -> Result<(), ApprovalError> {
         let state = self.require_live(now)?;
-        if state != ApprovalState::Pending {
+        if state != ApprovalState::Pending && self.pre_approval.is_none() {
             return Err(ApprovalError::State(state.word()));
         }
         self.written = Written::Cancelled { at: now, by };
@@ -625,16 +432,22 @@ impl Approval {
         Ok(())
     }
 
-    /// Spends it (I1: once).
+    /// Spends it (I1: once), or charges one use of a pre-approval; the last one spends it.
     ///
     /// # Errors
-    /// [`ApprovalError::State`] unless it is approved.
+    /// [`ApprovalError::State`] unless it is approved, [`ApprovalError::UsedUp`]; it is unchanged then.
     pub fn redeem(&mut self, by: Spender, now: Timestamp) -> Result<(), ApprovalError> {
         let state = self.require_live(now)?;
         if state != ApprovalState::Approved {
             return Err(ApprovalError::State(state.word()));
         }
-        self.written = Written::Redeemed { at: now, by };
+        let spent = match &mut self.pre_approval {
+            Some(pre) => pre.charge(by.clone(), now)?,
+            None => true,
+        };
+        if spent {
+            self.written = Written::Redeemed { at: now, by };
+        }
         Ok(())
     }
 
@@ -662,7 +475,16 @@ impl Approval {
 
     fn require_live(&self, now: Timestamp) -> Result<ApprovalState, ApprovalError> {
         let state = self.state(now);
-        if state.is_terminal() { Err(ApprovalError::State(state.word())) } else { Ok(state) }
+        if state.is_terminal() { Err(self.over(&state)) } else { Ok(state) }
+    }
+
+    /// Why nothing can be done with it in this state, which is terminal.
+    #[must_use]
+    pub fn over(&self, state: &ApprovalState) -> ApprovalError {
+        match &self.pre_approval {
+            Some(pre) if matches!(state, ApprovalState::Redeemed { .. }) => ApprovalError::UsedUp(pre.bounds().uses),
+            Some(_) | None => ApprovalError::State(state.word()),
+        }
     }
 }
 

@@ -9,13 +9,14 @@
     reason = "a test that unwraps fails where it should; helpers of tests are tests"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use countersign_core::entity::EntityError;
 use countersign_core::id::IdError;
+use countersign_core::pre_approval::Bounds;
 use countersign_core::value::record_from_json;
-use countersign_core::{Action, ActionError, Digest, EntityRef, TenantId, Value, ValueError};
+use countersign_core::{Action, ActionError, Digest, EntityRef, PreApproval, TenantId, Timestamp, Value, ValueError};
 use hmac::Mac as _;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
@@ -30,6 +31,7 @@ struct Vectors {
     accepted: Vec<Accepted>,
     refused: Vec<Refused>,
     commitments: Vec<Committed>,
+    pre_approvals: Vec<PreApproved>,
     doubles: Vec<Double>,
 }
 
@@ -65,6 +67,21 @@ struct Committed {
     salts: BTreeMap<String, Digest>,
     canonical: String,
     digest: Digest,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PreApproved {
+    name: String,
+    #[serde(default)]
+    with: Map<String, Json>,
+    rules: BTreeSet<String>,
+    uses: u32,
+    seconds: u64,
+    until_millis: i64,
+    canonical: Option<String>,
+    digest: Option<Digest>,
+    reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -213,6 +230,32 @@ fn commitments_hide_their_values_and_open_with_value_and_salt_alone() {
             let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&key_bytes).unwrap();
             mac.update(Digest::of_parts(&parts).as_bytes());
             assert_eq!(salt.as_bytes()[..], mac.finalize().into_bytes()[..], "{name}: the salt of {field}");
+        }
+    }
+}
+
+#[test]
+fn pre_approvals_have_their_text_and_digest_and_are_read_back() {
+    let Vectors { base, pre_approvals, .. } = vectors();
+    for vector in pre_approvals {
+        let PreApproved { name, with, rules, uses, seconds, until_millis, canonical: text, digest, reason: wanted } =
+            vector;
+        let action = action(&base, &with, None).unwrap_or_else(|reason| panic!("{name}: {reason}"));
+        let bounds = Bounds { uses, seconds };
+        let pre = PreApproval::like(&action, rules, bounds, Timestamp::from_millis(until_millis));
+        if !bounds.are_sound() {
+            assert_eq!(wanted.as_deref(), Some("bounds"), "{name}");
+            let text = pre.canonical().unwrap();
+            assert!(PreApproval::from_canonical(text.text()).is_err(), "{name}");
+            continue;
+        }
+        match pre.canonical() {
+            Err(error) => assert_eq!(Some(reason(&error)), wanted.as_deref(), "{name}"),
+            Ok(canonical) => {
+                let found = (Some(canonical.text().to_owned()), Some(canonical.digest()), None);
+                assert_eq!(found, (text, digest, wanted), "{name}");
+                assert_eq!(PreApproval::from_canonical(canonical.text()), Ok(pre), "{name}");
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Ask: the question about one action is put to people.
 
 use countersign_core::approval::{Approval, ApprovalState, Asking, Changed, Together, VoidCause};
-use countersign_core::{ApprovalId, EntityRef, SessionId};
+use countersign_core::pre_approval::Bounds;
+use countersign_core::{ApprovalId, EntityRef, PreApproval, SessionId};
 use countersign_policy::AskingRule;
 use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored, encode};
@@ -11,6 +12,7 @@ use crate::decide::shortest_ttl;
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Ruling, answer_query, answerers, asked, judge};
+use crate::pre_approve::{self, USES_ROOM, asking};
 use crate::record::Event;
 use crate::restraint::answerable;
 
@@ -34,6 +36,15 @@ pub struct Ask {
     pub justification: String,
 }
 
+/// How a question is put, if not about one action and alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct How {
+    /// The bounds within which it is about every action like this one.
+    pub bounds: Option<Bounds>,
+    /// With which others it is put.
+    pub batch: Option<Together>,
+}
+
 /// What asking led to, as it is kept under the request id.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Asked {
@@ -49,19 +60,14 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::NothingToAsk`] if nobody's answer could make it allowed, or nobody's is needed; [`Error::Restraint`] if the
     /// principal asks too much, or people have just said no.
     pub async fn ask(&self, call: &Call, ask: &Ask) -> Result<Replayable<(ApprovalId, bool)>, Error> {
-        self.ask_as(call, ask, None).await
+        self.put(call, ask, How::default()).await
     }
 
-    /// As [`Self::ask`], as one of several questions if it is.
-    pub(crate) async fn ask_as(
-        &self,
-        call: &Call,
-        ask: &Ask,
-        batch: Option<Together>,
-    ) -> Result<Replayable<(ApprovalId, bool)>, Error> {
+    /// Puts the question about an action, or, within bounds, about every one like it.
+    pub(crate) async fn put(&self, call: &Call, ask: &Ask, how: How) -> Result<Replayable<(ApprovalId, bool)>, Error> {
         self.require(call, require_request_id(call)).await?;
         self.require(call, check_text("justification", &ask.justification, 1, MAX_JUSTIFICATION)).await?;
-        let attempt = |scene: Scene| async move { self.ask_once(&scene, ask, batch).await };
+        let attempt = |scene: Scene| async move { self.ask_once(&scene, ask, how).await };
         self.settle(call, Some(&ask.session.to_string()), attempt).await
     }
 
@@ -69,7 +75,7 @@ impl<K: Kernel> Engine<K> {
         &self,
         scene: &Scene,
         ask: &Ask,
-        batch: Option<Together>,
+        How { bounds, batch }: How,
     ) -> Result<Replayable<(ApprovalId, bool)>, Error> {
         if let Some(Asked { approval, shared }) = self.replay(scene).await? {
             return Ok(Replayable::replayed((approval, shared)));
@@ -77,28 +83,32 @@ impl<K: Kernel> Engine<K> {
         let session = self.session_of(scene, ask.session, &ask.acting, &ask.operation.name).await?;
         let open = session.value.require_open(scene.now)?;
         let (action, canonical) = self.action(scene, &session.value, &ask.operation, &ask.audience)?;
-        let earlier = self.asked_before(&canonical).await?;
-        let before = earlier.as_ref().and_then(|(_, approval)| approval.as_ref());
-        // The excluded only grow: whoever asks again is part of the question too, and whoever could not answer when it was
-        // put before cannot now, whatever became of that.
-        let mut excluded = self.excluded(scene, &session.value, &action)?;
-        excluded.extend(before.iter().flat_map(|before| before.value.excluded.iter().cloned()));
-        let bundle = &scene.active.bundle;
+        let involved = self.excluded(scene, &session.value, &action)?;
         let facts = Facts {
             view: scene.view(),
             session: open,
             action: &action,
             canonical: &canonical,
             approval: None,
-            excluded: &excluded,
+            excluded: &involved,
             now: scene.now,
         };
+        let pre = bounds.map(|bounds| pre_approve::subject(facts, &session.value, bounds)).transpose()?;
+        let shown = pre.as_ref().map(PreApproval::canonical).transpose()?;
+        let shown = shown.as_ref().unwrap_or(&canonical);
+        let earlier = self.asked_before(shown).await?;
+        let before = earlier.as_ref().and_then(|(_, approval)| approval.as_ref());
+        // The excluded only grow: whoever asks again is part of the question too, and whoever could not answer when it was
+        // put before cannot now, whatever became of that.
+        let mut excluded = involved.clone();
+        excluded.extend(before.iter().flat_map(|before| before.value.excluded.iter().cloned()));
+        let bundle = &scene.active.bundle;
+        let facts = Facts { excluded: &excluded, ..facts };
         let Judgement { ruling, .. } = judge(facts)?;
-        let rules = match ruling {
-            Ruling::NeedsApproval(rules) => rules,
-            Ruling::Allow(_unused) => return Err(Error::NothingToAsk("allowed without approval; decide it")),
-            Ruling::Deny { .. } => return Err(Error::NothingToAsk("denied, and no approval lifts that")),
-        };
+        let rules = asking(ruling)?;
+        if pre.as_ref().is_some_and(|pre| !rules.iter().map(|rule| &rule.id).eq(&pre.rules)) {
+            return Err(Error::NothingToAsk("asked about by rules that depend on who is excluded; ask about it alone"));
+        }
 
         let live = before.filter(|approval| !approval.value.state(scene.now).is_terminal());
         let lapses = [session.value.lapses_at(scene.now), live.and_then(|live| live.value.lapses_at(scene.now))];
@@ -119,9 +129,9 @@ impl<K: Kernel> Engine<K> {
 
         let owner = answerable(scene.view(), &action.principal, session.value.owner.as_ref());
         let precedents = self.repo.precedents(&action.operation, &action.resource).await?;
-        let asking = Asking {
-            action: canonical.text().to_owned(),
-            digest: canonical.digest(),
+        let question = Asking {
+            action: shown.text().to_owned(),
+            digest: shown.digest(),
             session: session.value.id,
             principal: action.principal.clone(),
             owner: owner.clone(),
@@ -135,8 +145,12 @@ impl<K: Kernel> Engine<K> {
             ttl: shortest_ttl(&rules),
             escalations: rules.iter().filter_map(|rule| rule.escalate).collect(),
         };
-        let approval = Approval::ask(ApprovalId::generate(), asking, scene.now).in_batch(batch);
-        let kept = encode(&approval).len();
+        let approval = Approval::ask(ApprovalId::generate(), question, scene.now).in_batch(batch);
+        let approval = match &pre {
+            Some(pre) => approval.within(pre.bounds, pre.until, pre_approve::wording(scene.view(), &pre.rules)),
+            None => approval,
+        };
+        let kept = encode(&approval).len().saturating_add(pre.as_ref().map_or(0, |_| USES_ROOM));
         if kept > MAX_KEPT_BYTES {
             // Room is left for the votes, a deny above all: whoever asks must not be able to fill it.
             let reason = format!(
@@ -200,6 +214,7 @@ impl<K: Kernel> Engine<K> {
             asked,
             joined: asked.is_none(),
             batch: approval.batch.filter(|_| asked.is_some()),
+            pre_approval: approval.pre_approval().map(|pre| *pre.bounds()),
         }
     }
 }

@@ -10,7 +10,7 @@ use countersign_core::{ApprovalId, BatchId};
 use countersign_store::Kernel;
 use serde::{Deserialize, Serialize};
 
-use crate::ask::{Ask, require_request_id};
+use crate::ask::{Ask, How, require_request_id};
 use crate::engine::{Call, Engine, Replayable, RequestId, Scene};
 use crate::error::Error;
 use crate::read::{ApprovalView, Paged};
@@ -54,7 +54,8 @@ impl<K: Kernel> Engine<K> {
         // One after the other, in the order given: the budget is spent on the first of them, whatever runs beside.
         for (place, ask) in (1..).zip(asks) {
             let together = Together { id: batch, place, of };
-            asked.push(self.ask_as(&call.item(place), ask, Some(together)).await);
+            let how = How { batch: Some(together), bounds: None };
+            asked.push(self.put(&call.item(place), ask, how).await);
         }
         Ok((batch, asked))
     }

@@ -23,6 +23,7 @@ use crate::ask::{asks_the_same, still_good};
 use crate::engine::{Active, Engine, enforcement_point};
 use crate::error::Error;
 use crate::judge::{Facts, Ruling, asked, count, judge};
+use crate::pre_approve;
 use crate::record::{Event, record};
 use crate::vote::Question;
 
@@ -243,6 +244,9 @@ impl Question {
     /// Which condition of a live request is not as it was, if one is: the first that makes it lead nowhere.
     fn changed(&self, view: View<'_>, now: Timestamp) -> Result<Option<Changed>, Error> {
         let excluded = &self.excluded(view)?;
+        if self.approval.value.pre_approval().is_some() {
+            return pre_approve::changed(self, excluded, view, now);
+        }
         let Self { approval, session, action } = self;
         let approval = &approval.value;
         let sensitive = view.bundle().sensitive(&action.operation);
@@ -270,7 +274,7 @@ impl Question {
 }
 
 /// As [`Question::changed`], as far as it can be told without the inputs that only whoever asks has: the rules, and the votes.
-fn partly_changed(
+pub(crate) fn partly_changed(
     approval: &Approval,
     action: &Action,
     excluded: &BTreeSet<EntityRef>,
@@ -278,7 +282,7 @@ fn partly_changed(
     now: Timestamp,
 ) -> Option<Changed> {
     let asks = |rule: &AskingRule| view.bundle().asking(&rule.id).is_some_and(|now| asked(now) == *rule);
-    if !approval.rules.iter().all(asks) {
+    if !approval.rules.iter().all(asks) || !pre_approve::stands(view, approval) {
         return Some(Changed::Rules);
     }
     let approved = approval.state(now) == ApprovalState::Approved;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use countersign_core::approval::{Approval, ApprovalState, Spender};
 use countersign_core::capability::{Capability, Grant};
+use countersign_core::pre_approval::Bounds;
 use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, SessionId, Timestamp, TokenId};
 use countersign_policy::{ApprovalFacts, AskingRule, DenyCause, Evaluated, View};
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
-use crate::record::Event;
+use crate::pre_approve;
+use crate::record::{Event, UseRecord};
 
 /// One action to decide.
 #[derive(Debug, Clone)]
@@ -100,6 +102,9 @@ pub struct NeededRule {
     /// How long nobody asks for the same again after a deny. Absent in answers of the first release.
     #[serde(default)]
     pub cool_down_millis: u64,
+    /// Within which bounds it can be pre-approved. Absent if it cannot, and in answers of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_approval: Option<Bounds>,
 }
 
 impl Decision {
@@ -220,16 +225,18 @@ impl<K: Kernel> Engine<K> {
         let context = facts.evaluated(weighed.counted.as_ref());
         let outcome = weighed.outcome(&context);
         let mut commit = self.lasting_also(commit, outcome.lapses(scene, approval)).unchanged(&weighed.session);
+        let mut charged = None;
         if let Some(approval) = approval {
             let mut spent = approval.clone();
             spent.value.redeem(Spender::Decision(decision.id), scene.now)?;
             commit = commit.update(&spent);
+            charged = UseRecord::charged(&spent.value);
         }
-        let event = outcome.event(decision, &[], None).approved(approval.map(|a| a.value.id));
+        let event = outcome.event(decision, &[], None).approved(approval.map(|a| a.value.id), charged);
         self.noting(scene, commit, event)
     }
 
-    /// The approval that the caller wants to use: for this very action, and not over.
+    /// The approval that the caller wants to use: for this very action, or a pre-approval that covers it, and not over.
     async fn usable_approval(
         &self,
         scene: &Scene,
@@ -238,12 +245,12 @@ impl<K: Kernel> Engine<K> {
         digest: Digest,
     ) -> Result<Stored<Approval>, Error> {
         let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
-        if approval.value.session != action.session || approval.value.digest != digest {
+        if !pre_approve::is_for(scene.view(), &approval.value, action, digest) {
             return Err(Error::ApprovalMismatch);
         }
         let state = approval.value.state(scene.now);
         if state.is_terminal() {
-            return Err(countersign_core::approval::ApprovalError::State(state.word()).into());
+            return Err(approval.value.over(&state).into());
         }
         Ok(approval)
     }
@@ -278,12 +285,14 @@ impl<K: Kernel> Engine<K> {
         let Permit { .. } = permit;
         decision.verdict = Verdict::Allow { capability: None };
         let mut commit = self.guarded(scene, outcome.lapses(scene, approval)).unchanged(outcome.session);
+        let mut charged = None;
         if let Some(approval) = approval {
             let mut spent = approval.clone();
             spent.value.redeem(Spender::Decision(decision.id), scene.now)?;
             commit = commit.update(&spent);
+            charged = UseRecord::charged(&spent.value);
         }
-        let event = outcome.event(&decision, &[], None).approved(approval.map(|a| a.value.id));
+        let event = outcome.event(&decision, &[], None).approved(approval.map(|a| a.value.id), charged);
         let committed = self.commit(scene, commit, event, &decision).await?;
         decision.log_index = Some(committed.first_log_index);
         Ok(decision)
@@ -327,7 +336,8 @@ impl<K: Kernel> Engine<K> {
         if let Some(approval) = approval {
             commit = commit.unchanged(approval);
         }
-        let event = outcome.event(&decision, &[], Some(&capability.grant)).approved(capability.grant.approval);
+        let named = approval.and_then(|a| UseRecord::minted(&a.value));
+        let event = outcome.event(&decision, &[], Some(&capability.grant)).approved(capability.grant.approval, named);
         let committed = self.commit(scene, commit, event, &decision).await?;
         decision.log_index = Some(committed.first_log_index);
         decision.token = Some(token);
@@ -436,14 +446,15 @@ impl Outcome<'_> {
             context: self.context,
             approval: None,
             minted,
+            pre_approval: None,
         }
     }
 }
 
 impl Event<'_> {
-    fn approved(mut self, id: Option<ApprovalId>) -> Self {
-        if let Self::Decision { approval, .. } = &mut self {
-            *approval = id;
+    fn approved(mut self, id: Option<ApprovalId>, used: Option<UseRecord>) -> Self {
+        if let Self::Decision { approval, pre_approval, .. } = &mut self {
+            (*approval, *pre_approval) = (id, used);
         }
         self
     }
@@ -465,6 +476,7 @@ fn needed(rule: &AskingRule) -> NeededRule {
         reason: rule.reason.clone(),
         ttl_millis: millis(rule.ttl),
         cool_down_millis: millis(rule.cooldown),
+        pre_approval: rule.pre_approval,
     }
 }
 

@@ -109,6 +109,9 @@ pub enum Error {
     /// There is nothing that people could answer.
     #[error("there is nothing to ask: the action is {0}")]
     NothingToAsk(&'static str),
+    /// It can be asked about, and not beforehand.
+    #[error("{0} cannot be pre-approved; ask about this one action, without `pre_approval`")]
+    NotPreApprovable(String),
     /// No such notification was given up.
     #[error("there is no such dead letter; `countersign notifications list` shows those there are")]
     NotificationNotFound,
@@ -255,6 +258,7 @@ impl Error {
             | Self::NotAPerson(_)
             | Self::NotAnswering(_)
             | Self::NothingToAsk(_)
+            | Self::NotPreApprovable(_)
             | Self::NotificationNotFound
             | Self::Token(_)
             | Self::TokenDead(_)

@@ -7,10 +7,11 @@ use countersign_core::approval::{Approval, AskingRule as Asked, Tally, Vote};
 use countersign_core::session::OpenSession;
 use countersign_core::{Action, Canonical, EntityRef, Timestamp};
 use countersign_policy::{
-    AnswerQuery, ApprovalFacts, AskingRule, DenyCause, Evaluated, Query, SessionFacts, Verdict, View,
+    AnswerQuery, ApprovalFacts, AskingRule, DenyCause, Evaluated, Prospect, Query, SessionFacts, Verdict, View,
 };
 
 use crate::error::Error;
+use crate::pre_approve;
 
 /// Proof that the active policies allow one action now. Only [`judge`] makes one, nothing copies one, and whoever mints or
 /// spends consumes it: one decision, one authority.
@@ -29,7 +30,7 @@ pub struct Facts<'a> {
     pub action: &'a Action,
     /// Its canonical form, sensitive inputs committed.
     pub canonical: &'a Canonical,
-    /// The request whose votes may count; approved, and for this digest.
+    /// The request whose votes may count; approved, and for this digest, or a pre-approval.
     pub approval: Option<&'a Approval>,
     /// Whose approval counts for nothing.
     pub excluded: &'a BTreeSet<EntityRef>,
@@ -105,7 +106,7 @@ pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
         .approval
         .map(|approval| count(facts.view, facts.action, facts.excluded, facts.now, approval))
         .unwrap_or_default();
-    let counted = facts.approval.and_then(|approval| approved(approval, &tally));
+    let counted = facts.approval.and_then(|approval| approved(approval, &tally, &facts));
     let session = facts.session.session();
     let view = facts.view.claiming(&session.principal, session.groups_at(facts.now));
     let evaluation = view.decide(&facts.query(counted.as_ref()))?;
@@ -118,8 +119,18 @@ pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
     Ok(Judgement { ruling, determining: evaluation.determining, counted, tally })
 }
 
+/// Whether the policies deny an action whatever its input, whoever approves it.
+///
+/// # Errors
+/// [`Error::InvalidField`] if it does not fit the schema.
+pub(crate) fn ruled_out(facts: Facts<'_>) -> Result<bool, Error> {
+    let outlook = facts.view.outlook(&facts.query(None))?;
+    Ok(matches!(outlook.prospect, Prospect::Never(_)))
+}
+
 /// Who counts for each rule that the request asked, under the policies of now: a rule that is gone counts for nothing, nor
-/// does one that says something else now than people were shown, and a quorum that was raised is the raised one (I2).
+/// does one that says something else now than people were shown, or no longer offers a pre-approval such as this; and a quorum
+/// that was raised is the raised one (I2).
 pub(crate) fn count(
     view: View<'_>,
     action: &Action,
@@ -127,9 +138,10 @@ pub(crate) fn count(
     now: Timestamp,
     approval: &Approval,
 ) -> Vec<Tally> {
+    let stands = pre_approve::stands(view, approval);
     let rules = approval.rules.iter().filter_map(|then| {
         let now = asked(view.bundle().asking(&then.id)?);
-        (now.reason == then.reason).then_some(now)
+        (stands && now.reason == then.reason).then_some(now)
     });
     let rules: Vec<Asked> = rules.collect();
     let query = answer_query(action, excluded, Some(approval.created_at), now);
@@ -142,12 +154,13 @@ pub(crate) fn answers(view: View<'_>, rule: &str, vote: &Vote, query: &AnswerQue
 }
 
 /// What Cedar is told of the approval: nothing, unless some rule is met.
-fn approved(approval: &Approval, tally: &[Tally]) -> Option<ApprovalFacts> {
+fn approved(approval: &Approval, tally: &[Tally], facts: &Facts<'_>) -> Option<ApprovalFacts> {
+    let digest = pre_approve::presented(approval, facts)?;
     let met: Vec<&Tally> = tally.iter().filter(|rule| rule.met()).collect();
     (!met.is_empty()).then(|| ApprovalFacts {
         rules: met.iter().map(|rule| rule.rule.clone()).collect(),
         persons: met.iter().flat_map(|rule| rule.persons.iter().cloned()).collect(),
-        digest: approval.digest,
+        digest,
         expires: approval.expires_at(),
     })
 }
@@ -155,6 +168,7 @@ fn approved(approval: &Approval, tally: &[Tally]) -> Option<ApprovalFacts> {
 /// The second lock: what the kernel's policies say of an approval, said again without Cedar.
 fn holds(approval: &ApprovalFacts, facts: &Facts<'_>) -> bool {
     approval.digest == facts.canonical.digest()
+        && facts.approval.is_some_and(|given| pre_approve::holds(given, approval, facts))
         && !approval.persons.is_empty()
         && approval.persons.is_disjoint(facts.excluded)
         && !facts.now.reached(approval.expires)

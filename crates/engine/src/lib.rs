@@ -27,6 +27,7 @@ mod log;
 mod outbox;
 mod outgoing;
 mod pending;
+mod pre_approve;
 mod publish;
 mod read;
 mod redeem;

@@ -17,6 +17,7 @@ use futures::{Stream, StreamExt as _};
 
 use crate::engine::{Active, Call, Engine, Scene};
 use crate::error::Error;
+use crate::pre_approve;
 use crate::read::{ApprovalView, Paged};
 use crate::vote::Question;
 
@@ -55,6 +56,8 @@ struct Live {
     matter: Arc<Matter>,
     asked_by: EntityRef,
     voters: Vec<EntityRef>,
+    /// Whether whoever may revoke can end it: a pre-approval.
+    revocable: bool,
     approved: bool,
     created_at: Timestamp,
     expires_at: Timestamp,
@@ -132,7 +135,7 @@ impl Table {
             | ApprovalState::Void { .. }
             | ApprovalState::Redeemed { .. } => return Ok(()),
         };
-        let action = Action::from_canonical(&approval.action)
+        let action = pre_approve::action_of(&approval)
             .map_err(|error| StoreError::Damaged { reason: format!("{id} asks about no action: {error}") })?;
         let matter = Arc::new(Matter::of(&approval, &action));
         let matter = self.matters.get(&matter).cloned().unwrap_or(matter);
@@ -141,6 +144,7 @@ impl Table {
             matter,
             asked_by: approval.asked_by.clone(),
             voters: approval.votes().iter().map(|vote| vote.person.clone()).collect(),
+            revocable: approval.pre_approval().is_some(),
             approved,
             created_at: approval.created_at,
             expires_at: approval.expires_at(),
@@ -246,7 +250,7 @@ impl<K: Kernel> Engine<K> {
         let mut judged: HashMap<*const Matter, bool> = HashMap::new();
         let mut seen = Vec::new();
         for (id, live) in live {
-            let Live { matter, asked_by, voters, created_at, .. } = &*live;
+            let Live { matter, asked_by, voters, revocable, created_at, .. } = &*live;
             let party = scene.caller.is_among(matter.operator.as_ref(), [asked_by, &matter.requester]);
             let person = scene.caller.as_person();
             let voted = || person.is_some_and(|person| voters.contains(person));
@@ -259,7 +263,8 @@ impl<K: Kernel> Engine<K> {
                     self.verdict(scene, matter, *created_at, person, scene.claimed()).contains(&true)
                 })
             };
-            if reads_all || party || voted() || may_answer() {
+            let may_revoke = || *revocable && pre_approve::may_revoke_of(self, scene, &matter.requester);
+            if reads_all || party || voted() || may_answer() || may_revoke() {
                 seen.push(id);
             }
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use countersign_core::approval::{Approval, ApprovalState, Tally};
 use countersign_core::capability::Capability;
+use countersign_core::pre_approval::Bounds;
 use countersign_core::restraint::CoolDown;
 use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, EntityRef, SessionId, Timestamp, TokenId};
@@ -13,6 +14,7 @@ use countersign_store::{Kernel, Key};
 use crate::engine::{Call, Engine, Scene};
 use crate::error::Error;
 use crate::judge::{answer_query, answerers};
+use crate::pre_approve::offered;
 use crate::session::is_party;
 use crate::vote::Question;
 
@@ -27,6 +29,8 @@ pub struct ApprovalView {
     pub state: ApprovalState,
     /// How far each rule is, under the policies of now.
     pub tally: Vec<Tally>,
+    /// Within which bounds each rule can be pre-approved now.
+    pub offers: Vec<Option<Bounds>>,
     /// When its session ended, or will.
     pub session_over_at: Timestamp,
     /// The person who looks, if one does, acting directly.
@@ -189,7 +193,19 @@ impl<K: Kernel> Engine<K> {
             Vec::new()
         };
         let viewer = scene.caller.as_person().cloned();
-        Ok(ApprovalView { approval, action, state, tally, session_over_at, viewer, may_answer, answerers, cool_down })
+        let offers = offered(look, &approval.value);
+        Ok(ApprovalView {
+            approval,
+            action,
+            state,
+            tally,
+            offers,
+            session_over_at,
+            viewer,
+            may_answer,
+            answerers,
+            cool_down,
+        })
     }
 
     /// One request, for a caller that has just changed it and may have lost sight of it by that.

@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use countersign_core::approval::{AskingRule, Tally, Together, Verdict as VoteVerdict, VoidCause};
+use countersign_core::approval::{Approval, AskingRule, Tally, Together, Verdict as VoteVerdict, VoidCause};
 use countersign_core::capability::{Grant, Outcome};
+use countersign_core::pre_approval::Bounds;
 use countersign_core::{
     ApprovalId, DecisionId, Digest, EntityRef, NotificationId, NotificationKind, SessionId, TenantId, Timestamp,
     TokenId,
@@ -66,6 +67,9 @@ pub enum Event<'a> {
         /// The capability that was minted.
         #[serde(skip_serializing_if = "Option::is_none")]
         minted: Option<&'a Grant>,
+        /// That the approval is a pre-approval, and which of its uses this was; none yet if a capability was minted.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pre_approval: Option<UseRecord>,
     },
     /// A session was opened.
     SessionOpened {
@@ -113,6 +117,9 @@ pub enum Event<'a> {
         /// The batch that it was put in.
         #[serde(skip_serializing_if = "Option::is_none")]
         batch: Option<Together>,
+        /// The bounds, if it is a question about every action that a pre-approval covers.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pre_approval: Option<Bounds>,
     },
     /// More persons can never answer a request, because a bundle says so that is about to be replaced, or has since come.
     ApprovalExcluded {
@@ -217,6 +224,9 @@ pub enum Event<'a> {
         context: &'a Evaluated<'a>,
         /// By when the outcome is due.
         complete_by: Timestamp,
+        /// That the approval is a pre-approval, and which of its uses this was.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pre_approval: Option<UseRecord>,
     },
     /// An outcome was reported.
     Complete {
@@ -333,6 +343,30 @@ pub enum Event<'a> {
         /// Since when.
         since: Timestamp,
     },
+}
+
+/// A use of a pre-approval.
+#[derive(Debug, Serialize)]
+pub struct UseRecord {
+    /// Which one; absent where a capability was minted, whose redeem is the use.
+    #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
+    number: Option<u32>,
+    /// Of how many.
+    of: u32,
+}
+
+impl UseRecord {
+    /// The use that was just charged, if this is a pre-approval.
+    #[must_use]
+    pub fn charged(approval: &Approval) -> Option<Self> {
+        approval.pre_approval().map(|pre| Self { number: Some(pre.charged()), of: pre.bounds().uses })
+    }
+
+    /// A use that a capability was minted for, if this is a pre-approval.
+    #[must_use]
+    pub fn minted(approval: &Approval) -> Option<Self> {
+        approval.pre_approval().map(|pre| Self { number: None, of: pre.bounds().uses })
+    }
 }
 
 /// A changed entity.

@@ -13,7 +13,7 @@ use crate::ask::require_request_id;
 use crate::engine::{Call, Engine, Operation, Replayable, Scene, enforcement_point};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, judge};
-use crate::record::{Event, TallyRecord};
+use crate::record::{Event, TallyRecord, UseRecord};
 
 /// A capability to spend, and what is about to be executed.
 #[derive(Debug, Clone)]
@@ -114,9 +114,11 @@ impl<K: Kernel> Engine<K> {
         ];
         capability.value.redeem(scene.caller.entity.clone(), now, complete_by)?;
         let mut commit = self.guarded(scene, lapses).unchanged(&session).update(&capability);
+        let mut charged = None;
         if let Some(approval) = &approval {
             let mut spent = approval.clone();
             spent.value.redeem(Spender::Capability(capability.value.grant.id), now)?;
+            charged = UseRecord::charged(&spent.value);
             commit = commit.update(&spent);
         }
         let mut receipt = Receipt {
@@ -141,6 +143,7 @@ impl<K: Kernel> Engine<K> {
             revisions: scene.revisions(&session, approval.as_ref().map(|approval| approval.revision)),
             context: &facts.evaluated(counted.as_ref()),
             complete_by,
+            pre_approval: charged,
         };
         let committed = self.commit(scene, commit, event, &receipt).await?;
         receipt.log_index = Some(committed.first_log_index);
@@ -169,6 +172,10 @@ impl<K: Kernel> Engine<K> {
         let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
         match approval.value.state(now) {
             ApprovalState::Approved => Ok(approval),
+            // The capability was not, but there is no use left for it.
+            over @ ApprovalState::Redeemed { .. } if approval.value.pre_approval().is_some() => {
+                Err(approval.value.over(&over).into())
+            }
             ApprovalState::Redeemed { .. } => Err(CapabilityError::AlreadyRedeemed.into()),
             over @ (ApprovalState::Pending
             | ApprovalState::Denied { .. }

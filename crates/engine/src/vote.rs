@@ -17,6 +17,7 @@ use crate::caller;
 use crate::engine::{Call, Engine, Replayable, Scene, enforcement_point};
 use crate::error::Error;
 use crate::judge::{answer_query, answers};
+use crate::pre_approve::{self, USES_ROOM};
 use crate::record::Event;
 
 /// The longest comment, in characters.
@@ -93,10 +94,11 @@ impl<K: Kernel> Engine<K> {
             eligible,
         )?;
 
-        if encode(&approval.value).len() > ROOMY {
+        let uses = approval.value.pre_approval().map_or(0, |_| USES_ROOM);
+        if encode(&approval.value).len() > ROOMY - uses {
             approval.value.forget_comments();
         }
-        if ballot.verdict == Verdict::Approve && encode(&approval.value).len() > FULL {
+        if ballot.verdict == Verdict::Approve && encode(&approval.value).len() > FULL - uses {
             return Err(Error::LimitReached("as many as can have voted on this request; ask again".to_owned()));
         }
         let cast = approval.value.votes().iter().rev().find(|vote| vote.person == person);
@@ -156,7 +158,8 @@ impl<K: Kernel> Engine<K> {
         self.change(call, id, withdraw).await
     }
 
-    /// Takes the question back: for whoever asked, the principal and its operator.
+    /// Takes the question back: for whoever asked, the principal and its operator. Ends a pre-approval, also one that is approved:
+    /// for them, and for whom the `revoke` policies permit.
     ///
     /// # Errors
     /// [`Error::ApprovalNotFound`] for everybody else, [`Error::Approval`].
@@ -164,7 +167,8 @@ impl<K: Kernel> Engine<K> {
         let cancel = |scene: Arc<Scene>| async move {
             let scene = &scene;
             let question = self.question(id).await?;
-            if !is_party(scene, &question.approval.value, &question.action) {
+            let (approval, action) = (&question.approval.value, &question.action);
+            if !is_party(scene, approval, action) && !pre_approve::may_revoke(self, scene, approval) {
                 return Err(Error::ApprovalNotFound);
             }
             question.require_live(scene.now)?;
@@ -208,7 +212,7 @@ impl<K: Kernel> Engine<K> {
 
     /// A request that was read, with its session and its action.
     pub(crate) async fn question_of(&self, approval: Stored<Approval>) -> Result<Question, Error> {
-        let action = Action::from_canonical(&approval.value.action).map_err(|e| Error::Internal(e.to_string()))?;
+        let action = pre_approve::action_of(&approval.value)?;
         let session = self.repo.session(approval.value.session).await?.ok_or(Error::SessionNotFound)?;
         Ok(Question { approval, session, action })
     }
@@ -222,7 +226,11 @@ impl<K: Kernel> Engine<K> {
     /// As [`Self::visible`], where it is known whether the caller may answer.
     pub(crate) fn visible_if(&self, scene: &Scene, approval: &Approval, action: &Action, may_answer: bool) -> bool {
         let voted = approval.votes().iter().any(|vote| Some(&vote.person) == scene.caller.as_person());
-        is_party(scene, approval, action) || voted || may_answer || self.reads_all(scene)
+        is_party(scene, approval, action)
+            || voted
+            || may_answer
+            || self.reads_all(scene)
+            || pre_approve::may_revoke(self, scene, approval)
     }
 
     /// Whether the caller may read every request.
@@ -303,7 +311,7 @@ impl Question {
     /// That something can still happen to the request.
     pub(crate) fn require_live(&self, now: Timestamp) -> Result<(), ApprovalError> {
         let state = self.state(now);
-        if state.is_terminal() { Err(ApprovalError::State(state.word())) } else { Ok(()) }
+        if state.is_terminal() { Err(self.approval.value.over(&state)) } else { Ok(()) }
     }
 
     /// What the request is now: one whose session was over while it lived is void, and stays so when its own time is over (I5).

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cedar_policy::{ActionConstraint, Authorizer, EntityUid, Policy, Schema};
 use countersign_core::Digest;
+use countersign_core::pre_approval::Bounds;
 use serde_json::Value as Json;
 
 use crate::answerable::{Answerable, answerable, by_time};
@@ -35,6 +36,8 @@ pub struct AskingRule {
     pub cooldown: Duration,
     /// After how long without an answer others are told, whom the `approve` policies let answer then (`context.waited`).
     pub escalate: Option<Duration>,
+    /// Within which bounds people may approve whatever it asks about on one resource in one session, beforehand. Absent: never.
+    pub pre_approval: Option<Bounds>,
     /// Why it asks, in the words of the author.
     pub reason: Option<String>,
 }

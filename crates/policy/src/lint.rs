@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cedar_policy::{ActionConstraint, EntityUid, PolicySet, Schema, ValidationMode, ValidationWarning, Validator};
+use countersign_core::pre_approval::{Bounds, MAX_SECONDS, MAX_USES};
 
 use crate::bundle::AskingRule;
 use crate::closed_form::{Form, form};
@@ -90,6 +91,7 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
         ttl: DEFAULT_TTL,
         cooldown: DEFAULT_COOLDOWN,
         escalate: None,
+        pre_approval: None,
         reason: None,
     };
     for (name, value) in authored.policy.annotations() {
@@ -103,7 +105,7 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
                 );
             }
             "reason" => rule.reason = Some(value.to_owned()),
-            "quorum" | "ttl" | "cooldown" | "escalate" if !liftable => {
+            "quorum" | "ttl" | "cooldown" | "escalate" | "pre_approval" if !liftable => {
                 let hint = "it belongs to a forbid that people can lift, in the closed form";
                 refuse(format!("`@{name}` has no effect on `{}`", authored.id), hint);
             }
@@ -134,8 +136,16 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
                     "write `10s` or more, and less than the `@ttl`: after how long without an answer others are told",
                 ),
             },
+            "pre_approval" => match pre_approval(value) {
+                Some(most) => rule.pre_approval = Some(most),
+                None => refuse(
+                    format!("`{}` is not what may be pre-approved", value.escape_debug()),
+                    "write how often and for how long at most, such as `10 uses, 2h`: 2 to 100 uses, `1m` to `24h`",
+                ),
+            },
             _unknown => {
-                let hint = "a policy may carry `@id` and `@reason`, and one that people can lift `@quorum`, `@ttl`, `@cooldown` and `@escalate`";
+                let hint = "a policy may carry `@id` and `@reason`, and one that people can lift `@quorum`, `@ttl`, `@cooldown`, `@escalate` \
+                            and `@pre_approval`";
                 refuse(format!("`@{name}` is not known"), hint);
             }
         }
@@ -145,6 +155,14 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
         findings.push(authored.finding(message).hint("escalate before the `@ttl` is over"));
     }
     liftable.then_some(rule)
+}
+
+/// `10 uses, 2h`: ceilings, both of them, so that neither is forgotten.
+fn pre_approval(text: &str) -> Option<Bounds> {
+    let (uses, time) = text.split_once(" uses, ")?;
+    let uses = uses.parse().ok().filter(|n: &u32| (2..=MAX_USES).contains(n) && n.to_string() == uses)?;
+    let seconds = duration(time)?.as_secs();
+    (60..=MAX_SECONDS).contains(&seconds).then_some(Bounds { uses, seconds })
 }
 
 /// `90s`, `15m` or `2h`.
@@ -207,6 +225,32 @@ pub(crate) fn at_text(text: &str, word: &str) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_pre_approved_has_one_spelling_and_two_ceilings() {
+        assert_eq!(pre_approval("10 uses, 2h"), Some(Bounds { uses: 10, seconds: 7_200 }));
+        assert_eq!(pre_approval("100 uses, 24h"), Some(Bounds { uses: 100, seconds: 86_400 }));
+        for bad in [
+            "",
+            "10",
+            "10 uses",
+            "2h",
+            "2h, 10 uses",
+            "1 uses, 2h",
+            "0 uses, 2h",
+            "101 uses, 2h",
+            "010 uses, 2h",
+            "10 uses,2h",
+            "10 uses, 25h",
+            "10 uses, 59s",
+            "10 uses, 0m",
+            "-1 uses, 2h",
+            "10 uses, 2h ",
+            "10  uses, 2h",
+        ] {
+            assert_eq!(pre_approval(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn durations_have_one_spelling() {

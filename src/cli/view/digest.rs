@@ -4,6 +4,8 @@ use countersign::proto::{Approval, BatchPlace, Entity, History, VoteVerdict};
 use countersign_core::approval::{AskingRule, Together, Verdict, View};
 use countersign_core::{Digest, EntityRef, Timestamp, precedent as core};
 
+use super::bounds::{latest, stated};
+
 /// The digest of all that is shown. `None` if it is not such as a view can be made of.
 pub fn view_digest(approval: &Approval) -> Option<Digest> {
     let owner = match &approval.owner {
@@ -16,6 +18,10 @@ pub fn view_digest(approval: &Approval) -> Option<Digest> {
         reason: (!rule.reason.is_empty()).then(|| rule.reason.clone()),
     });
     let ttl = approval.ttl.as_ref()?;
+    let pre_approval = match &approval.pre_approval {
+        Some(_) => Some((stated(approval)?, Timestamp::from_millis(latest(approval)?))),
+        None => None,
+    };
     let view = View {
         id: approval.approval_id.parse().ok()?,
         action: &approval.canonical_action,
@@ -32,6 +38,7 @@ pub fn view_digest(approval: &Approval) -> Option<Digest> {
             }
             None => None,
         },
+        pre_approval,
     };
     Some(view.digest())
 }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::claimed::Claimed;
+use crate::id::{DecisionId, TokenId};
 
 fn person(id: &str) -> EntityRef {
     EntityRef::new("Person", id).unwrap()

@@ -6,7 +6,9 @@ use super::{AskingRule, Together};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::ApprovalId;
+use crate::pre_approval::Bounds;
 use crate::precedent::History;
+use crate::time::Timestamp;
 
 /// Everything that is shown to people beside what they say themselves. A vote binds it, so whoever shows a request can hold
 /// what it was sent against the digest that the vote will name.
@@ -32,6 +34,8 @@ pub struct View<'a> {
     pub history: &'a History,
     /// With which other questions it was put. Absent when it was put alone.
     pub batch: Option<Together>,
+    /// The bounds of a pre-approval, and when it is over at the latest.
+    pub pre_approval: Option<(Bounds, Timestamp)>,
 }
 
 impl View<'_> {
@@ -54,16 +58,42 @@ impl View<'_> {
             history: Option<&'a History>,
             #[serde(skip_serializing_if = "Option::is_none")]
             batch: Option<Together>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pre_approval: Option<Bounded>,
         }
-        let Self { id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history, batch } = *self;
-        let version = match (batch, owner) {
-            (Some(_), _) => 3,
-            (None, Some(_)) => 2,
-            (None, None) => 1,
+        #[derive(Serialize)]
+        struct Bounded {
+            uses: u32,
+            seconds: u64,
+            until_millis: i64,
+        }
+        let Self { id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history, .. } = *self;
+        let Self { batch, pre_approval, .. } = *self;
+        let version = match (batch.is_some() || pre_approval.is_some(), owner) {
+            (true, _) => 3,
+            (false, Some(_)) => 2,
+            (false, None) => 1,
         };
         let history = owner.map(|_| history);
-        let form =
-            Form { version, id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history, batch };
+        let pre_approval = pre_approval.map(|(Bounds { uses, seconds }, until)| Bounded {
+            uses,
+            seconds,
+            until_millis: until.millis(),
+        });
+        let form = Form {
+            version,
+            id,
+            action,
+            owner,
+            asked_by,
+            justification,
+            purpose,
+            rules,
+            ttl_millis,
+            history,
+            batch,
+            pre_approval,
+        };
         Digest::of(&serde_json_canonicalizer::to_vec(&form).unwrap_or_default())
     }
 }

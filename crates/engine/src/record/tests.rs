@@ -99,6 +99,7 @@ fn a_decision_is_the_bytes_that_were_released() {
         context: &bundle.evaluated(&query),
         approval: Some(ApprovalId::from_bytes([4; 16])),
         minted: Some(&grant),
+        pre_approval: None,
     };
     let tenant = TenantId::new("acme").unwrap();
     let bytes = record(&tenant, NOW, Some(&caller(Some(operator.clone()))), Some("an-id"), event);
@@ -136,6 +137,7 @@ fn a_redeem_is_the_bytes_that_were_released() {
         revisions: Revisions { session: 7, tenant: 8, approval: None, entities: None },
         context: &bundle.evaluated(&query),
         complete_by: NOW.plus(Duration::from_secs(900)),
+        pre_approval: None,
     };
     let bytes = record(&TenantId::new("acme").unwrap(), NOW, Some(&caller(None)), None, event);
     assert_eq!(std::str::from_utf8(&bytes).unwrap(), include_str!("redeem.json").trim_end());

@@ -16,6 +16,7 @@ mod entities;
 mod figures;
 mod listing;
 mod notifications;
+mod pre_approved;
 mod publishing;
 mod questions;
 mod refusals;

@@ -359,6 +359,25 @@ async fn publishing_waits_for_people_where_the_active_bundle_says_so() {
 }
 
 #[tokio::test]
+async fn publishing_is_never_pre_approved() {
+    let mut files = governed(2);
+    let offering = FOUR_EYES.replace("@id(\"four-eyes\")", "@id(\"four-eyes\") @pre_approval(\"9 uses, 1h\")");
+    files.insert("policies/publishing.cedar".to_owned(), offering);
+    let world = World::new().await;
+    world.publish(files, Consent::default()).await.unwrap();
+    let ask = Ask {
+        session: world.session_of("adam").await,
+        operation: publishing(&governed(3), 3, false),
+        audience: "countersign".to_owned(),
+        acting: Acting::Caller,
+        justification: "Quarterly review".to_owned(),
+    };
+    let bounds = countersign_core::pre_approval::Bounds { uses: 2, seconds: 60 };
+    let refused = world.engine.pre_approve(&call("adam", "RequestApproval"), &ask, bounds).await;
+    assert!(matches!(refused, Err(Error::NotPreApprovable(_))), "{refused:?}");
+}
+
+#[tokio::test]
 async fn whoever_signed_a_bundle_does_not_approve_it() {
     let signed = Arc::new(Signed::default());
     signed.sign(&governed(2), &["dana"]);

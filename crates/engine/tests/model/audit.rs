@@ -88,6 +88,15 @@ struct Asked {
     /// Who approves, for which rules they were eligible, and until when their credentials had them among the editors.
     votes: BTreeMap<String, (BTreeSet<String>, Option<i64>)>,
     ended: bool,
+    /// What was asked about, if it was a pre-approval, and how many uses are charged.
+    pre: Option<Json>,
+    charged: u64,
+}
+
+/// Whether a pre-approval, by its canonical text, is one of this action.
+fn covers(pre: &Json, action: &Json) -> bool {
+    let same = |field| pre[field] == action[field];
+    ["tenant", "audience", "session", "principal", "operator", "chain", "operation", "resource"].into_iter().all(same)
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +143,11 @@ impl Seen {
                 let asked = self.asked.entry(text(record, "approval")?.to_owned()).or_default();
                 asked.digest = text(record, "digest")?.to_owned();
                 asked.excluded.extend(texts(&record["excluded"]));
+                if record["pre_approval"].is_object() {
+                    let shown: Json = serde_json::from_str(text(record, "action")?).map_err(|e| e.to_string())?;
+                    ensure!(shown["uses"] == record["pre_approval"]["uses"], "other bounds than were shown (I3)");
+                    asked.pre = Some(shown);
+                }
             }
             "approval_excluded" => {
                 let asked = self.asked.get_mut(text(record, "approval")?).ok_or("excludes from what was not asked")?;
@@ -186,15 +200,15 @@ impl Seen {
             ensure!(minted["digest"] == digest.as_str(), "minted for another digest (I3)");
             let id = minted["id"].as_str().unwrap_or_default().to_owned();
             if !asks.is_empty() {
-                self.enough(approval.as_deref(), &digest, &asks, (variant, record["at"].as_i64().unwrap()))?;
+                self.enough(approval.as_deref(), (&digest, &action), &asks, (variant, record["at"].as_i64().unwrap()))?;
             }
             let minted = Minted { digest, approval, ..Minted::default() };
             ensure!(self.minted.insert(id, minted).is_none(), "one token id was minted twice (I1)");
         } else {
             if !asks.is_empty() {
-                self.enough(approval.as_deref(), &digest, &asks, (variant, record["at"].as_i64().unwrap()))?;
+                self.enough(approval.as_deref(), (&digest, &action), &asks, (variant, record["at"].as_i64().unwrap()))?;
             }
-            self.spend(approval.as_deref())?;
+            self.spend(approval.as_deref(), record)?;
         }
         Ok(())
     }
@@ -230,7 +244,7 @@ impl Seen {
         let action: Json = serde_json::from_str(text(record, "action")?).map_err(|e| e.to_string())?;
         let asks = asks(variant, &action)?;
         if !asks.is_empty() {
-            self.enough(approval.as_deref(), &digest, &asks, (variant, record["at"].as_i64().unwrap()))?;
+            self.enough(approval.as_deref(), (&digest, &action), &asks, (variant, record["at"].as_i64().unwrap()))?;
             for rule in asks {
                 let told = record["tally"].as_array().into_iter().flatten().find(|tally| tally["rule"] == rule.id());
                 let told = told.ok_or_else(|| format!("the tally of {} is missing", rule.id()))?;
@@ -238,15 +252,20 @@ impl Seen {
                 ensure!(persons.len() >= usize::try_from(quorum).unwrap(), "{} was not met (I2)", rule.id());
             }
         }
-        self.spend(approval.as_deref())
+        self.spend(approval.as_deref(), record)
     }
 
-    /// An approval is good for one thing (I1), and for nothing once it is over (I5).
-    fn spend(&mut self, approval: Option<&str>) -> Checked<()> {
+    /// An approval is good for one thing, a pre-approval for as many as were voted on (I1), and for nothing once it is over (I5).
+    fn spend(&mut self, approval: Option<&str>, record: &Json) -> Checked<()> {
         let Some(approval) = approval else { return Ok(()) };
         let asked = self.asked.get_mut(approval).ok_or("spent what was not asked")?;
         ensure!(!asked.ended, "an approval was spent after its end, or twice (I1)");
-        asked.ended = true;
+        asked.charged += 1;
+        let uses = asked.pre.as_ref().map(|pre| pre["uses"].as_u64().unwrap_or_default());
+        let told = record["pre_approval"]["use"].as_u64();
+        ensure!(told == uses.map(|_| asked.charged), "use {told:?} is told, and {} are charged (I1)", asked.charged);
+        ensure!(asked.charged <= uses.unwrap_or(1), "more is charged than was approved (I1)");
+        asked.ended = asked.charged == uses.unwrap_or(1);
         Ok(())
     }
 
@@ -254,14 +273,22 @@ impl Seen {
     fn enough(
         &self,
         approval: Option<&str>,
-        digest: &str,
+        (digest, action): (&str, &Json),
         asks: &[Rule],
         (variant, at): (Variant, i64),
     ) -> Checked<()> {
         let approval = approval.ok_or("allowed without the approval that it needs (I2)")?;
         let asked = self.asked.get(approval).ok_or("an approval that nobody asked for")?;
         ensure!(!asked.ended, "allowed by an approval that is over (I5)");
-        ensure!(asked.digest == digest, "approved for another digest (I3)");
+        match &asked.pre {
+            Some(pre) => {
+                ensure!(covers(pre, action), "pre-approved for something else (I2)");
+                let rules = texts(&pre["rules"]);
+                let lifted = |rule: &Rule| rules.contains(rule.id()) && variant.offers(*rule).is_some();
+                ensure!(asks.iter().all(lifted), "a rule was lifted that nobody was asked about (I2)");
+            }
+            None => ensure!(asked.digest == digest, "approved for another digest (I3)"),
+        }
         for rule in asks {
             let counts = |(person, (rules, until)): &(&String, &(BTreeSet<String>, Option<i64>))| {
                 let entity: Option<EntityRef> = serde_json::from_str(person).ok();
@@ -331,6 +358,11 @@ pub async fn rows<K: Kernel>(
         ensure!(state.word() == question.state(model.now), "question {number} is {}, not {question:?}", state.word());
         ensure!(row.expires_at().millis() == question.expires, "question {number} expires at {:?}", row.expires_at());
         ensure!(Some(row.view) == asked.map(|a| a.view), "question {number} shows something else");
+        let charged = row.pre_approval().map(|pre| (pre.bounds().uses, pre.charged()));
+        ensure!(
+            charged == question.pre.map(|pre| (pre.bounds.uses, pre.charged)),
+            "question {number}: {charged:?} used"
+        );
         let votes: Vec<_> = row.votes().iter().map(|vote| vote.person.clone()).collect();
         let expected: Vec<_> = question.votes.iter().map(|vote| vote.person.entity()).collect();
         ensure!(votes == expected, "question {number} has the votes of {votes:?}, not {expected:?}");

@@ -16,6 +16,7 @@ use countersign_store::repository::Repository;
 use crate::audit::{self, Log};
 use crate::backend::{Backend, acme, die, disarm};
 use crate::operation::{Op, passing, reconsidered, request};
+use crate::pre::Bounds;
 use crate::reference::{Answer, Expected, Model, Recorded};
 use crate::request::{Action, Caller, Request, Sent};
 use crate::service::{self, Asked, Minted, Names, START, Told, call, class, open, send, source};
@@ -44,7 +45,7 @@ pub struct World<B: Backend> {
     model: Model,
     names: Names,
     /// One action, one digest (I3).
-    digests: BTreeMap<Action, Digest>,
+    digests: BTreeMap<(Action, Option<Bounds>), Digest>,
     history: Vec<Sent>,
     armed: Option<(Fault, u64)>,
     next_id: usize,
@@ -271,8 +272,8 @@ impl<B: Backend> World<B> {
                 ensure!(shared == *expected, "shared is {shared}");
                 let row = self.repository().approval(id).await.map_err(|e| e.to_string())?;
                 let row = row.ok_or("there is no row of what was asked")?.value;
-                let action = self.model.questions[*question].action;
-                self.one_digest(action, row.digest)?;
+                let asked = &self.model.questions[*question];
+                self.one_digest((asked.action, asked.pre.map(|pre| pre.bounds)), row.digest)?;
                 bind(&mut self.names.questions, *question, Asked { id, digest: row.digest, view: row.view })?;
                 Ok(if shared { "shared" } else { "new" }.to_owned())
             }
@@ -283,8 +284,13 @@ impl<B: Backend> World<B> {
             (Told::Redeemed(id, digest), Answer::Redeemed(number)) => {
                 let minted = self.names.capabilities[*number].clone().unwrap();
                 ensure!(minted.id == id, "another capability");
-                self.one_digest(minted.action, digest)?;
-                let guarded = if self.model.capabilities[*number].approval.is_some() { "approved" } else { "free" };
+                self.one_digest((minted.action, None), digest)?;
+                let approval = self.model.capabilities[*number].approval;
+                let guarded = match approval.map(|question| self.model.questions[question].pre) {
+                    None => "free",
+                    Some(None) => "approved",
+                    Some(Some(_)) => "pre-approved",
+                };
                 Ok(guarded.to_owned())
             }
             (Told::Capability(id), Answer::Capability(number)) => {
@@ -305,7 +311,7 @@ impl<B: Backend> World<B> {
 
     fn same_decision(&mut self, sent: &Sent, decision: Decision, answer: &Answer, replayed: bool) -> Checked<String> {
         let Request::Decide { action, .. } = sent.request else { return Err("that was no decide".to_owned()) };
-        self.one_digest(action, decision.digest)?;
+        self.one_digest((action, None), decision.digest)?;
         if !replayed {
             // What decided is named (I10).
             ensure!(decision.bundle == source(self.model.variant).digest(), "decided by another bundle");
@@ -336,7 +342,7 @@ impl<B: Backend> World<B> {
         Ok(decision.word().to_owned())
     }
 
-    fn one_digest(&mut self, action: Action, digest: Digest) -> Checked<()> {
+    fn one_digest(&mut self, action: (Action, Option<Bounds>), digest: Digest) -> Checked<()> {
         let known = *self.digests.entry(action).or_insert(digest);
         ensure!(known == digest, "{action:?} has two digests (I3)");
         let others = self.digests.iter().filter(|(other, known)| **known == digest && **other != action).count();

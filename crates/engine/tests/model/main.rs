@@ -23,6 +23,7 @@ mod hand;
 mod known;
 mod operation;
 mod pairs;
+mod pre;
 mod races;
 mod reference;
 mod request;

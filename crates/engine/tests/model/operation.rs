@@ -6,7 +6,8 @@
 use countersign_store::fail::Fault;
 use proptest::prelude::*;
 
-use crate::reference::{Model, Use};
+use crate::pre::Bounds;
+use crate::reference::{Model, Question, Use};
 use crate::request::{Acting, Action, Altered, Caller, Request, Sent, Shown};
 use crate::world::{DEEDS, PERSONS, Party, VARIANTS};
 
@@ -28,7 +29,13 @@ pub enum Op {
         what: u8,
         by: u8,
     },
-    /// Decides with an approval for exactly what it is for.
+    PreAsk {
+        session: u8,
+        what: u8,
+        by: u8,
+        bounds: u8,
+    },
+    /// Decides with an approval for exactly what it is for, or, of a pre-approval, for something that it covers.
     Use {
         question: u8,
         by: u8,
@@ -108,7 +115,9 @@ pub fn operations(steps: usize) -> impl Strategy<Value = Vec<Op>> {
         12 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<bool>(), proptest::option::weighted(0.2, any::<u8>()))
             .prop_map(|(session, what, by, mint, approval)| Op::Decide { session, what, by, mint, approval }),
         8 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(session, what, by)| Op::Ask { session, what, by }),
-        14 => (any::<u8>(), any::<u8>(), proptest::bool::weighted(0.8)).prop_map(|(question, by, mint)| Op::Use { question, by, mint }),
+        5 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>())
+            .prop_map(|(session, what, by, bounds)| Op::PreAsk { session, what, by, bounds }),
+        16 => (any::<u8>(), any::<u8>(), proptest::bool::weighted(0.8)).prop_map(|(question, by, mint)| Op::Use { question, by, mint }),
         24 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>())
             .prop_map(|(question, who, deny, shown)| Op::Vote { question, who, deny, shown }),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(question, who)| Op::Withdraw { question, who }),
@@ -139,6 +148,7 @@ impl Op {
             Self::Open { .. } => "open",
             Self::Decide { .. } => "decide",
             Self::Ask { .. } => "ask",
+            Self::PreAsk { .. } => "pre-ask",
             Self::Use { .. } => "use",
             Self::Vote { .. } => "vote",
             Self::Withdraw { .. } => "withdraw",
@@ -276,9 +286,28 @@ pub fn request(op: Op, model: &Model, id: usize, history: &[Sent]) -> Option<Sen
             let (caller, acting) = actor(model, at, by);
             (caller, Request::Ask { action: action(at, what), acting })
         }
+        Op::PreAsk { session: at, what, by, bounds } => {
+            // Now and then what is asked already, with another example.
+            let lives = |asked: &&Question| asked.pre.is_some() && asked.live(now);
+            let again = model.questions.iter().rev().find(lives).filter(|_| bounds % 3 == 2);
+            let at = match again {
+                Some(asked) => asked.action.session,
+                None => session(at)?,
+            };
+            let (caller, acting) = actor(model, at, by);
+            let seconds = pick(bounds / 8, &[1_800, 600, 60, 1_800, 1_801, 1_800]);
+            let bounds = Bounds { uses: pick(bounds, &[2, 1, 3, 2, 1, 1, 3, 4]), seconds };
+            let (action, bounds) = match again.and_then(|asked| Some((asked.action, asked.pre?.bounds))) {
+                Some((asked, same)) => (Action { n: (what >> 6) & 1, ..asked }, same),
+                None => (action(at, what), bounds),
+            };
+            (caller, Request::PreAsk { action, acting, bounds })
+        }
         Op::Use { question: number, by, mint } => {
+            let varied = u8::from(number % 3 == 1);
             let number = asked(number, "approved")?;
-            let action = model.questions[number].action;
+            let asked = &model.questions[number];
+            let action = if asked.pre.is_some() { Action { n: varied, ..asked.action } } else { asked.action };
             let (caller, acting) = actor(model, action.session, by);
             (caller, Request::Decide { action, acting, approval: Some(number), mint })
         }
@@ -310,9 +339,12 @@ pub fn request(op: Op, model: &Model, id: usize, history: &[Sent]) -> Option<Sen
             (Caller::Is(who), Request::Withdraw { question: number })
         }
         Op::Cancel { question: number, by } => {
-            let number = asked(number, "pending")?;
+            let ends = |at: &Question| at.state(now) == "pending" || (at.pre.is_some() && at.state(now) == "approved");
+            let number =
+                promising(number, model.questions.len(), |number| ends(&model.questions[number]) && on_open(number))?;
             let asker = Caller::Is(model.questions[number].asked_by);
-            let caller = pick(by, &[asker, Caller::Is(Party::Pat), asker, Caller::Is(Party::Bug)]);
+            let others = [Party::Pat, Party::Bug, Party::Sam, Party::Eve].map(Caller::Is);
+            let caller = if by % 2 == 0 { asker } else { pick(by / 2, &others) };
             (caller, Request::Cancel { question: number })
         }
         Op::Redeem { capability: number, by, altered } => {

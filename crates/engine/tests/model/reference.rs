@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::pre::{Bounds, Pre};
 use crate::request::{Acting, Action, Altered, Caller, Request, Sent};
 use crate::world::{Deed, Party, Rule, Stance, Variant, admin};
 
@@ -51,6 +52,7 @@ pub struct Question {
     pub votes: Vec<Vote>,
     pub withdrawals: Vec<Party>,
     pub written: Written,
+    pub pre: Option<Pre>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +120,7 @@ pub struct Model {
     pub log: Vec<Recorded>,
     /// By caller, RPC and request id.
     requests: BTreeMap<(Caller, &'static str, usize), Remembered>,
-    asked: BTreeMap<Action, usize>,
+    asked: BTreeMap<(Action, Option<Bounds>), usize>,
     /// By principal and operator, until when the last question counts.
     asking: BTreeMap<(Party, Option<Party>), i64>,
     /// How many commits of a bundle's archive are done, of one.
@@ -235,12 +237,14 @@ impl Model {
         }
         let excluded = self.voting_excluded(&question);
         let asked: BTreeSet<_> = question.rules.iter().copied().collect();
+        let offered = question.rules.iter().all(|(rule, _)| question.offered(self.variant, *rule));
         let good = match self.judge(question.action, None, &excluded)? {
             Ruling::Allow | Ruling::Deny => false,
             Ruling::Needs(rules) => {
                 let now = rules.iter().map(|rule| (*rule, self.variant.quorum(*rule).unwrap())).collect();
                 let approved = question.written == Written::Approved;
                 asked == now
+                    && offered
                     && (!approved || matches!(self.judge(question.action, Some(number), &excluded)?, Ruling::Allow))
             }
         };
@@ -329,7 +333,8 @@ impl Model {
         let answer = match sent.request {
             Request::Open { acting, operator, seconds } => self.open(who, acting, operator, seconds),
             Request::Decide { action, acting, approval, mint } => self.decide(who, action, acting, approval, mint),
-            Request::Ask { action, acting } => self.ask(who, action, acting),
+            Request::Ask { action, acting } => self.ask(who, action, acting, None),
+            Request::PreAsk { action, acting, bounds } => self.ask(who, action, acting, Some(bounds)),
             Request::Vote { question, approve, shown } => self.vote(who, question, approve, shown),
             Request::Withdraw { question } => self.withdraw(who, question),
             Request::Cancel { question } => self.cancel(who, question),
@@ -438,7 +443,7 @@ impl Model {
                         let quorum = self.variant.quorum(*rule).unwrap();
                         let met =
                             question.count(self.variant, *rule, excluded, self.now) >= usize::try_from(quorum).unwrap();
-                        !(asked && met)
+                        !(asked && met && question.offered(self.variant, *rule))
                     });
                 }
                 if rules.is_empty() { Ruling::Allow } else { Ruling::Needs(rules) }
@@ -458,11 +463,11 @@ impl Model {
         let mut excluded = self.excluded(who, action);
         if let Some(number) = approval {
             let question = &self.questions[number];
-            if question.action != action {
+            if !question.covers(action) {
                 return refused("ApprovalMismatch");
             }
             if !question.live(self.now) {
-                return Err(format!("Approval {}", question.state(self.now)));
+                return Err(question.over(question.state(self.now)));
             }
             excluded.extend(question.excluded.iter().copied());
         }
@@ -487,7 +492,7 @@ impl Model {
             }
             Ruling::Allow => {
                 if let Some(number) = approved {
-                    self.questions[number].written = Written::Redeemed;
+                    self.questions[number].spend();
                 }
                 Answer::Allow(None)
             }
@@ -496,10 +501,18 @@ impl Model {
         Ok(answer)
     }
 
-    fn ask(&mut self, who: Who, action: Action, acting: Acting) -> Refusable<Answer> {
+    fn ask(&mut self, who: Who, action: Action, acting: Acting, bounds: Option<Bounds>) -> Refusable<Answer> {
         self.in_session(who, action.session, acting)?;
         let mut excluded = self.excluded(who, action);
-        if let Some(number) = self.asked.get(&action) {
+        if let Some(bounds) = bounds {
+            match self.judge(action, None, &excluded)? {
+                Ruling::Allow | Ruling::Deny => return refused("NothingToAsk"),
+                Ruling::Needs(rules) => self.require_offered(action, &rules, bounds)?,
+            }
+        }
+        let about = if bounds.is_some() { action.frame() } else { action };
+        let subject = (about, bounds);
+        if let Some(number) = self.asked.get(&subject) {
             excluded.extend(self.questions[*number].excluded.iter().copied());
         }
         let rules = match self.judge(action, None, &excluded)? {
@@ -508,7 +521,7 @@ impl Model {
         };
         let ttl = rules.iter().map(|rule| rule.ttl_millis()).min().unwrap();
         let rules: Vec<_> = rules.iter().map(|rule| (*rule, self.variant.quorum(*rule).unwrap())).collect();
-        if let Some(number) = self.asked.get(&action).copied()
+        if let Some(number) = self.asked.get(&subject).copied()
             && self.questions[number].live(self.now)
         {
             let joined = &self.questions[number].excluded | &excluded;
@@ -525,7 +538,7 @@ impl Model {
             self.record("approval_void", Some(who.party));
         }
         self.questions.push(Question {
-            action,
+            action: about,
             asked_by: who.party,
             rules,
             excluded,
@@ -534,9 +547,10 @@ impl Model {
             votes: Vec::new(),
             withdrawals: Vec::new(),
             written: Written::Pending,
+            pre: bounds.map(|bounds| Pre { bounds, charged: 0, asked_under: self.variant }),
         });
         let question = self.questions.len() - 1;
-        self.asked.insert(action, question);
+        self.asked.insert(subject, question);
         // In whole minutes. No question is pending for as long.
         let counts_until = self.now.div_euclid(60_000) * 60_000 + 3_600_000;
         let session = &self.sessions[action.session];

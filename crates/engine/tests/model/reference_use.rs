@@ -39,6 +39,10 @@ impl Model {
         own && !Self::is_foreign(who, session.operator)
     }
 
+    fn may_revoke(who: Who, question: &Question) -> bool {
+        question.pre.is_some() && admin::stop(who.party)
+    }
+
     fn may_answer(&self, who: Who, question: &Question) -> bool {
         let as_person = who.party.is_person() && who.operator.is_none();
         as_person
@@ -52,7 +56,11 @@ impl Model {
 
     fn visible(&self, who: Who, question: &Question) -> bool {
         let voted = who.operator.is_none() && question.votes.iter().any(|vote| vote.person == who.party);
-        self.is_party(who, question) || voted || self.may_answer(who, question) || admin::administer(who.party)
+        self.is_party(who, question)
+            || voted
+            || self.may_answer(who, question)
+            || admin::administer(who.party)
+            || Self::may_revoke(who, question)
     }
 
     pub(super) fn vote(&mut self, who: Who, number: usize, approve: bool, shown: Shown) -> Refusable<Answer> {
@@ -105,7 +113,8 @@ impl Model {
             question.count(self.variant, *rule, &question.excluded, self.now) >= usize::try_from(*quorum).unwrap()
         }) {
             question.written = Written::Approved;
-            question.expires = self.now + question.ttl;
+            let deadline = self.sessions[question.action.session].deadline;
+            question.expires = question.approved_until(self.now, deadline);
         }
         if question.excluded.len() > self.questions[number].excluded.len() {
             self.record("approval_excluded", Some(who.party));
@@ -138,11 +147,13 @@ impl Model {
 
     pub(super) fn cancel(&mut self, who: Who, number: usize) -> Refusable<Answer> {
         let question = &self.questions[number];
-        if !self.is_party(who, question) {
+        if !self.is_party(who, question) && !Self::may_revoke(who, question) {
             return refused("ApprovalNotFound");
         }
+        let pre = question.pre.is_some();
         self.require_live(number)?;
         match self.state(number) {
+            "approved" if pre => self.questions[number].written = Written::Cancelled,
             "pending" => self.questions[number].written = Written::Cancelled,
             state => return Err(format!("Approval {state}")),
         }
@@ -179,6 +190,7 @@ impl Model {
             let question = &self.questions[question];
             match question.state(self.now) {
                 "approved" => excluded.extend(question.excluded.iter().copied()),
+                "redeemed" if question.pre.is_some() => return Err(question.over("redeemed")),
                 "redeemed" => return refused("Capability already redeemed"),
                 state => return Err(format!("ApprovalGone {state}")),
             }
@@ -188,7 +200,7 @@ impl Model {
             Ruling::Needs(_) | Ruling::Deny => return refused("PolicyDenied"),
         }
         if let Some(question) = capability.approval {
-            self.questions[question].written = Written::Redeemed;
+            self.questions[question].spend();
         }
         let complete_by = self.now + COMPLETION_MILLIS;
         self.capabilities[number].used = Use::Redeemed { by: who.party, complete_by };
@@ -280,7 +292,7 @@ impl Model {
     fn require_live(&self, number: usize) -> Refusable<()> {
         match self.state(number) {
             "pending" | "approved" => Ok(()),
-            over => Err(format!("Approval {over}")),
+            over => Err(self.questions[number].over(over)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What can be asked of the service: calls with objects named by their number in the model.
 
+use crate::pre::Bounds;
 use crate::world::{Deed, Party, Variant};
 
 /// Whose credential a call carries.
@@ -56,19 +57,61 @@ pub enum Altered {
 /// One call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    Open { acting: Acting, operator: Option<Party>, seconds: u64 },
-    Decide { action: Action, acting: Acting, approval: Option<usize>, mint: bool },
-    Ask { action: Action, acting: Acting },
-    Vote { question: usize, approve: bool, shown: Shown },
-    Withdraw { question: usize },
-    Cancel { question: usize },
-    Redeem { capability: usize, altered: Altered },
-    Complete { capability: usize, succeeded: bool },
-    Revoke { capability: usize },
-    End { session: usize },
-    Publish { variant: Variant },
-    View { question: usize },
-    Look { capability: usize },
+    Open {
+        acting: Acting,
+        operator: Option<Party>,
+        seconds: u64,
+    },
+    Decide {
+        action: Action,
+        acting: Acting,
+        approval: Option<usize>,
+        mint: bool,
+    },
+    Ask {
+        action: Action,
+        acting: Acting,
+    },
+    /// Every action like this one.
+    PreAsk {
+        action: Action,
+        acting: Acting,
+        bounds: Bounds,
+    },
+    Vote {
+        question: usize,
+        approve: bool,
+        shown: Shown,
+    },
+    Withdraw {
+        question: usize,
+    },
+    Cancel {
+        question: usize,
+    },
+    Redeem {
+        capability: usize,
+        altered: Altered,
+    },
+    Complete {
+        capability: usize,
+        succeeded: bool,
+    },
+    Revoke {
+        capability: usize,
+    },
+    End {
+        session: usize,
+    },
+    Publish {
+        variant: Variant,
+    },
+    View {
+        question: usize,
+    },
+    Look {
+        capability: usize,
+    },
 }
 
 impl Request {
@@ -78,6 +121,7 @@ impl Request {
             Self::Open { .. } => "OpenSession",
             Self::Decide { .. } => "Decide",
             Self::Ask { .. } => "Ask",
+            Self::PreAsk { .. } => "PreAsk",
             Self::Vote { .. } => "Vote",
             Self::Withdraw { .. } => "WithdrawVote",
             Self::Cancel { .. } => "CancelApproval",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use countersign_audit::NoteSigner;
 use countersign_core::approval::{ApprovalError, Verdict as Vote};
 use countersign_core::capability::{CapabilityError, Outcome};
+use countersign_core::pre_approval;
 use countersign_core::restraint::AskingBudget;
 use countersign_core::session::SessionError;
 use countersign_core::time::ManualClock;
@@ -225,6 +226,18 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
             let done = engine.ask(call, &ask).await?;
             Ok((Told::Asked(done.answer.0, done.answer.1), done.replayed))
         }
+        Request::PreAsk { action, acting: who, bounds } => {
+            let ask = Ask {
+                session: session(action.session),
+                operation: operation(action),
+                audience: action.at.name().to_owned(),
+                acting: acting(who),
+                justification: "it must be done more than once".to_owned(),
+            };
+            let bounds = pre_approval::Bounds { uses: bounds.uses, seconds: bounds.seconds };
+            let done = engine.pre_approve(call, &ask, bounds).await?;
+            Ok((Told::Asked(done.answer.0, done.answer.1), done.replayed))
+        }
         Request::Vote { question, approve, shown } => {
             let Asked { id, digest, view } = asked(question);
             let other = Digest::of(b"something else");
@@ -305,6 +318,7 @@ pub fn class(error: &Error) -> String {
                 ApprovalError::AlreadyVoted(_) => "already voted",
                 ApprovalError::NoVote(_) => "no vote",
                 ApprovalError::Wavering(_) => "wavering",
+                ApprovalError::UsedUp(_) => "used up",
             }
         ),
         Error::Capability(why) => format!(

@@ -258,9 +258,12 @@ impl Variant {
     fn work(self) -> String {
         let asks = |rule: Rule, action: &str| {
             let id = rule.id();
+            let offer = self
+                .offers(rule)
+                .map_or_else(String::new, |most| format!("@pre_approval(\"{} uses, {}s\") ", most.uses, most.seconds));
             self.quorum(rule).map_or_else(String::new, |quorum| {
                 format!(
-                    "@id(\"{id}\") @quorum(\"{quorum}\") @ttl(\"{}m\") @cooldown(\"0m\") @reason(\"because\")\n\
+                    "@id(\"{id}\") @quorum(\"{quorum}\") @ttl(\"{}m\") @cooldown(\"0m\") {offer}@reason(\"because\")\n\
                      forbid (principal, action == Action::\"{action}\", resource)\n\
                      unless {{ context has approval && context.approval.rules.contains(\"{id}\") }};\n",
                     rule.ttl_millis() / 60_000

@@ -229,7 +229,14 @@ fn annotations_come_from_a_closed_list() {
     assert_eq!(bundle.asking("r").map(|r| (r.quorum, r.ttl.as_secs())), Some((2, 86_400)));
     let plain = rule("").load();
     assert_eq!(plain.asking("r").map(|r| (r.quorum, r.ttl.as_secs())), Some((1, 900)));
-    for annotation in ["quorum", "ttl"] {
+    for bad in ["@pre_approval(\"1 uses, 2h\")", "@pre_approval(\"10 uses\")", "@pre_approval(\"2h\")", "@pre_approval"]
+    {
+        refused(&rule(bad), "policies/more.cedar:1", "is not what may be pre-approved");
+    }
+    let offering = rule("@pre_approval(\"10 uses, 2h\")").load().asking("r").unwrap().pre_approval.unwrap();
+    assert_eq!((offering.uses, offering.seconds), (10, 7_200));
+    assert_eq!(plain.asking("r").unwrap().pre_approval, None, "never offered unless the rule says so");
+    for annotation in ["quorum", "ttl", "pre_approval"] {
         let text =
             format!("@id(\"f\") @{annotation}(\"2\") forbid (principal, action == Action::\"query\", resource);");
         refused(&with_work(&text), "policies/more.cedar:1", "has no effect");
