@@ -298,7 +298,9 @@ async fn a_pre_approval_is_ended_by_its_parties_and_whom_policy_lets_revoke_and_
         }
         // Whoever may end it finds it.
         let client = given.server.person(who).await;
-        let listed = client.list_approvals(ListApprovalsRequest::default()).await.unwrap().approvals;
+        let approved =
+            ListApprovalsRequest { states: vec![ApprovalState::Approved.into()], ..ListApprovalsRequest::default() };
+        let listed = client.list_approvals(approved).await.unwrap().approvals;
         assert_eq!(listed.iter().map(|listed| &listed.approval_id).collect::<Vec<_>>(), [id], "{who}");
         let after = client.cancel_approval(cancel(id)).await.unwrap().approval.unwrap();
         assert_eq!(after.state(), ApprovalState::Cancelled, "{who}");
@@ -362,7 +364,7 @@ async fn what_voters_are_shown_names_the_bounds() {
     for words in ["PRE-APPROVAL", "up to 3 uses", "ANY input", "for 20m once it is approved", "0 of 3", RULE] {
         assert!(shown.stdout.contains(words), "{words}: {shown:?}");
     }
-    let listed = server.cli(&nick, &["approvals", "list"]).await;
+    let listed = server.cli(&nick, &["approvals", "list", "--pending"]).await;
     assert!(listed.stdout.contains("PRE-APPROVAL of any input, 0 of 3 used"), "{listed:?}");
     let voted = server.cli(&nick, &["approvals", "approve", &asked.approval_id, "--yes", "--json"]).await;
     assert_eq!(voted.json()["pre_approval"]["bounds"], json!({"uses": 3, "seconds": 1_200}), "{voted:?}");
