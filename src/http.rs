@@ -117,6 +117,8 @@ pub mod metrics {
     pub const COMPLETIONS_TOTAL: &str = "countersign_completions_total";
     /// Counter: what happened to approval requests, by `event` (`requested`, `vote`, `withdrawn`, `cancelled`).
     pub const APPROVALS_TOTAL: &str = "countersign_approvals_total";
+    /// Counter: times that a person broke the glass.
+    pub const GLASS_BROKEN_TOTAL: &str = "countersign_glass_broken_total";
     /// Gauge, always 1: the current bundle, by `tenant`, `digest` and `revision`.
     pub const BUNDLE_INFO: &str = "countersign_bundle_info";
     /// Counter: bundles that were refused, the old one staying, by `tenant`.
@@ -174,6 +176,7 @@ pub mod metrics {
         describe_counter!(REDEEMS_TOTAL, "Redeems by result");
         describe_counter!(COMPLETIONS_TOTAL, "Completions by outcome");
         describe_counter!(APPROVALS_TOTAL, "What happened to approval requests, by event");
+        describe_counter!(GLASS_BROKEN_TOTAL, "Times that a person broke the glass");
         describe_gauge!(BUNDLE_INFO, "Always 1: the current bundle by tenant, digest and revision");
         describe_counter!(BUNDLE_REFUSED_TOTAL, "Bundles that were refused, the old one staying");
         describe_counter!(SHADOW_TOTAL, "Decisions that the shadow bundle judged again, by result");

@@ -4,6 +4,7 @@ mod approvals;
 mod args;
 mod audit;
 mod author;
+mod break_glass;
 mod capability;
 mod caution;
 mod decide;
@@ -22,6 +23,7 @@ mod policy;
 mod prove;
 mod publish;
 mod question;
+mod reviews;
 mod serve;
 mod session;
 mod sign;
@@ -85,6 +87,12 @@ enum Command {
     /// Questions put to people
     #[command(subcommand)]
     Approvals(approvals::ApprovalsCommand),
+    /// Do at once, on record, what people would have to approve
+    #[command(after_help = break_glass::EXAMPLES)]
+    BreakGlass(break_glass::BreakGlassArgs),
+    /// Reviews of broken glass
+    #[command(subcommand)]
+    Reviews(reviews::ReviewsCommand),
     /// Capabilities: spend, complete, revoke, look
     #[command(subcommand)]
     Capability(capability::CapabilityCommand),
@@ -163,6 +171,8 @@ async fn dispatch(command: Command, connection: &Connection, output: &mut Output
         Command::Dev(command) => development::run(command, output),
         Command::Decide(args) => decide::run(args, connection, output).await,
         Command::Approvals(command) => approvals::run(command, connection, output).await,
+        Command::BreakGlass(args) => break_glass::run(args, connection, output).await,
+        Command::Reviews(command) => reviews::run(command, connection, output).await,
         Command::Capability(command) => capability::run(command, connection, output).await,
         Command::Session(command) => session::run(command, connection, output).await,
         Command::Entity(command) => entity::run(command, connection, output).await,

@@ -7,6 +7,7 @@ pub mod errors;
 
 mod approvals;
 mod audit;
+mod break_glass;
 mod capabilities;
 mod decisions;
 mod entities;
@@ -17,6 +18,7 @@ mod sessions;
 
 pub use approvals::Approvals;
 pub use audit::Audit;
+pub use break_glass::BreakGlasses;
 pub use call::{Backend, Tenants};
 pub use capabilities::Capabilities;
 pub use decisions::Decisions;

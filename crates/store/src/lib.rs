@@ -14,6 +14,7 @@ pub mod outbox;
 pub mod repository;
 pub mod rocks;
 
+mod review;
 mod watch;
 
 #[cfg(test)]

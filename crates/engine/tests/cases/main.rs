@@ -11,6 +11,7 @@
 mod answering;
 mod conditions;
 mod entities;
+mod glass;
 mod notifications;
 mod publishing;
 mod questions;

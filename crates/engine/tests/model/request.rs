@@ -56,6 +56,8 @@ pub enum Altered {
 pub enum Request {
     Open { acting: Acting, operator: Option<Party>, seconds: u64 },
     Decide { action: Action, acting: Acting, approval: Option<usize>, mint: bool },
+    Break { action: Action, mint: bool },
+    Review { review: usize },
     Ask { action: Action, acting: Acting },
     Vote { question: usize, approve: bool, shown: Shown },
     Withdraw { question: usize },
@@ -75,6 +77,8 @@ impl Request {
         match self {
             Self::Open { .. } => "OpenSession",
             Self::Decide { .. } => "Decide",
+            Self::Break { .. } => "BreakGlass",
+            Self::Review { .. } => "CloseReview",
             Self::Ask { .. } => "Ask",
             Self::Vote { .. } => "Vote",
             Self::Withdraw { .. } => "WithdrawVote",
