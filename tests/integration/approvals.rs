@@ -3,6 +3,7 @@
 mod binding;
 mod changing;
 mod excluded;
+mod glass;
 mod races;
 mod restraint;
 pub mod shared;
