@@ -125,6 +125,8 @@ pub mod metrics {
     pub const RULE_QUICK_TOTAL: &str = "countersign_approval_rule_quick_total";
     /// Gauge, seconds: the median time from question to vote, by `tenant` and `rule`.
     pub const RULE_MEDIAN_WAIT: &str = "countersign_approval_rule_median_wait_seconds";
+    /// Counter: times that a person broke the glass.
+    pub const GLASS_BROKEN_TOTAL: &str = "countersign_glass_broken_total";
     /// Gauge, always 1: the current bundle, by `tenant`, `digest` and `revision`.
     pub const BUNDLE_INFO: &str = "countersign_bundle_info";
     /// Counter: bundles that were refused, the old one staying, by `tenant`.
@@ -186,6 +188,7 @@ pub mod metrics {
         describe_counter!(RULE_ANSWERED_TOTAL, "Questions of a rule that people answered, by verdict");
         describe_counter!(RULE_QUICK_TOTAL, "Approving votes within three seconds of the first sight of the request");
         describe_gauge!(RULE_MEDIAN_WAIT, Unit::Seconds, "The median time from question to vote");
+        describe_counter!(GLASS_BROKEN_TOTAL, "Times that a person broke the glass");
         describe_gauge!(BUNDLE_INFO, "Always 1: the current bundle by tenant, digest and revision");
         describe_counter!(BUNDLE_REFUSED_TOTAL, "Bundles that were refused, the old one staying");
         describe_counter!(SHADOW_TOTAL, "Decisions that the shadow bundle judged again, by result");

@@ -43,7 +43,7 @@ pub enum AuditCommand {
 }
 
 /// The kinds of records (docs/records.md).
-const KINDS: [&str; 19] = [
+const KINDS: [&str; 20] = [
     "approval_cancelled",
     "approval_excluded",
     "approval_requested",
@@ -58,6 +58,7 @@ const KINDS: [&str; 19] = [
     "redeem",
     "refusal",
     "refusals",
+    "review_closed",
     "revoke",
     "session_ended",
     "session_opened",

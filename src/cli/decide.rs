@@ -61,7 +61,7 @@ pub async fn run(args: DecideArgs, connection: &Connection, output: &mut Output)
 
 /// What a script branches on. An ALLOW without a capability that is a replay would let the script act a second time on one
 /// authority; with a capability, redeeming it decides.
-fn exit(verdict: Verdict, replayed_authority: bool) -> Result<Exit, Failure> {
+pub fn exit(verdict: Verdict, replayed_authority: bool) -> Result<Exit, Failure> {
     match verdict {
         Verdict::Allow if replayed_authority => Err(Failure::new("the ALLOW is a replay, which authorizes nothing")
             .reason("REPLAYED")

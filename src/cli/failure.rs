@@ -192,6 +192,11 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::VoterNotEligible
         | ErrorReason::AlreadyVoted
         | ErrorReason::CoolingDown
+        | ErrorReason::GlassUnneeded
+        | ErrorReason::ReviewOpen
+        | ErrorReason::GlassBrokenTooOften
+        | ErrorReason::ReviewClosed
+        | ErrorReason::ReviewNotFound
         | ErrorReason::CapabilityInvalid
         | ErrorReason::CapabilityMismatch
         | ErrorReason::PolicyDenied

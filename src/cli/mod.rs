@@ -6,6 +6,7 @@ mod args;
 mod audit;
 mod author;
 mod batch;
+mod break_glass;
 mod capability;
 mod caution;
 mod decide;
@@ -26,6 +27,7 @@ mod prove;
 mod publish;
 mod question;
 mod recorded;
+mod reviews;
 mod serve;
 mod session;
 mod sign;
@@ -89,6 +91,12 @@ enum Command {
     /// Questions put to people
     #[command(subcommand)]
     Approvals(approvals::ApprovalsCommand),
+    /// Do at once, on record, what people would have to approve
+    #[command(after_help = break_glass::EXAMPLES)]
+    BreakGlass(break_glass::BreakGlassArgs),
+    /// Reviews of broken glass
+    #[command(subcommand)]
+    Reviews(reviews::ReviewsCommand),
     /// Capabilities: spend, complete, revoke, look
     #[command(subcommand)]
     Capability(capability::CapabilityCommand),
@@ -167,6 +175,8 @@ async fn dispatch(command: Command, connection: &Connection, output: &mut Output
         Command::Dev(command) => development::run(command, output),
         Command::Decide(args) => decide::run(args, connection, output).await,
         Command::Approvals(command) => approvals::run(command, connection, output).await,
+        Command::BreakGlass(args) => break_glass::run(args, connection, output).await,
+        Command::Reviews(command) => reviews::run(command, connection, output).await,
         Command::Capability(command) => capability::run(command, connection, output).await,
         Command::Session(command) => session::run(command, connection, output).await,
         Command::Entity(command) => entity::run(command, connection, output).await,

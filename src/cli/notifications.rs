@@ -152,12 +152,15 @@ fn sink_json(sink: &NotificationSink) -> Value {
 }
 
 fn letter_json(letter: &DeadLetter) -> Value {
-    let DeadLetter { notification_id, sink, kind: _, approval_id, happened_at, died_at, attempts, error } = letter;
+    let DeadLetter { notification_id, sink, kind: _, approval_id, review_id, happened_at, died_at, attempts, error } =
+        letter;
+    let some = |id: &String| Some(id.clone()).filter(|id| !id.is_empty());
     json!({
         "notification_id": notification_id,
         "sink": sink,
         "kind": kind(letter.kind()),
-        "approval_id": approval_id,
+        "approval_id": some(approval_id),
+        "review_id": some(review_id),
         "happened_at": rfc3339(happened_at.as_ref()),
         "died_at": rfc3339(died_at.as_ref()),
         "attempts": attempts,
@@ -182,6 +185,8 @@ const fn kind(kind: NotificationKind) -> &'static str {
         NotificationKind::Expired => "expired",
         NotificationKind::Redeemed => "redeemed",
         NotificationKind::Escalated => "escalated",
+        NotificationKind::GlassBroken => "glass_broken",
+        NotificationKind::ReviewClosed => "review_closed",
     }
 }
 
@@ -209,10 +214,10 @@ fn human_sink(sink: &NotificationSink) -> String {
 fn human_letter(letter: &DeadLetter) -> String {
     let at = rfc3339(letter.happened_at.as_ref()).unwrap_or_else(|| "-".to_owned());
     format!(
-        "{}  {at}  {:<10} {}  {}, {}: {}",
+        "{}  {at}  {:<13} {}  {}, {}: {}",
         Visible::new(&letter.notification_id),
         kind(letter.kind()),
-        Visible::new(&letter.approval_id),
+        Visible::new(if letter.review_id.is_empty() { &letter.approval_id } else { &letter.review_id }),
         Visible::new(&letter.sink),
         text::count(letter.attempts, "attempt", "attempts"),
         Visible::new(&letter.error),

@@ -11,6 +11,7 @@ use super::error::ClientError;
 use super::retry;
 use crate::proto::approval_service_client::ApprovalServiceClient;
 use crate::proto::audit_service_client::AuditServiceClient;
+use crate::proto::break_glass_service_client::BreakGlassServiceClient;
 use crate::proto::capability_service_client::CapabilityServiceClient;
 use crate::proto::decision_service_client::DecisionServiceClient;
 use crate::proto::entity_service_client::EntityServiceClient;
@@ -144,6 +145,11 @@ changing! {
     /// Decides one action, and mints the capability for it if `mint` is set and the answer is ALLOW. Without `mint` an ALLOW
     /// is itself the authority: act only if it is not `replayed`.
     decide: DecisionServiceClient, DecideRequest => DecideResponse;
+    /// Does one action although people would have to approve it: for a person who acts directly, on record. Without `mint` an ALLOW
+    /// is itself the authority: act only if it is not `replayed`.
+    break_glass: BreakGlassServiceClient, BreakGlassRequest => BreakGlassResponse;
+    /// Closes the review of that, as somebody else.
+    close_review: BreakGlassServiceClient, CloseReviewRequest => CloseReviewResponse;
     /// Puts the question about one action to people.
     request_approval: ApprovalServiceClient, RequestApprovalRequest => RequestApprovalResponse;
     /// Puts several questions at once.
@@ -187,6 +193,10 @@ reading! {
     list_approvals: ApprovalServiceClient, ListApprovalsRequest => ListApprovalsResponse;
     /// A page of figures of how asking goes.
     get_approval_figures: ApprovalServiceClient, GetApprovalFiguresRequest => GetApprovalFiguresResponse;
+    /// The review of one time that somebody broke the glass.
+    get_review: BreakGlassServiceClient, GetReviewRequest => GetReviewResponse;
+    /// A page of the reviews that concern the caller.
+    list_reviews: BreakGlassServiceClient, ListReviewsRequest => ListReviewsResponse;
     /// One capability, without its token.
     get_capability: CapabilityServiceClient, GetCapabilityRequest => GetCapabilityResponse;
     /// A page of the capabilities of a session.

@@ -69,6 +69,8 @@ ranges! {
     sessions.max_ttl_seconds: 10, 30 * DAY, "seconds";
     approvals.pending_per_principal: 1, 100, "";
     approvals.asked_per_hour_per_principal: 1, 10_000, "";
+    break_glass.times_per_person: 1, 100, "";
+    break_glass.window_seconds: 3_600, 30 * DAY, "seconds";
 }
 
 /// Checks everything but the existence of files, which whoever reads them reports.

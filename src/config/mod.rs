@@ -57,6 +57,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// How much people are asked.
     pub approvals: Approvals,
+    /// How often the glass is broken.
+    pub break_glass: BreakGlass,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// Whether this is a development server. Not a key: only [`Config::development`] sets it.
@@ -206,6 +208,16 @@ pub struct Approvals {
     pub asked_per_hour_per_principal: u32,
 }
 
+/// `[break_glass]`: how often the glass is broken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BreakGlass {
+    /// The most times that one person breaks it within the window, however quickly the reviews are closed.
+    pub times_per_person: u32,
+    /// The window, in seconds.
+    pub window_seconds: u32,
+}
+
 /// `[telemetry]`: logs and traces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -290,6 +302,14 @@ impl Sessions {
     }
 }
 
+impl BreakGlass {
+    /// How far back times are counted.
+    #[must_use]
+    pub const fn window(&self) -> Duration {
+        Duration::from_secs(self.window_seconds as u64)
+    }
+}
+
 impl Default for Config {
     /// The defaults. Not valid as they are, since nothing can be trusted by default: they name no tenant.
     fn default() -> Self {
@@ -300,6 +320,7 @@ impl Default for Config {
             tokens: Tokens::default(),
             sessions: Sessions::default(),
             approvals: Approvals::default(),
+            break_glass: BreakGlass::default(),
             telemetry: TelemetryConfig::default(),
             development: false,
             development_clock: None,
@@ -353,6 +374,12 @@ impl Default for Sessions {
 impl Default for Approvals {
     fn default() -> Self {
         Self { pending_per_principal: 20, asked_per_hour_per_principal: 60 }
+    }
+}
+
+impl Default for BreakGlass {
+    fn default() -> Self {
+        Self { times_per_person: 3, window_seconds: 86_400 }
     }
 }
 

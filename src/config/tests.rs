@@ -333,8 +333,8 @@ fn the_example_is_valid_and_complete() {
     let config = Config::load(Some(&path), &Overrides::default()).unwrap();
     // What it sets to a default is the default.
     assert_eq!(
-        (&config.limits, &config.tokens, &config.sessions, &config.approvals),
-        (&Limits::default(), &Tokens::default(), &Sessions::default(), &Approvals::default())
+        (&config.limits, &config.tokens, &config.sessions, &config.approvals, &config.break_glass),
+        (&Limits::default(), &Tokens::default(), &Sessions::default(), &Approvals::default(), &BreakGlass::default())
     );
     let text = std::fs::read_to_string(&path).unwrap();
     for key in RANGES.iter().map(|range| range.key).chain(syntax::OTHER_KEYS.iter().copied()) {

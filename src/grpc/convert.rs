@@ -135,7 +135,8 @@ pub fn entity_to_wire(entity: &EntityRef) -> proto::Entity {
     proto::Entity { r#type: entity.kind().to_owned(), id: entity.id().to_owned() }
 }
 
-fn entities<'a>(entities: impl IntoIterator<Item = &'a EntityRef>) -> Vec<proto::Entity> {
+/// Entities, for the wire.
+pub fn entities<'a>(entities: impl IntoIterator<Item = &'a EntityRef>) -> Vec<proto::Entity> {
     entities.into_iter().map(entity_to_wire).collect()
 }
 

@@ -4,6 +4,7 @@
 use countersign_core::approval::ApprovalError;
 use countersign_core::capability::CapabilityError;
 use countersign_core::restraint::RestraintError;
+use countersign_core::review::GlassError;
 use countersign_engine::{Error, NotAnswering, PublishAction};
 use countersign_token::TokenError;
 use tonic::{Code, Status};
@@ -96,6 +97,8 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::ApprovalNotFound => (Code::NotFound, ErrorReason::ApprovalNotFound),
         Error::Approval(error) => approval(error),
         Error::Restraint(error) => restraint(error),
+        Error::Glass(error) => glass(error),
+        Error::ReviewNotFound => (Code::NotFound, ErrorReason::ReviewNotFound),
         Error::ApprovalMismatch => (Code::PermissionDenied, ErrorReason::ApprovalMismatch),
         Error::NotAPerson(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
         Error::NotAnswering(error) => answering(error),
@@ -192,6 +195,16 @@ const fn restraint(error: &RestraintError) -> (Code, ErrorReason) {
     }
 }
 
+const fn glass(error: &GlassError) -> (Code, ErrorReason) {
+    match error {
+        GlassError::Unneeded => (Code::FailedPrecondition, ErrorReason::GlassUnneeded),
+        GlassError::ReviewOpen { .. } => (Code::FailedPrecondition, ErrorReason::ReviewOpen),
+        GlassError::TooOften { .. } => (Code::ResourceExhausted, ErrorReason::GlassBrokenTooOften),
+        GlassError::Closed(_) => (Code::FailedPrecondition, ErrorReason::ReviewClosed),
+        GlassError::Own(_) | GlassError::Excluded(_) => (Code::PermissionDenied, ErrorReason::VoterExcluded),
+    }
+}
+
 const fn token(error: &TokenError) -> (Code, ErrorReason) {
     match error {
         TokenError::Malformed(_)
@@ -250,6 +263,13 @@ impl From<Failure> for Status {
                 ];
                 details.set_error_info(reason_name(reason), DOMAIN, metadata);
                 details.set_retry_info(Some(*left));
+            }
+            Failure::Engine(Error::Glass(GlassError::ReviewOpen { review, .. })) => {
+                let metadata = [("review_id".to_owned(), review.to_string())];
+                details.set_error_info(reason_name(reason), DOMAIN, metadata);
+            }
+            Failure::Engine(Error::Glass(GlassError::TooOften { again_in, .. })) => {
+                details.set_retry_info(Some(*again_in));
             }
             Failure::Engine(Error::Contention | Error::LimitReached(_)) => {
                 details.set_retry_info(Some(std::time::Duration::from_millis(100)));

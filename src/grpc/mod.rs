@@ -8,6 +8,7 @@ pub mod errors;
 mod approvals;
 mod audit;
 mod batch;
+mod break_glass;
 mod capabilities;
 mod decisions;
 mod entities;
@@ -20,6 +21,7 @@ mod sessions;
 
 pub use approvals::Approvals;
 pub use audit::Audit;
+pub use break_glass::BreakGlasses;
 pub use call::{Backend, Tenants};
 pub use capabilities::Capabilities;
 pub use decisions::Decisions;

@@ -104,6 +104,8 @@ const fn kind(kind: NotificationKind) -> Kind {
         NotificationKind::Expired => Kind::Expired,
         NotificationKind::Redeemed => Kind::Redeemed,
         NotificationKind::Escalated => Kind::Escalated,
+        NotificationKind::GlassBroken => Kind::GlassBroken,
+        NotificationKind::ReviewClosed => Kind::ReviewClosed,
     }
 }
 
@@ -137,15 +139,16 @@ fn sink(report: SinkReport) -> NotificationSink {
 
 fn dead_letter(dead: Dead) -> DeadLetter {
     let Dead { sink, place: _, died_at, attempts, error, notification } = dead;
-    let Notification { id, kind: happened, at, approval, .. } = notification;
+    let Notification { id, kind: happened, at, approval, review, .. } = notification;
     DeadLetter {
         notification_id: id.to_string(),
         sink,
         kind: kind(happened).into(),
-        approval_id: approval.to_string(),
+        approval_id: approval.map(|id| id.to_string()).unwrap_or_default(),
         happened_at: Some(timestamp(at)),
         died_at: Some(timestamp(died_at)),
         attempts,
         error,
+        review_id: review.map(|id| id.to_string()).unwrap_or_default(),
     }
 }

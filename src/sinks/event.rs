@@ -26,14 +26,18 @@ struct Event<'a> {
 #[derive(Serialize)]
 struct Data<'a> {
     tenant: &'a TenantId,
-    approval_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    review_id: Option<String>,
     state: &'a str,
     session_id: String,
     principal: &'a EntityRef,
     digest: String,
     rules: &'a [String],
     more_rules: bool,
-    expires_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +48,10 @@ struct Data<'a> {
     cause: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<&'static str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    passed_over: &'a [EntityRef],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more_passed_over: bool,
 }
 
 impl Events {
@@ -56,35 +64,41 @@ impl Events {
     /// The type of an event. A form that breaks receivers gets another version, and another type.
     #[must_use]
     pub fn kind(notification: &Notification) -> String {
-        format!("countersign.approval.{}.v1", notification.kind.word())
+        let about = if notification.kind.is_of_review() { "" } else { "approval." };
+        format!("countersign.{about}{}.v1", notification.kind.word())
     }
 
     /// The event, as it is signed and sent.
     #[must_use]
     pub fn json(&self, notification: &Notification) -> String {
+        let approval_id = notification.approval.map(|id| id.to_string());
+        let review_id = notification.review.map(|id| id.to_string());
         let event = Event {
             specversion: "1.0",
             id: notification.id.to_string(),
             source: &self.source,
             r#type: Self::kind(notification),
-            subject: notification.approval.to_string(),
+            subject: approval_id.clone().or_else(|| review_id.clone()).unwrap_or_default(),
             time: rfc3339(notification.at),
             datacontenttype: "application/json",
             data: Data {
                 tenant: &self.tenant,
-                approval_id: notification.approval.to_string(),
+                approval_id,
+                review_id,
                 state: &notification.state,
                 session_id: notification.session.to_string(),
                 principal: &notification.principal,
                 digest: notification.digest.to_string(),
                 rules: &notification.rules,
                 more_rules: notification.more_rules,
-                expires_at: rfc3339(notification.expires_at),
+                expires_at: notification.expires_at.map(rfc3339),
                 batch_id: notification.batch.map(|batch| batch.to_string()),
                 by: notification.by.as_ref(),
                 verdict: notification.verdict,
                 cause: notification.cause.map(countersign_core::notification::VoidWord::word),
                 changed: notification.changed.map(countersign_core::approval::Changed::word),
+                passed_over: &notification.passed_over,
+                more_passed_over: notification.more_passed_over,
             },
         };
         // String keys only, so this cannot fail; an empty event is refused by every receiver.
@@ -112,7 +126,7 @@ fn reference(origin: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use countersign_core::notification::VoidWord;
-    use countersign_core::{ApprovalId, BatchId, Digest, NotificationId, NotificationKind, SessionId};
+    use countersign_core::{ApprovalId, BatchId, Digest, NotificationId, NotificationKind, ReviewId, SessionId};
 
     use super::*;
 
@@ -122,19 +136,22 @@ pub(super) mod tests {
             id: NotificationId::from_bytes([1; 16]),
             kind: NotificationKind::Void,
             at: Timestamp::from_millis(1_795_154_344_201),
-            approval: ApprovalId::from_bytes([2; 16]),
+            approval: Some(ApprovalId::from_bytes([2; 16])),
+            review: None,
             state: "void".to_owned(),
             session: SessionId::from_bytes([3; 16]),
             principal: EntityRef::new("Agent", "etl-bot").unwrap(),
             digest: Digest::of(b"{}"),
             rules: vec!["export-needs-two".to_owned()],
             more_rules: false,
-            expires_at: Timestamp::from_millis(1_795_155_000_000),
+            expires_at: Some(Timestamp::from_millis(1_795_155_000_000)),
             batch: Some(BatchId::from_bytes([4; 16])),
             by: Some(EntityRef::new("Person", "dana").unwrap()),
             verdict: Some(Verdict::Deny),
             cause: Some(VoidWord::Denied),
             changed: None,
+            passed_over: Vec::new(),
+            more_passed_over: false,
         }
     }
 
@@ -168,6 +185,41 @@ pub(super) mod tests {
             },
         });
         assert_eq!(event, expected);
+    }
+
+    #[test]
+    fn broken_glass_is_told_as_the_event_that_is_documented() {
+        let acme = TenantId::new("acme").unwrap();
+        let told = Notification {
+            kind: NotificationKind::GlassBroken,
+            approval: None,
+            review: Some(ReviewId::from_bytes([4; 16])),
+            state: "open".to_owned(),
+            principal: EntityRef::new("Person", "nick").unwrap(),
+            rules: vec!["production-change-needs-sre".to_owned()],
+            expires_at: None,
+            by: Some(EntityRef::new("Person", "nick").unwrap()),
+            verdict: None,
+            cause: None,
+            passed_over: vec![EntityRef::new("Person", "nina").unwrap()],
+            ..notification()
+        };
+        let event: serde_json::Value = serde_json::from_str(&Events::new(&acme, "a").json(&told)).unwrap();
+        assert_eq!(event["type"], "countersign.glass_broken.v1");
+        assert_eq!(event["subject"], "rev_04040404-0404-0404-0404-040404040404");
+        let expected = serde_json::json!({
+            "tenant": "acme",
+            "review_id": "rev_04040404-0404-0404-0404-040404040404",
+            "state": "open",
+            "session_id": "ses_03030303-0303-0303-0303-030303030303",
+            "principal": {"type": "Person", "id": "nick"},
+            "digest": Digest::of(b"{}").to_string(),
+            "rules": ["production-change-needs-sre"],
+            "more_rules": false,
+            "by": {"type": "Person", "id": "nick"},
+            "passed_over": [{"type": "Person", "id": "nina"}],
+        });
+        assert_eq!(event["data"], expected);
     }
 
     #[test]

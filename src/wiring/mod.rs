@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_core::restraint::AskingBudget;
+use countersign_core::review::GlassBudget;
 use countersign_core::time::{ShiftedClock, SystemClock};
 use countersign_core::{Clock, TenantId, Timestamp};
 use countersign_engine::{Engine, Error, Limits, Parts};
@@ -31,14 +32,15 @@ use background::{
 
 use crate::config::{Config, TenantConfig};
 use crate::grpc::{
-    Approvals, Audit, Backend, Capabilities, Decisions, Gated, Notifications, Policies, Sessions, StoredEntities,
-    Tenants,
+    Approvals, Audit, Backend, BreakGlasses, Capabilities, Decisions, Gated, Notifications, Policies, Sessions,
+    StoredEntities, Tenants,
 };
 use crate::http::{self, Readiness};
 use crate::identity::{Authenticator, DevIssuer};
 use crate::proto;
 use crate::proto::approval_service_server::ApprovalServiceServer;
 use crate::proto::audit_service_server::AuditServiceServer;
+use crate::proto::break_glass_service_server::BreakGlassServiceServer;
 use crate::proto::capability_service_server::CapabilityServiceServer;
 use crate::proto::decision_service_server::DecisionServiceServer;
 use crate::proto::entity_service_server::EntityServiceServer;
@@ -340,6 +342,10 @@ fn router(
             backend.clone(),
         ))
         .add_service(Gated::new(
+            BreakGlassServiceServer::new(BreakGlasses(backend.clone())).max_decoding_message_size(size),
+            backend.clone(),
+        ))
+        .add_service(Gated::new(
             CapabilityServiceServer::new(Capabilities(backend.clone())).max_decoding_message_size(size),
             backend.clone(),
         ))
@@ -427,6 +433,7 @@ async fn open_engine(
                 pending: config.approvals.pending_per_principal,
                 per_hour: config.approvals.asked_per_hour_per_principal,
             },
+            glass: GlassBudget { times: config.break_glass.times_per_person, within: config.break_glass.window() },
         },
         signing: keys.signing,
         commitment: keys.commitment,

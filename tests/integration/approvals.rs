@@ -5,6 +5,7 @@ mod batches;
 mod binding;
 mod changing;
 mod excluded;
+mod glass;
 mod pre_approved;
 mod races;
 mod restraint;

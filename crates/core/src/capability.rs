@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::entity::EntityRef;
-use crate::id::{ApprovalId, DecisionId, SessionId, TokenId};
+use crate::id::{ApprovalId, DecisionId, ReviewId, SessionId, TokenId};
 use crate::time::Timestamp;
 
 /// What a capability says. The token carries the same, so that it can be reissued from here to identical bytes, and no
@@ -35,6 +35,9 @@ pub struct Grant {
     pub audience: String,
     /// The approval that it needed; spent together with it.
     pub approval: Option<ApprovalId>,
+    /// The review of the broken glass that it needed instead. Absent where nobody broke any.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub review: Option<ReviewId>,
     /// When it was minted.
     pub issued_at: Timestamp,
     /// From when on it is worthless.
@@ -269,6 +272,7 @@ mod tests {
             digest: Digest::of(b"{}"),
             audience: "warehouse".into(),
             approval: None,
+            review: None,
             issued_at: at(0),
             expires_at: at(10),
             shard: 0,
@@ -276,6 +280,13 @@ mod tests {
             key: 1,
         };
         Capability::mint(grant, DecisionId::from_bytes([3; 16]), Digest::of(b"bundle"))
+    }
+
+    #[test]
+    fn capabilities_of_before_the_glass_could_be_broken_are_read() {
+        let old = serde_json::to_value(capability()).unwrap();
+        assert_eq!(old.pointer("/grant/review"), None);
+        assert_eq!(serde_json::from_value::<Capability>(old).unwrap(), capability());
     }
 
     #[test]

@@ -156,6 +156,10 @@ uuid_id!(
     /// One notification of one change, the same for every sink: a receiver knows by it what it has received before.
     NotificationId, "ntf", "a notification"
 );
+uuid_id!(
+    /// The review of one time that somebody broke the glass.
+    ReviewId, "rev", "a review"
+);
 
 #[cfg(test)]
 mod tests {

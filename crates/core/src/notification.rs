@@ -1,18 +1,50 @@
-//! Notifications: what is told of an approval request outside of the service.
+//! Notifications: what is told outside of the service of an approval request, and of the review of broken glass.
 //!
-//! A notification says that something happened and to which request. It holds ids, persons, times and the digest, and neither
+//! A notification says that something happened and to which of them. It holds ids, persons, times and the digest, and neither
 //! inputs nor anybody's words: it goes to places that the policies know nothing of, and whoever may see more asks for it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::approval::{Approval, Changed, Verdict};
+use crate::approval::{Approval, AskingRule, Changed, Verdict};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
-use crate::id::{ApprovalId, BatchId, NotificationId, SessionId};
+use crate::id::{ApprovalId, BatchId, NotificationId, ReviewId, SessionId};
+use crate::review::Review;
 use crate::time::Timestamp;
 
 /// What the ids of the rules may take together in a notification, in bytes.
 const MAX_RULES_BYTES: usize = 2 * 1024;
+
+/// What notifications are told in the order of: one approval request, or one review. Their ids are apart, whatever kind they
+/// are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Line([u8; 16]);
+
+impl Line {
+    /// A line from its 16 bytes, as [`Self::as_bytes`] gave them.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl From<ApprovalId> for Line {
+    fn from(id: ApprovalId) -> Self {
+        Self(*id.as_bytes())
+    }
+}
+
+impl From<ReviewId> for Line {
+    fn from(id: ReviewId) -> Self {
+        Self(*id.as_bytes())
+    }
+}
 
 /// What happened. The words are part of the wire and of the data format: they never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,11 +68,15 @@ pub enum NotificationKind {
     Expired,
     /// The approval was spent.
     Redeemed,
+    /// A person did without asking what others would have had to approve. They are named.
+    GlassBroken,
+    /// Somebody else has looked at that.
+    ReviewClosed,
 }
 
 impl NotificationKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Asked,
         Self::Voted,
         Self::Withdrawn,
@@ -50,6 +86,8 @@ impl NotificationKind {
         Self::Escalated,
         Self::Expired,
         Self::Redeemed,
+        Self::GlassBroken,
+        Self::ReviewClosed,
     ];
 
     /// The one word for it.
@@ -65,6 +103,25 @@ impl NotificationKind {
             Self::Escalated => "escalated",
             Self::Expired => "expired",
             Self::Redeemed => "redeemed",
+            Self::GlassBroken => "glass_broken",
+            Self::ReviewClosed => "review_closed",
+        }
+    }
+
+    /// Whether it is about a review, and not about an approval request.
+    #[must_use]
+    pub const fn is_of_review(self) -> bool {
+        match self {
+            Self::GlassBroken | Self::ReviewClosed => true,
+            Self::Asked
+            | Self::Voted
+            | Self::Withdrawn
+            | Self::Decided
+            | Self::Cancelled
+            | Self::Void
+            | Self::Escalated
+            | Self::Expired
+            | Self::Redeemed => false,
         }
     }
 }
@@ -129,9 +186,13 @@ pub struct Notification {
     pub kind: NotificationKind,
     /// When it happened.
     pub at: Timestamp,
-    /// The request.
-    pub approval: ApprovalId,
-    /// What the request was afterwards, in a word.
+    /// The request; absent when it is about a review.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub approval: Option<ApprovalId>,
+    /// The review of broken glass; absent when it is about a request.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub review: Option<ReviewId>,
+    /// What it was afterwards, in a word.
     pub state: String,
     /// The session that it belongs to.
     pub session: SessionId,
@@ -139,12 +200,13 @@ pub struct Notification {
     pub principal: EntityRef,
     /// The digest of the action.
     pub digest: Digest,
-    /// The ids of the rules that ask, as many as there is room for.
+    /// The ids of the rules that ask, or that were lifted, as many as there is room for.
     pub rules: Vec<String>,
     /// Whether there are more of them.
     pub more_rules: bool,
-    /// From when on the request is expired, if nothing else happens.
-    pub expires_at: Timestamp,
+    /// From when on the request is expired, if nothing else happens; a review never is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_at: Option<Timestamp>,
     /// The batch that the question was put in, so that a receiver can tell of it as one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub batch: Option<BatchId>,
@@ -160,6 +222,12 @@ pub struct Notification {
     /// Which of the conditions changed, if that is why.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub changed: Option<Changed>,
+    /// Who could have answered, and was not asked because the glass was broken; as many as there is room for.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub passed_over: Vec<EntityRef>,
+    /// Whether there are more of them.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub more_passed_over: bool,
 }
 
 impl Notification {
@@ -167,32 +235,74 @@ impl Notification {
     #[must_use]
     pub fn of(approval: &Approval, state: &str, happening: Happening, at: Timestamp) -> Self {
         let Happening { kind, by, verdict, cause, changed } = happening;
-        let mut room = MAX_RULES_BYTES;
-        let fits = |rule: &&String| {
-            let left = room.checked_sub(rule.len());
-            room = left.unwrap_or(room);
-            left.is_some()
-        };
-        let rules: Vec<String> = approval.rules.iter().map(|rule| &rule.id).take_while(fits).cloned().collect();
+        let rules = named(&approval.rules);
         Self {
             id: NotificationId::generate(),
             kind,
             at,
-            approval: approval.id,
+            approval: Some(approval.id),
+            review: None,
             state: state.to_owned(),
             session: approval.session,
             principal: approval.principal.clone(),
             digest: approval.digest,
             more_rules: rules.len() < approval.rules.len(),
             rules,
-            expires_at: approval.expires_at(),
+            expires_at: Some(approval.expires_at()),
             batch: approval.batch.map(|together| together.id),
             by,
             verdict,
             cause,
             changed,
+            passed_over: Vec::new(),
+            more_passed_over: false,
         }
     }
+
+    /// Tells that the glass was broken, or that this was reviewed.
+    #[must_use]
+    pub fn of_review(review: &Review, kind: NotificationKind, by: Option<EntityRef>, at: Timestamp) -> Self {
+        let rules = named(&review.rules);
+        Self {
+            id: NotificationId::generate(),
+            kind,
+            at,
+            approval: None,
+            review: Some(review.id),
+            state: review.word().to_owned(),
+            session: review.session,
+            principal: review.person.clone(),
+            digest: review.digest,
+            more_rules: rules.len() < review.rules.len(),
+            rules,
+            expires_at: None,
+            batch: None,
+            by,
+            verdict: None,
+            cause: None,
+            changed: None,
+            passed_over: review.passed_over.iter().cloned().collect(),
+            more_passed_over: review.more_passed_over,
+        }
+    }
+
+    /// What it is told in the order of. One that is about neither, which none is, has a line of its own.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        let own = || Line(*self.id.as_bytes());
+        self.approval.map(Line::from).or_else(|| self.review.map(Line::from)).unwrap_or_else(own)
+    }
+}
+
+/// The ids of rules, as many as there is room for.
+fn named(rules: &[AskingRule]) -> Vec<String> {
+    let mut room = MAX_RULES_BYTES;
+    let fits = |rule: &&String| {
+        let left = room.checked_sub(rule.len());
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    rules.iter().map(|rule| &rule.id).take_while(fits).cloned().collect()
 }
 
 #[cfg(test)]
@@ -201,7 +311,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::approval::{Asking, AskingRule};
+    use crate::approval::Asking;
 
     fn approval(rules: usize) -> Approval {
         let rule = |n| AskingRule { id: format!("{n:0>200}"), quorum: 1, reason: Some("its author's words".into()) };

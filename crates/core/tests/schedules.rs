@@ -172,6 +172,7 @@ fn act(store: &Store) -> bool {
         digest: approval.value.digest,
         audience: "gate".into(),
         approval: Some(approval.value.id),
+        review: None,
         issued_at: store.now(),
         expires_at: approval.value.expires_at(),
         shard: 0,

@@ -1,12 +1,16 @@
 //! Decide: read, judge, act.
 
+mod glass;
+
 use std::collections::BTreeSet;
 
 use countersign_core::approval::{Approval, ApprovalState, Spender};
 use countersign_core::capability::{Capability, Grant};
 use countersign_core::pre_approval::Bounds;
 use countersign_core::session::Session;
-use countersign_core::{Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, SessionId, Timestamp, TokenId};
+use countersign_core::{
+    Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, ReviewId, SessionId, Timestamp, TokenId,
+};
 use countersign_policy::{ApprovalFacts, AskingRule, DenyCause, Evaluated, View};
 use countersign_store::repository::{CommitExt, Stored};
 use countersign_store::{Commit, Kernel};
@@ -18,6 +22,8 @@ use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
 use crate::pre_approve;
 use crate::record::{Event, UseRecord};
+
+pub use glass::{BreakGlass, Broken};
 
 /// One action to decide.
 #[derive(Debug, Clone)]
@@ -149,7 +155,7 @@ impl<K: Kernel> Engine<K> {
         let answered = match ruling {
             Ruling::Deny { cause, errors } => {
                 decision.verdict = Verdict::Deny { because: because(cause).to_owned() };
-                self.answer(scene, decision, &outcome, &errors).await
+                self.answer(scene, decision, &outcome, &errors, std::convert::identity).await
             }
             Ruling::NeedsApproval(rules) => {
                 let query = answer_query(&weighed.action, &weighed.excluded, None, scene.now);
@@ -159,7 +165,7 @@ impl<K: Kernel> Engine<K> {
                     rules: rules.iter().map(needed).collect(),
                     persons,
                 };
-                self.answer(scene, decision, &outcome, &[]).await
+                self.answer(scene, decision, &outcome, &[], std::convert::identity).await
             }
             Ruling::Allow(permit) if ask.mint => self.mint(scene, permit, decision, &outcome, approved).await,
             Ruling::Allow(permit) => self.allow(scene, permit, decision, &outcome, approved).await,
@@ -256,18 +262,19 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Answers DENY or `NEEDS_APPROVAL`: nothing is authorized, so nothing needs to stand still, and under a flood the record
-    /// is a count.
-    async fn answer(
+    /// is a count. `keep` says what the request id is answered with.
+    async fn answer<T: Serialize + Send + Sync>(
         &self,
         scene: &Scene,
         mut decision: Decision,
         outcome: &Outcome<'_>,
         errors: &[String],
+        keep: fn(Decision) -> T,
     ) -> Result<Decision, Error> {
         if self.refusals.singly(&scene.caller.entity, scene.now) {
             let commit = Commit::new(self.tenant().clone());
             let event = outcome.event(&decision, errors, None);
-            let committed = self.commit(scene, commit, event, &decision).await?;
+            let committed = self.commit(scene, commit, event, &keep(decision.clone())).await?;
             decision.log_index = Some(committed.first_log_index);
         }
         Ok(decision)
@@ -308,28 +315,8 @@ impl<K: Kernel> Engine<K> {
         approval: Option<&Stored<Approval>>,
     ) -> Result<Decision, Error> {
         let Permit { .. } = permit;
-        let keys = self.keys.load_full();
-        let session = &outcome.session.value;
-        let expires_at = scene.now.plus(self.limits.token_ttl).min(session.deadline);
-        let expires_at = approval.map_or(expires_at, |a| expires_at.min(a.value.expires_at()));
-        let grant = Grant {
-            id: TokenId::generate(),
-            session: session.id,
-            principal: session.principal.clone(),
-            operator: session.operator.clone(),
-            operation: outcome.action.operation.clone(),
-            resource: outcome.action.resource.clone(),
-            digest: decision.digest,
-            audience: outcome.action.audience.clone(),
-            approval: approval.map(|a| a.value.id),
-            issued_at: scene.now,
-            expires_at,
-            shard: 0,
-            mint_epoch: scene.active.row.value.mint_epoch,
-            key: keys.active()?.id().0,
-        };
-        let token = keys.issue(&grant, self.tenant(), self.development)?;
-        decision.verdict = Verdict::Allow { capability: Some((grant.id, expires_at)) };
+        let (grant, token) = self.grant(scene, outcome, approval, None)?;
+        decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
         let capability = Capability::mint(grant, decision.id, decision.bundle);
         let lapses = outcome.lapses(scene, approval);
         let mut commit = self.guarded(scene, lapses).unchanged(outcome.session).insert(&capability);
@@ -342,6 +329,39 @@ impl<K: Kernel> Engine<K> {
         decision.log_index = Some(committed.first_log_index);
         decision.token = Some(token);
         Ok(decision)
+    }
+
+    /// What a capability says, and its token.
+    fn grant(
+        &self,
+        scene: &Scene,
+        outcome: &Outcome<'_>,
+        approval: Option<&Stored<Approval>>,
+        review: Option<ReviewId>,
+    ) -> Result<(Grant, Token), Error> {
+        let keys = self.keys.load_full();
+        let session = &outcome.session.value;
+        let expires_at = scene.now.plus(self.limits.token_ttl).min(session.deadline);
+        let expires_at = approval.map_or(expires_at, |a| expires_at.min(a.value.expires_at()));
+        let grant = Grant {
+            id: TokenId::generate(),
+            session: session.id,
+            principal: session.principal.clone(),
+            operator: session.operator.clone(),
+            operation: outcome.action.operation.clone(),
+            resource: outcome.action.resource.clone(),
+            digest: outcome.canonical.digest(),
+            audience: outcome.action.audience.clone(),
+            approval: approval.map(|a| a.value.id),
+            review,
+            issued_at: scene.now,
+            expires_at,
+            shard: 0,
+            mint_epoch: scene.active.row.value.mint_epoch,
+            key: keys.active()?.id().0,
+        };
+        let token = keys.issue(&grant, self.tenant(), self.development)?;
+        Ok((grant, token))
     }
 
     /// A stored answer again, with the identical token while it is worth something.
@@ -447,6 +467,7 @@ impl Outcome<'_> {
             approval: None,
             minted,
             pre_approval: None,
+            glass_broken: None,
         }
     }
 }

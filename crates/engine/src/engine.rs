@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use countersign_audit::NoteSigner;
 use countersign_core::claimed::groups_at;
 use countersign_core::restraint::AskingBudget;
+use countersign_core::review::GlassBudget;
 use countersign_core::session::Session;
 use countersign_core::{Action, Canonical, Claimed, Clock, Digest, EntityRef, Record, SessionId, TenantId, Timestamp};
 use countersign_policy::{AdminAction, AdminQuery, Answer, Bundle, Entities, Reads, View};
@@ -46,6 +47,8 @@ pub struct Limits {
     pub max_session_ttl: Duration,
     /// How much one principal may ask people.
     pub asking: AskingBudget,
+    /// How often one person may break the glass.
+    pub glass: GlassBudget,
 }
 
 impl Default for Limits {
@@ -56,6 +59,7 @@ impl Default for Limits {
             session_ttl: Duration::from_secs(3_600),
             max_session_ttl: Duration::from_secs(86_400),
             asking: AskingBudget::default(),
+            glass: GlassBudget::default(),
         }
     }
 }
@@ -501,7 +505,7 @@ impl Scene {
         self.caller.as_person().ok_or_else(|| Error::NotAPerson(self.caller.entity.to_string()))
     }
 
-    /// That the caller may answer for people with this credential: vote, publish, roll back.
+    /// That the caller may answer for people with this credential: vote, publish, roll back, break the glass, review that.
     pub(crate) fn require_answering(&self) -> Result<(), Error> {
         Ok(self.call.credential.require_answering(self.now)?)
     }
@@ -532,14 +536,15 @@ impl Scene {
     }
 }
 
-/// What changes the rules for everybody: only for whoever acts directly, never for somebody else.
+/// What changes the rules for everybody, or goes past them: only for whoever acts directly, never for somebody else.
 const fn governs(action: AdminAction<'_>) -> bool {
     match action {
         AdminAction::Publish { .. }
         | AdminAction::ManageKeys { .. }
         | AdminAction::ChangeEntities { .. }
         | AdminAction::ManageNotifications { .. }
-        | AdminAction::BreakGlass { .. } => true,
+        | AdminAction::BreakGlass { .. }
+        | AdminAction::ReviewBreakGlass { .. } => true,
         AdminAction::OpenSession { .. }
         | AdminAction::ActFor { .. }
         | AdminAction::Redeem { .. }

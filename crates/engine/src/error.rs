@@ -4,6 +4,7 @@ use countersign_core::ActionError;
 use countersign_core::approval::ApprovalError;
 use countersign_core::capability::CapabilityError;
 use countersign_core::restraint::RestraintError;
+use countersign_core::review::GlassError;
 use countersign_core::session::SessionError;
 use countersign_policy::{QueryError, Refused};
 use countersign_store::{CommitError, StoreError};
@@ -97,11 +98,17 @@ pub enum Error {
     /// The question is not put, so that people are not worn out.
     #[error(transparent)]
     Restraint(#[from] RestraintError),
+    /// The glass was not broken, or the review of that not closed.
+    #[error(transparent)]
+    Glass(#[from] GlassError),
+    /// No such review, or none that the caller may know of.
+    #[error("there is no such review")]
+    ReviewNotFound,
     /// The approval is for another action.
     #[error("the approval is for another action, session or principal; ask for this one")]
     ApprovalMismatch,
-    /// Only a person who acts directly votes.
-    #[error("only a person who acts directly can vote; {0} is an agent, a service, or acts for somebody")]
+    /// Only a person who acts directly votes, breaks the glass or reviews that.
+    #[error("only a person who acts directly can do this; {0} is an agent, a service, or acts for somebody")]
     NotAPerson(String),
     /// The credential is not one to vote or publish with.
     #[error(transparent)]
@@ -254,6 +261,8 @@ impl Error {
             | Self::ApprovalNotFound
             | Self::Approval(_)
             | Self::Restraint(_)
+            | Self::Glass(_)
+            | Self::ReviewNotFound
             | Self::ApprovalMismatch
             | Self::NotAPerson(_)
             | Self::NotAnswering(_)

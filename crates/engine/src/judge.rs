@@ -7,14 +7,15 @@ use countersign_core::approval::{Approval, AskingRule as Asked, Tally, Vote};
 use countersign_core::session::OpenSession;
 use countersign_core::{Action, Canonical, EntityRef, Timestamp};
 use countersign_policy::{
-    AnswerQuery, ApprovalFacts, AskingRule, DenyCause, Evaluated, Prospect, Query, SessionFacts, Verdict, View,
+    AdminAction, AdminQuery, AnswerQuery, ApprovalFacts, AskingRule, DenyCause, Evaluated, Prospect, Query,
+    SessionFacts, Verdict, View,
 };
 
 use crate::error::Error;
 use crate::pre_approve;
 
-/// Proof that the active policies allow one action now. Only [`judge`] makes one, nothing copies one, and whoever mints or
-/// spends consumes it: one decision, one authority.
+/// Proof that the active policies allow one action now. Only [`judge`] and [`judge_lifting`] make one, nothing copies one, and
+/// whoever mints or spends consumes it: one decision, one authority.
 #[derive(Debug)]
 #[must_use = "a permit that nobody uses authorizes nothing"]
 pub struct Permit(());
@@ -126,6 +127,42 @@ pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
 pub(crate) fn ruled_out(facts: Facts<'_>) -> Result<bool, Error> {
     let outlook = facts.view.outlook(&facts.query(None))?;
     Ok(matches!(outlook.prospect, Prospect::Never(_)))
+}
+
+/// Decides as [`judge`], with the glass broken for `rules`: what only these keep from being allowed is allowed. That the policies
+/// would allow it, were they met, is what `NEEDS_APPROVAL` says, and a final forbid or an evaluation error is neither.
+///
+/// Whatever the ruling, it is usable only while the `breakGlass` policies permit it to the principal, a person who acts for nobody:
+/// `None` if they do not. Otherwise the policies that do are told too.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_lifting(
+    facts: Facts<'_>,
+    rules: &BTreeSet<String>,
+    tenant: &EntityRef,
+) -> Result<Option<(Judgement, Vec<String>)>, Error> {
+    let Action { principal, operator, chain, operation, .. } = facts.action;
+    if principal.kind() != "Person" || operator.is_some() || !chain.is_empty() || rules.is_empty() {
+        return Ok(None);
+    }
+    let action = AdminAction::BreakGlass { tenant, operation, rules };
+    // With the groups that the session has, as whatever is spent in it: at the redeem there is no credential of the person.
+    let session = facts.session.session();
+    let view = facts.view.claiming(principal, session.groups_at(facts.now));
+    let permitted = view.administer(&AdminQuery { caller: principal, action, now: facts.now });
+    if !permitted.permitted {
+        return Ok(None);
+    }
+    let mut judgement = judge(facts)?;
+    let lifted = match &judgement.ruling {
+        Ruling::NeedsApproval(asking) => asking.iter().all(|rule| rules.contains(&rule.id)),
+        Ruling::Allow(_) | Ruling::Deny { .. } => false,
+    };
+    if lifted {
+        judgement.ruling = Ruling::Allow(Permit(()));
+    }
+    Ok(Some((judgement, permitted.policies)))
 }
 
 /// Who counts for each rule that the request asked, under the policies of now: a rule that is gone counts for nothing, nor

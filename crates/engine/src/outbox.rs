@@ -1,5 +1,5 @@
-//! The outbox: what is told of approval requests is written in the commit that changes them, and delivered afterwards, by
-//! couriers that no call waits for.
+//! The outbox: what is told of approval requests and reviews is written in the commit that changes them, and delivered
+//! afterwards, by couriers that no call waits for.
 
 mod back_off;
 mod courier;
@@ -7,6 +7,7 @@ mod ending;
 mod leftover;
 mod letters;
 mod queue;
+mod reviews;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -120,6 +121,7 @@ impl Outbox {
         caller: Option<&EntityRef>,
         now: Timestamp,
     ) -> Result<Commit, Error> {
+        let commit = self.announce_review(commit, event, caller, now)?;
         let Some((id, happenings)) = happenings(event, caller).filter(|_| !self.shelves.is_empty()) else {
             return Ok(commit);
         };
@@ -212,6 +214,8 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
         | Event::SessionEnded { .. }
         | Event::ApprovalExcluded { .. }
         | Event::CoolDownLift { .. }
+        // Told in `reviews.rs`, in an order of its own.
+        | Event::ReviewClosed { .. }
         | Event::Complete { .. }
         | Event::Revoke { .. }
         | Event::BundleActivated { .. }

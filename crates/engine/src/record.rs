@@ -8,8 +8,8 @@ use countersign_core::approval::{Approval, AskingRule, Tally, Together, Verdict 
 use countersign_core::capability::{Grant, Outcome};
 use countersign_core::pre_approval::Bounds;
 use countersign_core::{
-    ApprovalId, DecisionId, Digest, EntityRef, NotificationId, NotificationKind, SessionId, TenantId, Timestamp,
-    TokenId,
+    ApprovalId, DecisionId, Digest, EntityRef, NotificationId, NotificationKind, ReviewId, SessionId, TenantId,
+    Timestamp, TokenId,
 };
 use countersign_policy::{EntityData, Evaluated};
 use serde::Serialize;
@@ -70,6 +70,22 @@ pub enum Event<'a> {
         /// That the approval is a pre-approval, and which of its uses this was; none yet if a capability was minted.
         #[serde(skip_serializing_if = "Option::is_none")]
         pre_approval: Option<UseRecord>,
+        /// How the glass was broken, without which it would have needed approval.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        glass_broken: Option<GlassRecord<'a>>,
+    },
+    /// Somebody else closed the review of broken glass.
+    ReviewClosed {
+        /// The review.
+        review: ReviewId,
+        /// Who broke the glass.
+        person: &'a EntityRef,
+        /// The reviewer's words.
+        comment: &'a str,
+        /// The administration policies that permitted it.
+        determining: &'a [String],
+        /// The bundle they are of.
+        bundle: Digest,
     },
     /// A session was opened.
     SessionOpened {
@@ -211,6 +227,9 @@ pub enum Event<'a> {
         /// The approval that was spent with it.
         #[serde(skip_serializing_if = "Option::is_none")]
         approval: Option<ApprovalId>,
+        /// The review of the broken glass that it rests on.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        review: Option<ReviewId>,
         /// Who counted for each rule.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         tally: Vec<TallyRecord<'a>>,
@@ -298,8 +317,12 @@ pub enum Event<'a> {
         /// The notification.
         notification: NotificationId,
         /// The request that it tells of.
-        approval: ApprovalId,
-        /// What happened to the request.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        approval: Option<ApprovalId>,
+        /// The review that it tells of.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        review: Option<ReviewId>,
+        /// What happened to it.
         #[serde(rename = "event")]
         kind: NotificationKind,
     },
@@ -310,8 +333,12 @@ pub enum Event<'a> {
         /// The notification.
         notification: NotificationId,
         /// The request that it would have told of.
-        approval: ApprovalId,
-        /// What happened to the request.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        approval: Option<ApprovalId>,
+        /// The review that it would have told of.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        review: Option<ReviewId>,
+        /// What happened to it.
         #[serde(rename = "event")]
         kind: NotificationKind,
     },
@@ -367,6 +394,26 @@ impl UseRecord {
     pub fn minted(approval: &Approval) -> Option<Self> {
         approval.pre_approval().map(|pre| Self { number: None, of: pre.bounds().uses })
     }
+}
+
+/// How the glass was broken: by whom, why, and past whom.
+#[derive(Debug, Serialize)]
+pub struct GlassRecord<'a> {
+    /// The review that it opens.
+    pub review: ReviewId,
+    /// Who broke it.
+    pub person: &'a EntityRef,
+    /// In their words.
+    pub reason: &'a str,
+    /// The rules that were lifted.
+    pub rules: BTreeSet<&'a str>,
+    /// The `breakGlass` policies that permitted it.
+    pub determining: &'a [String],
+    /// Who could have answered, as many as there is room for.
+    pub passed_over: &'a BTreeSet<EntityRef>,
+    /// Whether there are more of them.
+    #[serde(skip_serializing_if = "is_false")]
+    pub more_passed_over: bool,
 }
 
 /// A changed entity.

@@ -10,9 +10,9 @@ use countersign_token::{Limits, Presented, Verified};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::require_request_id;
-use crate::engine::{Call, Engine, Operation, Replayable, Scene, enforcement_point};
+use crate::engine::{Call, Engine, Operation, Replayable, Scene, enforcement_point, tenant_entity};
 use crate::error::Error;
-use crate::judge::{Facts, Judgement, Permit, Ruling, judge};
+use crate::judge::{Facts, Judgement, Permit, Ruling, judge, judge_lifting};
 use crate::record::{Event, TallyRecord, UseRecord};
 
 /// A capability to spend, and what is about to be executed.
@@ -91,8 +91,13 @@ impl<K: Kernel> Engine<K> {
             Some(id) => Some(self.spendable(id, now).await?),
             None => None,
         };
+        let review = match capability.value.grant.review {
+            Some(id) => Some(self.repo.review(id).await?.ok_or_else(|| Error::Internal(format!("{id} is missing")))?),
+            None => None,
+        };
         let mut excluded = self.excluded(scene, &session.value, &action)?;
         excluded.extend(approval.iter().flat_map(|approval| approval.value.excluded.iter().cloned()));
+        excluded.extend(review.iter().flat_map(|review| review.value.excluded.iter().cloned()));
         let facts = Facts {
             view: scene.view(),
             session: open,
@@ -102,7 +107,16 @@ impl<K: Kernel> Engine<K> {
             excluded: &excluded,
             now,
         };
-        let Judgement { ruling, determining, counted, tally } = judge(facts)?;
+        let judgement = match &review {
+            // What was lifted never changes, so the review's row is not guarded; who may lift it is asked again.
+            Some(review) => {
+                judge_lifting(facts, &review.value.lifted(), &tenant_entity(self.tenant())?)?
+                    .ok_or_else(|| Error::PolicyDenied(vec!["no `breakGlass` policy permits it".to_owned()]))?
+                    .0
+            }
+            None => judge(facts)?,
+        };
+        let Judgement { ruling, determining, counted, tally } = judgement;
         let Ruling::Allow(permit) = ruling else { return Err(Error::PolicyDenied(determining)) };
 
         let Permit { .. } = permit;
@@ -137,6 +151,7 @@ impl<K: Kernel> Engine<K> {
             digest: receipt.digest,
             action: canonical.text(),
             approval: approval.as_ref().map(|approval| approval.value.id),
+            review: capability.value.grant.review,
             tally: tally.iter().map(TallyRecord::from).collect(),
             determining: &determining,
             bundle: receipt.bundle,

@@ -3,6 +3,7 @@
 
 use countersign_core::Timestamp;
 use countersign_core::restraint::{AskedOfLate, CoolDown};
+use countersign_core::review::BrokenGlass;
 use countersign_store::repository::{RequestRow, stored};
 use countersign_store::{Commit, CommitError, Kernel, Key, Kind, Prefix};
 use serde::de::DeserializeOwned;
@@ -15,7 +16,8 @@ const CHUNK: usize = 32;
 
 impl<K: Kernel> Engine<K> {
     /// Deletes the answers of request ids that nobody may ask for again, what was asked too long ago to count, the cool-downs that
-    /// are over, and what waits in vain for sinks that are not configured any more; returns how many rows that were.
+    /// are over, when the glass was broken too long ago to count, and what waits in vain for sinks that are not configured any
+    /// more; returns how many rows that were.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::ClockJumped`].
@@ -24,8 +26,10 @@ impl<K: Kernel> Engine<K> {
         let asked = self.tidy_kind(Kind::AskedOfLate, AskedOfLate::is_over).await?;
         let cooled = self.tidy_kind(Kind::CoolDown, CoolDown::is_over).await?;
         self.sights.tidy(self.now()?);
+        let budget = self.limits.glass;
+        let broken = self.tidy_kind(Kind::BrokenGlass, |row: &BrokenGlass, now| row.is_over(budget, now)).await?;
         let left = self.forget_leftovers(self.now()?).await?;
-        Ok([requests, asked, cooled, left].into_iter().fold(0, usize::saturating_add))
+        Ok([requests, asked, cooled, broken, left].into_iter().fold(0, usize::saturating_add))
     }
 
     async fn tidy_kind<T: DeserializeOwned>(

@@ -7,7 +7,7 @@ use countersign_core::{Digest, EntityRef, Timestamp};
 
 use crate::answer::Answer;
 use crate::decide::QueryError;
-use crate::request::{Pairs, Pass, clock, evaluate, operator_of, persons};
+use crate::request::{Pairs, Pass, clock, evaluate, operator_of, person, persons, strings};
 use crate::view::View;
 
 /// May `caller` do this to the service?
@@ -106,10 +106,27 @@ pub enum AdminAction<'a> {
         /// The tenant.
         tenant: &'a EntityRef,
     },
-    /// `breakGlass`: act against the policies, on record.
+    /// `breakGlass`: do at once, on record, what rules would have asked people about.
     BreakGlass {
         /// The tenant.
         tenant: &'a EntityRef,
+        /// The operation.
+        operation: &'a str,
+        /// The ids of the rules that are lifted.
+        rules: &'a BTreeSet<String>,
+    },
+    /// `reviewBreakGlass`: close the review of that.
+    ReviewBreakGlass {
+        /// The tenant.
+        tenant: &'a EntityRef,
+        /// Who broke the glass.
+        person: &'a EntityRef,
+        /// The operation.
+        operation: &'a str,
+        /// The ids of the rules that were lifted.
+        rules: &'a BTreeSet<String>,
+        /// Who could not have answered for the action.
+        excluded: &'a BTreeSet<EntityRef>,
     },
 }
 
@@ -121,7 +138,7 @@ impl View<'_> {
     }
 
     fn administered(&self, query: &AdminQuery<'_>) -> Result<Pass, QueryError> {
-        let Asked { name, resource, mut context, operator, persons: bound } = query.action.asked();
+        let Asked { name, resource, mut context, operator, persons: named } = query.action.asked();
         let missing = |field: &str, entity: &EntityRef| QueryError::Invalid {
             field: field.to_owned(),
             reason: format!("`{entity}` has no known type"),
@@ -134,8 +151,13 @@ impl View<'_> {
         let caller = bundle.directory.uid(query.caller).ok_or_else(|| missing("caller", query.caller))?;
         let resource = bundle.directory.uid(resource).ok_or_else(|| missing("resource", resource))?;
         context.extend(operator_of(bundle, operator)?);
-        if let Some(bound) = bound {
-            context.push(("persons".to_owned(), persons(bundle, bound, "persons")?));
+        match named {
+            Named::Nobody => {}
+            Named::Bound(bound) => context.push(("persons".to_owned(), persons(bundle, bound, "persons")?)),
+            Named::Reviewed { person: who, excluded } => {
+                context.push(("person".to_owned(), person(bundle, who, "person")?));
+                context.push(("excluded".to_owned(), persons(bundle, excluded, "excluded")?));
+            }
         }
         context.push(("now".to_owned(), clock(query.now)?));
         let operator = operator.and_then(|operator| bundle.directory.uid(operator));
@@ -151,33 +173,46 @@ struct Asked<'a> {
     resource: &'a EntityRef,
     context: Pairs,
     operator: Option<&'a EntityRef>,
-    persons: Option<&'a BTreeSet<EntityRef>>,
+    persons: Named<'a>,
+}
+
+/// Whom the context of an action names, beside an operator.
+enum Named<'a> {
+    Nobody,
+    /// Whom a change binds.
+    Bound(&'a BTreeSet<EntityRef>),
+    /// Who broke the glass, and who could not have answered.
+    Reviewed {
+        person: &'a EntityRef,
+        excluded: &'a BTreeSet<EntityRef>,
+    },
 }
 
 impl<'a> AdminAction<'a> {
     fn asked(self) -> Asked<'a> {
         let text = |name: &str, value: &str| (name.to_owned(), RestrictedExpression::new_string(value.to_owned()));
         let long = |name: &str, value: i64| (name.to_owned(), RestrictedExpression::new_long(value));
-        let plain = |name, resource| Asked { name, resource, context: Vec::new(), operator: None, persons: None };
+        let plain =
+            |name, resource| Asked { name, resource, context: Vec::new(), operator: None, persons: Named::Nobody };
         match self {
             Self::OpenSession { principal, purpose, operator, seconds } => Asked {
                 name: "openSession",
                 resource: principal,
                 context: vec![text("purpose", purpose), long("seconds", i64::from(seconds))],
                 operator,
-                persons: None,
+                persons: Named::Nobody,
             },
             Self::ActFor { principal, operation, operator } => Asked {
                 name: "actFor",
                 resource: principal,
                 context: vec![text("operation", operation)],
                 operator,
-                persons: None,
+                persons: Named::Nobody,
             },
             Self::Redeem { enforcement_point, operation, issuer } => {
                 let issuer = issuer.map(|issuer| text("issuer", issuer));
                 let context = std::iter::once(text("operation", operation)).chain(issuer).collect();
-                Asked { name: "redeem", resource: enforcement_point, context, operator: None, persons: None }
+                Asked { name: "redeem", resource: enforcement_point, context, operator: None, persons: Named::Nobody }
             }
             Self::Revoke { principal } => plain("revoke", principal),
             Self::EndSession { principal } => plain("endSession", principal),
@@ -190,7 +225,7 @@ impl<'a> AdminAction<'a> {
                     long("revision", i64::try_from(revision).unwrap_or(i64::MAX)),
                 ],
                 operator: None,
-                persons: None,
+                persons: Named::Nobody,
             },
             Self::ReadLog { tenant } => plain("readLog", tenant),
             Self::ReadApprovals { tenant } => plain("readApprovals", tenant),
@@ -198,11 +233,30 @@ impl<'a> AdminAction<'a> {
             Self::ChangeEntities { tenant, types, persons } => {
                 let types = types.iter().map(|kind| RestrictedExpression::new_string((*kind).to_owned()));
                 let context = vec![("types".to_owned(), RestrictedExpression::new_set(types))];
-                Asked { name: "changeEntities", resource: tenant, context, operator: None, persons: Some(persons) }
+                Asked {
+                    name: "changeEntities",
+                    resource: tenant,
+                    context,
+                    operator: None,
+                    persons: Named::Bound(persons),
+                }
             }
             Self::ReadEntities { tenant } => plain("readEntities", tenant),
             Self::ManageNotifications { tenant } => plain("manageNotifications", tenant),
-            Self::BreakGlass { tenant } => plain("breakGlass", tenant),
+            Self::BreakGlass { tenant, operation, rules } => Asked {
+                name: "breakGlass",
+                resource: tenant,
+                context: vec![text("operation", operation), ("rules".to_owned(), strings(rules))],
+                operator: None,
+                persons: Named::Nobody,
+            },
+            Self::ReviewBreakGlass { tenant, person, operation, rules, excluded } => Asked {
+                name: "reviewBreakGlass",
+                resource: tenant,
+                context: vec![text("operation", operation), ("rules".to_owned(), strings(rules))],
+                operator: None,
+                persons: Named::Reviewed { person, excluded },
+            },
         }
     }
 }

@@ -79,7 +79,7 @@ impl Question {
 pub struct RecordedDecision {
     /// Its id.
     pub id: String,
-    /// The answer: `ALLOW`, `DENY` or `NEEDS_APPROVAL`.
+    /// The answer of the policies: `ALLOW`, `DENY` or `NEEDS_APPROVAL`; the last also where the glass was broken.
     pub verdict: String,
     /// The policies that determined it.
     pub determining: Vec<String>,
@@ -107,8 +107,10 @@ impl RecordedDecision {
         if kind != "decision" {
             return Ok(None);
         }
-        let Written { decision, verdict, determining, bundle, action, context } =
+        let Written { decision, verdict, determining, bundle, action, context, glass_broken } =
             serde_json::from_slice(content).map_err(wrong)?;
+        // What the policies said, before a person went past those whom they ask.
+        let verdict = if glass_broken.is_some() { "NEEDS_APPROVAL".to_owned() } else { verdict };
         let action = Action::from_canonical(&action).map_err(|error| RecordError(error.to_string()))?;
         let Context { input, environment, session, excluded, digest, now, operator, approval, claimed } = context;
         let withheld = action.input.keys().filter(|name| !input.contains_key(*name)).cloned().collect();
@@ -181,6 +183,8 @@ struct Written {
     bundle: Digest,
     action: String,
     context: Context,
+    #[serde(default)]
+    glass_broken: Option<serde::de::IgnoredAny>,
 }
 
 /// What [`crate::Evaluated`] wrote.

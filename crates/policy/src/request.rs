@@ -216,7 +216,7 @@ fn moment(time: Timestamp, field: &str) -> Result<Moment, QueryError> {
     Moment::new(time).ok_or_else(|| invalid(field, "is not a time between the years 0 and 9999"))
 }
 
-fn strings(texts: &BTreeSet<String>) -> RestrictedExpression {
+pub(crate) fn strings(texts: &BTreeSet<String>) -> RestrictedExpression {
     RestrictedExpression::new_set(texts.iter().map(|text| RestrictedExpression::new_string(text.clone())))
 }
 
@@ -229,7 +229,7 @@ pub(crate) fn persons(
     persons.collect::<Result<Vec<_>, _>>().map(RestrictedExpression::new_set)
 }
 
-fn person(bundle: &Bundle, entity: &EntityRef, field: &str) -> Result<RestrictedExpression, QueryError> {
+pub(crate) fn person(bundle: &Bundle, entity: &EntityRef, field: &str) -> Result<RestrictedExpression, QueryError> {
     let uid = bundle.directory.uid(entity).filter(|_| entity.kind() == "Person");
     let uid = uid.ok_or_else(|| invalid(field, format!("holds `{entity}`, which is no `Person`")))?;
     Ok(RestrictedExpression::new_entity_uid(uid))

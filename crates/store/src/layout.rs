@@ -10,7 +10,7 @@ mod outbox;
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use countersign_core::{ApprovalId, Digest, EntityRef, ReviewId, SessionId, TenantId, Timestamp, TokenId};
 
 pub use outbox::Place;
 
@@ -53,6 +53,10 @@ pub enum Kind {
     CoolDown = 16,
     /// What people answered before, by the hash of operation and resource.
     Precedents = 17,
+    /// The review of broken glass, by id.
+    Review = 18,
+    /// When a person broke the glass of late, by the person's hash.
+    BrokenGlass = 19,
     /// A request that was put together with others, by batch and place.
     Batch = 22,
     /// The figures of a rule or a person, by its name.
@@ -63,7 +67,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Tenant,
         Self::Session,
         Self::Approval,
@@ -81,6 +85,8 @@ impl Kind {
         Self::Outbox,
         Self::CoolDown,
         Self::Precedents,
+        Self::Review,
+        Self::BrokenGlass,
         Self::Batch,
         Self::Figures,
         Self::FiguresHead,
@@ -155,6 +161,19 @@ impl Key {
     #[must_use]
     pub fn precedents(tenant: &TenantId, subject: &Digest) -> Self {
         Self::new(tenant, Kind::Precedents, &[subject.as_bytes()])
+    }
+
+    /// The key of the review of broken glass.
+    #[must_use]
+    pub fn review(tenant: &TenantId, id: &ReviewId) -> Self {
+        Self::new(tenant, Kind::Review, &[id.as_bytes()])
+    }
+
+    /// The key of when a person broke the glass of late.
+    #[must_use]
+    pub fn broken_glass(tenant: &TenantId, person: &EntityRef) -> Self {
+        let who = Digest::of_parts(&[person.kind().as_bytes(), person.id().as_bytes()]);
+        Self::new(tenant, Kind::BrokenGlass, &[who.as_bytes()])
     }
 
     /// The key of a cool-down, by what it is about.
@@ -411,12 +430,12 @@ mod tests {
     #[test]
     fn kind_bytes_are_the_ones_that_were_released() {
         let bytes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.byte()).collect();
-        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 22, 23, 24]);
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22, 23, 24]);
         for kind in Kind::ALL {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));
         }
         assert_eq!(Kind::from_byte(0), None);
-        assert_eq!(Kind::from_byte(18), None);
+        assert_eq!(Kind::from_byte(20), None);
     }
 
     #[test]

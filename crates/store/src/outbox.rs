@@ -1,8 +1,8 @@
-//! The outbox: what is to be told of approval requests, written in the commit that changes the request.
+//! The outbox: what is to be told of approval requests and of reviews, written in the commit that changes them.
 //!
 //! Each notification is one row for each sink that wants it. Delivered, the row goes; given up, it becomes a dead letter.
 
-use countersign_core::{ApprovalId, Notification, NotificationId, SessionId, Timestamp};
+use countersign_core::{ApprovalId, Line, Notification, NotificationId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
@@ -52,17 +52,12 @@ pub struct EndingRow {
 pub type DeadRows = (Vec<Stored<DeadRow>>, Option<Key>);
 
 impl<K: Kernel> Repository<K> {
-    /// What waits for a sink at a place of a request.
+    /// What waits for a sink at a place of a line.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn queued(
-        &self,
-        sink: &str,
-        approval: &ApprovalId,
-        place: Place,
-    ) -> Result<Option<Stored<QueuedRow>>, StoreError> {
-        self.read(&Key::queued(self.tenant(), sink, approval, place)).await
+    pub async fn queued(&self, sink: &str, line: Line, place: Place) -> Result<Option<Stored<QueuedRow>>, StoreError> {
+        self.read(&Key::queued(self.tenant(), sink, line, place)).await
     }
 
     /// A notification that a sink did not take.
@@ -101,7 +96,7 @@ impl Commit {
     /// Lets a notification wait for a sink.
     #[must_use]
     pub fn queue(self, sink: &str, place: Place, row: &QueuedRow) -> Self {
-        let key = Key::queued(&self.log, sink, &row.notification.approval, place);
+        let key = Key::queued(&self.log, sink, row.notification.line(), place);
         self.create(key, encode(row))
     }
 

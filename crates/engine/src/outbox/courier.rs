@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::visible::Visible;
-use countersign_core::{ApprovalId, Notification, NotificationId, Timestamp};
+use countersign_core::{Line, Notification, NotificationId, Timestamp};
 use countersign_store::outbox::{DeadRow, QueuedRow};
 use countersign_store::repository::{Stored, stored};
 use countersign_store::{Change, Commit, CommitError, Kernel, Key, Place, Prefix, Revision, StoreError};
@@ -87,7 +87,7 @@ impl<K: Kernel> Engine<K> {
 
 /// How an attempt ended.
 struct Attempt {
-    approval: ApprovalId,
+    line: Line,
     place: Place,
     /// What was tried; nothing if it was gone.
     row: Option<Stored<QueuedRow>>,
@@ -151,13 +151,13 @@ impl<K: Kernel> Courier<K> {
     }
 
     fn queued(&mut self, change: Change) -> Result<(), Error> {
-        let Some((approval, place)) = change.key.queued_place() else { return Ok(()) };
+        let Some((line, place)) = change.key.queued_place() else { return Ok(()) };
         match change.row {
             Some(row) => {
                 let since = stored::<QueuedRow>(&change.key, &row)?.value.queued_at;
-                self.queue.put(approval, place, since);
+                self.queue.put(line, place, since);
             }
-            None => self.queue.remove(approval, place),
+            None => self.queue.remove(line, place),
         }
         Ok(())
     }
@@ -174,13 +174,13 @@ impl<K: Kernel> Courier<K> {
     }
 
     fn start(&mut self, now: Timestamp, under_way: &UnderWay) {
-        for (approval, place) in self.queue.start(now, AT_ONCE) {
+        for (line, place) in self.queue.start(now, AT_ONCE) {
             let (engine, sink, shelf) = (Arc::clone(&self.engine), Arc::clone(&self.sink), Arc::clone(&self.shelf));
             under_way.push(Box::pin(async move {
                 let settings = &shelf.settings;
                 // What an operator took away, or a courier before this one delivered, is not delivered.
-                let Some(row) = engine.repo.queued(&settings.name, &approval, place).await? else {
-                    return Ok(Attempt { approval, place, row: None, result: Ok(()) });
+                let Some(row) = engine.repo.queued(&settings.name, line, place).await? else {
+                    return Ok(Attempt { line, place, row: None, result: Ok(()) });
                 };
                 let delivering = sink.deliver(&row.value.notification);
                 let result = match tokio::time::timeout(settings.timeout, delivering).await {
@@ -189,15 +189,15 @@ impl<K: Kernel> Courier<K> {
                     }
                     Err(_elapsed) => Err(format!("no answer within {} s", settings.timeout.as_secs_f32())),
                 };
-                Ok(Attempt { approval, place, row: Some(row), result })
+                Ok(Attempt { line, place, row: Some(row), result })
             }));
         }
     }
 
     async fn settle(&mut self, attempt: Attempt) -> Result<(), Error> {
-        let Attempt { approval, place, row, result } = attempt;
+        let Attempt { line, place, row, result } = attempt;
         let Some(row) = row else {
-            self.queue.gone(approval, place);
+            self.queue.gone(line, place);
             return Ok(());
         };
         let now = self.engine.now()?;
@@ -205,13 +205,13 @@ impl<K: Kernel> Courier<K> {
         let Notification { id, kind, .. } = &row.value.notification;
         let error = match result {
             Ok(()) => {
-                let key = Key::queued(self.engine.tenant(), sink, &approval, place);
+                let key = Key::queued(self.engine.tenant(), sink, line, place);
                 let commit = Commit::new(self.engine.tenant().clone()).delete(key, row.revision);
                 match self.engine.repo.kernel().commit(commit).await {
                     Ok(_) | Err(CommitError::Conflict { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
-                self.queue.delivered(approval, place);
+                self.queue.delivered(line, place);
                 let back = self.shelf.state(|state| {
                     state.last_delivered = Some(now);
                     state.delivered = state.delivered.saturating_add(1);
@@ -225,7 +225,7 @@ impl<K: Kernel> Courier<K> {
             Err(error) => error,
         };
         let settings = &self.shelf.settings;
-        let attempts = self.queue.failed(approval, now, &settings.back_off);
+        let attempts = self.queue.failed(line, now, &settings.back_off);
         let down = self.queue.is_down();
         let went_down = self.shelf.state(|state| {
             state.last_failure = Some((now, error.clone()));
@@ -239,7 +239,7 @@ impl<K: Kernel> Courier<K> {
         }
         let old = now.reached(row.value.queued_at.plus(settings.max_age));
         if attempts >= settings.attempts || old {
-            self.bury(now, vec![(approval, place, attempts)], &error).await?;
+            self.bury(now, vec![(line, place, attempts)], &error).await?;
         }
         Ok(())
     }
@@ -269,34 +269,33 @@ impl<K: Kernel> Courier<K> {
     }
 
     /// Makes dead letters. What follows of the same request goes on: its end must not be kept back by its beginning.
-    async fn bury(&mut self, now: Timestamp, what: Vec<(ApprovalId, Place, u32)>, error: &str) -> Result<(), Error> {
+    async fn bury(&mut self, now: Timestamp, what: Vec<(Line, Place, u32)>, error: &str) -> Result<(), Error> {
         let (engine, name) = (&self.engine, self.shelf.settings.name.clone());
         let (mut commits, mut buried) = (Vec::new(), Vec::new());
-        for (approval, place, attempts) in what {
-            let Some(row) = engine.repo.queued(&name, &approval, place).await? else {
-                self.queue.remove(approval, place);
+        for (line, place, attempts) in what {
+            let Some(row) = engine.repo.queued(&name, line, place).await? else {
+                self.queue.remove(line, place);
                 continue;
             };
             let notification = row.value.notification;
             let id = notification.id;
             let (sink, error) = (name.clone(), error.to_owned());
             let dead = DeadRow { sink, place, died_at: now, attempts, error, notification };
-            let key = Key::queued(engine.tenant(), &name, &approval, place);
+            let key = Key::queued(engine.tenant(), &name, line, place);
             commits.push(Commit::new(engine.tenant().clone()).delete(key, row.revision).bury(&dead));
-            buried.push((approval, place, id));
+            buried.push((line, place, id));
         }
-        for (outcome, (approval, place, id)) in engine.repo.kernel().commit_many(commits).await.into_iter().zip(buried)
-        {
+        for (outcome, (line, place, id)) in engine.repo.kernel().commit_many(commits).await.into_iter().zip(buried) {
             match outcome {
                 Ok(_) => {
-                    self.queue.remove(approval, place);
+                    self.queue.remove(line, place);
                     self.dead.insert(id, now);
                     self.shelf.state(|state| state.given_up = state.given_up.saturating_add(1));
                     let (tenant, sink) = named(engine.tenant(), &self.shelf);
-                    tracing::error!(tenant, sink, notification = %id, %approval, error, "notification given up");
+                    tracing::error!(tenant, sink, notification = %id, error, "notification given up");
                 }
                 // It is being taken away; the change comes.
-                Err(CommitError::Conflict { .. }) => self.queue.remove(approval, place),
+                Err(CommitError::Conflict { .. }) => self.queue.remove(line, place),
                 Err(error) => return Err(error.into()),
             }
         }

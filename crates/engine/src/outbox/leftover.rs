@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use countersign_core::{ApprovalId, NotificationId, Timestamp};
+use countersign_core::{Line, NotificationId, Timestamp};
 use countersign_store::outbox::{DeadRow, QueuedRow};
 use countersign_store::repository::stored;
 use countersign_store::{Commit, CommitError, Kernel, Key, Place, Prefix, StoreError};
@@ -23,7 +23,7 @@ impl<K: Kernel> Engine<K> {
         let died_at = |key: &Key, row: &_| stored::<DeadRow>(key, row).map(|row| row.value.died_at);
         let last_queued = |sink: &str| {
             let place = Place { read: u64::MAX, number: u8::MAX };
-            Key::queued(self.tenant(), sink, &ApprovalId::from_bytes([u8::MAX; 16]), place)
+            Key::queued(self.tenant(), sink, Line::from_bytes([u8::MAX; 16]), place)
         };
         let last_dead = |sink: &str| Key::dead_letter(self.tenant(), sink, &NotificationId::from_bytes([u8::MAX; 16]));
         let queued = self.forget_in(&Prefix::queues(self.tenant()), now, queued_at, last_queued).await?;

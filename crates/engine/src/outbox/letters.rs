@@ -1,6 +1,6 @@
 //! Dead letters: looked at, tried again, or let go, by whoever may.
 
-use countersign_core::{ApprovalId, NotificationId, NotificationKind};
+use countersign_core::{Notification, NotificationId, NotificationKind};
 use countersign_policy::AdminAction;
 use countersign_store::outbox::{DeadRow, QueuedRow};
 use countersign_store::repository::Stored;
@@ -100,7 +100,10 @@ impl<K: Kernel> Engine<K> {
             let row = QueuedRow { queued_at: scene.now, notification: dead.notification.clone() };
             Ok(commit.queue(sink, dead.place, &row))
         };
-        let event = |approval, kind| Event::NotificationRetried { sink, notification: id, approval, kind };
+        let event = |told: &Notification| {
+            let Notification { approval, review, kind, .. } = *told;
+            Event::NotificationRetried { sink, notification: id, approval, review, kind }
+        };
         self.change_letter(call, sink, id, again, event).await
     }
 
@@ -115,7 +118,10 @@ impl<K: Kernel> Engine<K> {
         id: NotificationId,
     ) -> Result<Replayable<NotificationId>, Error> {
         let go = |_: &Scene, commit: Commit, _: &DeadRow| Ok(commit);
-        let event = |approval, kind| Event::NotificationDropped { sink, notification: id, approval, kind };
+        let event = |told: &Notification| {
+            let Notification { approval, review, kind, .. } = *told;
+            Event::NotificationDropped { sink, notification: id, approval, review, kind }
+        };
         self.change_letter(call, sink, id, go, event).await
     }
 
@@ -125,7 +131,7 @@ impl<K: Kernel> Engine<K> {
         sink: &'a str,
         id: NotificationId,
         change: impl Fn(&Scene, Commit, &DeadRow) -> Result<Commit, Error> + Send + Sync,
-        event: impl Fn(ApprovalId, NotificationKind) -> Event<'a> + Send + Sync,
+        event: impl Fn(&Notification) -> Event<'a> + Send + Sync,
     ) -> Result<Replayable<NotificationId>, Error> {
         self.require(call, require_request_id(call)).await?;
         let (change, event) = (&change, &event);
@@ -140,7 +146,7 @@ impl<K: Kernel> Engine<K> {
             let Stored { revision, value: dead } = dead;
             let commit = self.guarded(scene, []).delete(Key::dead_letter(self.tenant(), sink, &id), revision);
             let commit = change(scene, commit, &dead)?;
-            let event = event(dead.notification.approval, dead.notification.kind);
+            let event = event(&dead.notification);
             self.commit(scene, commit, event, &Done { notification: id }).await?;
             Ok(Replayable::fresh(id))
         };

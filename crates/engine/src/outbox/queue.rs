@@ -1,14 +1,15 @@
-//! What waits for a sink, in memory: which notifications there are, and when each request's next one is due. The rows are in
+//! What waits for a sink, in memory: which notifications there are, and when the next one of each line, a request or a review, is
+//! due. The rows are in
 //! the store; this is an index of them, and knows neither store nor sink.
 //!
-//! Notifications of one request are told one after the other. Requests are apart: one that cannot be told waits, with a wait
+//! Notifications of one line are told one after the other. Lines are apart: one that cannot be told waits, with a wait
 //! of its own that doubles, and the others go on. If several requests fail in a row, it is the sink that does not answer:
 //! then one notification at a time probes it, and when it takes one, all that wait are due at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use countersign_core::{ApprovalId, Timestamp};
+use countersign_core::{Line, Timestamp};
 use countersign_store::Place;
 
 use super::back_off::BackOff;
@@ -19,7 +20,7 @@ const DOWN_AFTER: usize = 3;
 const LONGEST_PROBE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-struct Line {
+struct Waiting {
     /// What waits, and since when.
     waiting: BTreeMap<Place, Timestamp>,
     /// How often its first was tried.
@@ -31,11 +32,11 @@ struct Line {
 /// What waits for one sink.
 #[derive(Debug, Default)]
 pub struct Queue {
-    lines: BTreeMap<ApprovalId, Line>,
+    lines: BTreeMap<Line, Waiting>,
     len: usize,
     under_way: usize,
     /// The requests that failed since something succeeded.
-    failing: BTreeSet<ApprovalId>,
+    failing: BTreeSet<Line>,
     /// If the sink is down: how often it was probed in vain, and when it is probed next.
     down: Option<(u32, Timestamp)>,
 }
@@ -50,8 +51,8 @@ impl Queue {
     }
 
     /// A notification waits, since a moment.
-    pub fn put(&mut self, id: ApprovalId, place: Place, since: Timestamp) {
-        let line = self.lines.entry(id).or_insert_with(|| Line {
+    pub fn put(&mut self, id: Line, place: Place, since: Timestamp) {
+        let line = self.lines.entry(id).or_insert_with(|| Waiting {
             waiting: BTreeMap::new(),
             attempts: 0,
             due: Timestamp::from_millis(i64::MIN),
@@ -63,7 +64,7 @@ impl Queue {
     }
 
     /// A notification waits no more: it was delivered, given up, or taken away.
-    pub fn remove(&mut self, id: ApprovalId, place: Place) {
+    pub fn remove(&mut self, id: Line, place: Place) {
         let Some(line) = self.lines.get_mut(&id) else { return };
         let first = line.waiting.first_key_value().is_some_and(|(first, _)| *first == place);
         if line.waiting.remove(&place).is_some() {
@@ -76,7 +77,7 @@ impl Queue {
         self.forget_if_empty(id);
     }
 
-    fn forget_if_empty(&mut self, id: ApprovalId) {
+    fn forget_if_empty(&mut self, id: Line) {
         if self.lines.get(&id).is_some_and(|line| line.waiting.is_empty() && !line.under_way) {
             self.lines.remove(&id);
             self.failing.remove(&id);
@@ -85,14 +86,14 @@ impl Queue {
 
     /// What is to be tried now, if at most so many may be under way. It is under way until [`Self::delivered`] or
     /// [`Self::failed`].
-    pub fn start(&mut self, now: Timestamp, at_once: usize) -> Vec<(ApprovalId, Place)> {
+    pub fn start(&mut self, now: Timestamp, at_once: usize) -> Vec<(Line, Place)> {
         let most = match self.down {
             None => at_once,
             Some((_, probe)) => usize::from(now.reached(probe)),
         };
         let free = most.saturating_sub(self.under_way);
-        let ready = |line: &Line| !line.under_way && (self.down.is_some() || now.reached(line.due));
-        let mut ready: Vec<(Timestamp, ApprovalId, Place)> = if free == 0 {
+        let ready = |line: &Waiting| !line.under_way && (self.down.is_some() || now.reached(line.due));
+        let mut ready: Vec<(Timestamp, Line, Place)> = if free == 0 {
             Vec::new()
         } else {
             let firsts = self.lines.iter().filter(|(_, line)| ready(line));
@@ -110,7 +111,7 @@ impl Queue {
         ready.into_iter().map(|(_, id, place)| (id, place)).collect()
     }
 
-    fn ended(&mut self, id: ApprovalId) {
+    fn ended(&mut self, id: Line) {
         self.under_way = self.under_way.saturating_sub(1);
         if let Some(line) = self.lines.get_mut(&id) {
             line.under_way = false;
@@ -118,7 +119,7 @@ impl Queue {
     }
 
     /// The sink took it.
-    pub fn delivered(&mut self, id: ApprovalId, place: Place) {
+    pub fn delivered(&mut self, id: Line, place: Place) {
         self.ended(id);
         self.remove(id, place);
         self.forget_if_empty(id);
@@ -129,14 +130,14 @@ impl Queue {
     }
 
     /// What was under way is not there any more, so that nothing was tried.
-    pub fn gone(&mut self, id: ApprovalId, place: Place) {
+    pub fn gone(&mut self, id: Line, place: Place) {
         self.ended(id);
         self.remove(id, place);
         self.forget_if_empty(id);
     }
 
     /// The sink did not take it. Answers how often it was tried.
-    pub fn failed(&mut self, id: ApprovalId, now: Timestamp, back_off: &BackOff) -> u32 {
+    pub fn failed(&mut self, id: Line, now: Timestamp, back_off: &BackOff) -> u32 {
         self.ended(id);
         let Some(line) = self.lines.get_mut(&id) else { return 0 };
         line.attempts = line.attempts.saturating_add(1);
@@ -167,7 +168,7 @@ impl Queue {
     }
 
     /// What has waited for too long in vain, and what is too much: the oldest requests first. Never what is under way.
-    pub fn hopeless(&self, now: Timestamp, max_age: Duration, backlog: usize) -> Vec<(ApprovalId, Place, u32)> {
+    pub fn hopeless(&self, now: Timestamp, max_age: Duration, backlog: usize) -> Vec<(Line, Place, u32)> {
         let mut too_many = self.len.saturating_sub(backlog);
         let mut hopeless = Vec::new();
         for (id, line) in self.lines.iter().filter(|(_, line)| !line.under_way) {
@@ -194,8 +195,8 @@ mod tests {
         Timestamp::from_millis(seconds * 1_000)
     }
 
-    fn id(n: u8) -> ApprovalId {
-        ApprovalId::from_bytes([n; 16])
+    fn id(n: u8) -> Line {
+        Line::from_bytes([n; 16])
     }
 
     fn place(read: u64) -> Place {

@@ -81,6 +81,7 @@ fn a_decision_is_the_bytes_that_were_released() {
         digest: Digest::of(b"action"),
         audience: "warehouse".to_owned(),
         approval: None,
+        review: None,
         issued_at: NOW,
         expires_at: NOW.plus(Duration::from_secs(300)),
         shard: 0,
@@ -100,6 +101,7 @@ fn a_decision_is_the_bytes_that_were_released() {
         approval: Some(ApprovalId::from_bytes([4; 16])),
         minted: Some(&grant),
         pre_approval: None,
+        glass_broken: None,
     };
     let tenant = TenantId::new("acme").unwrap();
     let bytes = record(&tenant, NOW, Some(&caller(Some(operator.clone()))), Some("an-id"), event);
@@ -131,6 +133,7 @@ fn a_redeem_is_the_bytes_that_were_released() {
         digest: Digest::of(b"action"),
         action: r#"{"a":1}"#,
         approval: Some(ApprovalId::from_bytes([4; 16])),
+        review: None,
         tally: vec![TallyRecord { rule: "a", quorum: 2, persons: vec![&person] }],
         determining: &["one".to_owned()],
         bundle: Digest::of(b"bundle"),

@@ -14,6 +14,7 @@ mod claims;
 mod conditions;
 mod entities;
 mod figures;
+mod glass;
 mod listing;
 mod notifications;
 mod pre_approved;

@@ -210,7 +210,7 @@ async fn each_change_is_told_in_its_order_and_through_whom() {
     );
     let ids: BTreeSet<_> = all.iter().map(|n| n.id).collect();
     assert_eq!(ids.len(), all.len());
-    assert!(all.iter().all(|n| n.approval == approval && n.rules == ["asks"] && n.session == told.session));
+    assert!(all.iter().all(|n| n.approval == Some(approval) && n.rules == ["asks"] && n.session == told.session));
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn every_way_to_end_is_told() {
         let told = &told;
         async move {
             let all = told.queued("all").await;
-            let of = all.into_iter().filter(|n| n.approval == id);
+            let of = all.into_iter().filter(|n| n.approval == Some(id));
             of.map(|n| (n.kind, n.state, n.cause.map(|cause| cause.word()))).collect::<Vec<_>>()
         }
     };
@@ -315,7 +315,7 @@ async fn an_end_by_time_is_told_once_also_after_a_restart() {
     let told = Told::new(vec![settings("all")]).await;
     let (first, second) = (told.ask_about("one").await, told.ask_about("two").await);
     told.vote("dana", second).await.unwrap();
-    let expires = told.queued("all").await[0].expires_at;
+    let expires = told.queued("all").await[0].expires_at.unwrap();
     told.tell_ends(2).await;
     assert_eq!(told.kinds("all").await, [Asked, Asked, Voted, Decided], "nothing is over yet");
     told.pass(86_400);
@@ -324,7 +324,7 @@ async fn an_end_by_time_is_told_once_also_after_a_restart() {
     let told = told.restarted(vec![settings("all")]).await;
     told.tell_ends(0).await;
     let all = told.queued("all").await;
-    let last = |id| all.iter().filter(|n| n.approval == id).map(|n| (n.kind, n.state.as_str())).next_back();
+    let last = |id| all.iter().filter(|n| n.approval == Some(id)).map(|n| (n.kind, n.state.as_str())).next_back();
     assert_eq!((last(first), last(second)), (Some((Expired, "expired")), Some((Expired, "expired"))));
     assert_eq!(all.iter().filter(|n| n.kind == Expired).count(), 2);
     let expired = all.iter().find(|n| n.kind == Expired).unwrap();
@@ -350,7 +350,7 @@ async fn requests_that_die_with_their_session_are_told_of() {
     }
     let all = told.queued("all").await;
     let last = all.last().unwrap();
-    assert_eq!((last.kind, last.approval, last.cause.unwrap().word()), (Void, approval, "session_over"));
+    assert_eq!((last.kind, last.approval, last.cause.unwrap().word()), (Void, Some(approval), "session_over"));
     assert_eq!(all.len(), 2);
 }
 

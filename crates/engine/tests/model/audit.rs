@@ -12,9 +12,9 @@ use serde_json::Value as Json;
 
 use crate::backend::acme;
 use crate::driver::{Checked, ensure, named};
-use crate::reference::Model;
+use crate::reference::{GLASS_MILLIS, GLASS_TIMES, Model};
 use crate::service::Names;
-use crate::world::{Deed, Rule, Stance, Variant};
+use crate::world::{Deed, PERSONS, Party, Rule, Stance, Variant};
 
 /// The log as an auditor has it: every record, and the tree over them.
 #[derive(Debug, Default)]
@@ -103,8 +103,18 @@ fn covers(pre: &Json, action: &Json) -> bool {
 struct Minted {
     digest: String,
     approval: Option<String>,
+    /// The review, and the rules that were lifted, if the glass was broken for it.
+    glass: Option<(String, BTreeSet<String>)>,
     redeemed: bool,
     over: bool,
+}
+
+/// The review of broken glass.
+#[derive(Debug, Default)]
+struct Reviewed {
+    person: String,
+    excluded: BTreeSet<String>,
+    closed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +123,9 @@ struct Seen {
     ended: BTreeSet<String>,
     asked: BTreeMap<String, Asked>,
     minted: BTreeMap<String, Minted>,
+    reviews: BTreeMap<String, Reviewed>,
+    /// When each person broke the glass.
+    broken: BTreeMap<String, Vec<i64>>,
 }
 
 fn text<'a>(json: &'a Json, field: &str) -> Checked<&'a str> {
@@ -166,6 +179,7 @@ impl Seen {
                 ensure!(!asked.ended, "cancelled or void after the end (I5)");
                 asked.ended = true;
             }
+            "review_closed" => self.reviewed(record)?,
             "redeem" => self.redeem(record)?,
             "complete" | "revoke" => {
                 let minted = self.minted.get_mut(text(record, "capability")?).ok_or("not minted")?;
@@ -196,13 +210,20 @@ impl Seen {
         let digest = text(record, "digest")?.to_owned();
         let approval = record["approval"].as_str().map(str::to_owned);
         let asks = asks(variant, &action)?;
+        let glass = self.broken(record, &action, &asks, variant)?;
+        // What needs approval is allowed with votes, or with recorded break-glass (I2).
+        let asks = if glass.is_some() { Vec::new() } else { asks };
         if let Some(minted) = record["minted"].as_object() {
             ensure!(minted["digest"] == digest.as_str(), "minted for another digest (I3)");
             let id = minted["id"].as_str().unwrap_or_default().to_owned();
             if !asks.is_empty() {
                 self.enough(approval.as_deref(), (&digest, &action), &asks, (variant, record["at"].as_i64().unwrap()))?;
             }
-            let minted = Minted { digest, approval, ..Minted::default() };
+            ensure!(
+                minted.get("review").and_then(Json::as_str) == glass.as_ref().map(|(review, _)| &**review),
+                "minted otherwise"
+            );
+            let minted = Minted { digest, approval, glass, ..Minted::default() };
             ensure!(self.minted.insert(id, minted).is_none(), "one token id was minted twice (I1)");
         } else {
             if !asks.is_empty() {
@@ -239,11 +260,24 @@ impl Seen {
         let digest = text(record, "digest")?.to_owned();
         ensure!(minted.digest == digest, "redeemed for another digest (I3)");
         minted.redeemed = true;
-        let approval = minted.approval.clone();
+        let (approval, glass) = (minted.approval.clone(), minted.glass.clone());
         ensure!(approval.as_deref() == record["approval"].as_str(), "redeemed with another approval");
+        let review = glass.as_ref().map(|(review, _)| &**review);
+        ensure!(review == record["review"].as_str(), "redeemed with another review");
         let action: Json = serde_json::from_str(text(record, "action")?).map_err(|e| e.to_string())?;
         let asks = asks(variant, &action)?;
-        if !asks.is_empty() {
+        if let Some((review, lifted)) = glass {
+            let asked: BTreeSet<String> = asks.iter().map(|rule| rule.id().to_owned()).collect();
+            ensure!(asked.is_subset(&lifted), "redeemed though a rule asks that was not lifted (I2)");
+            let broken = rules(&lifted)?;
+            ensure!(
+                PERSONS
+                    .into_iter()
+                    .any(|party| party.entity_text() == self.reviews[&review].person
+                        && variant.breaks_glass(party, &broken)),
+                "redeemed though the policies permit no broken glass any more (I2)"
+            );
+        } else if !asks.is_empty() {
             self.enough(approval.as_deref(), (&digest, &action), &asks, (variant, record["at"].as_i64().unwrap()))?;
             for rule in asks {
                 let told = record["tally"].as_array().into_iter().flatten().find(|tally| tally["rule"] == rule.id());
@@ -253,6 +287,49 @@ impl Seen {
             }
         }
         self.spend(approval.as_deref(), record)
+    }
+
+    /// Whether the glass was broken for a decision, and rightly: by the caller itself, for exactly what asks, permitted, seldom
+    /// enough, and not while a review is open. Answers the review and the rules that were lifted.
+    fn broken(
+        &mut self,
+        record: &Json,
+        action: &Json,
+        asks: &[Rule],
+        variant: Variant,
+    ) -> Checked<Option<(String, BTreeSet<String>)>> {
+        let glass = &record["glass_broken"];
+        if glass.is_null() {
+            return Ok(None);
+        }
+        let person = glass["person"].to_string();
+        ensure!(glass["person"] == record["caller"]["entity"], "somebody else broke the glass");
+        ensure!(record["caller"]["operator"].is_null() && action["operator"].is_null(), "glass broken for somebody");
+        let lifted = texts(&glass["rules"]);
+        let asked: BTreeSet<String> = asks.iter().map(|rule| rule.id().to_owned()).collect();
+        ensure!(!lifted.is_empty() && lifted == asked, "{lifted:?} were lifted, and {asked:?} ask");
+        let broken = rules(&lifted)?;
+        let may = |party: Party| party.entity_text() == person && variant.breaks_glass(party, &broken);
+        ensure!(PERSONS.into_iter().any(may), "nobody permits {person} to break the glass");
+        let open = self.reviews.values().any(|review| review.person == person && !review.closed);
+        ensure!(!open, "the glass was broken while a review is open");
+        let (at, times) = (record["at"].as_i64().unwrap_or(i64::MIN), self.broken.entry(person.clone()).or_default());
+        ensure!(times.iter().filter(|time| at < **time + GLASS_MILLIS).count() < GLASS_TIMES, "broken too often");
+        times.push(at);
+        let review = text(glass, "review")?.to_owned();
+        let excluded = texts(&record["context"]["excluded"]);
+        let opened = Reviewed { person, excluded, closed: false };
+        ensure!(self.reviews.insert(review.clone(), opened).is_none(), "a review was opened twice");
+        Ok(Some((review, lifted)))
+    }
+
+    fn reviewed(&mut self, record: &Json) -> Checked<()> {
+        let review = self.reviews.get_mut(text(record, "review")?).ok_or("closes what was not opened")?;
+        ensure!(!review.closed, "a review was closed twice (I5)");
+        let by = record["caller"]["entity"].to_string();
+        ensure!(by != review.person && !review.excluded.contains(&by), "{by} reviewed what is theirs");
+        review.closed = true;
+        Ok(())
     }
 
     /// An approval is good for one thing, a pre-approval for as many as were voted on (I1), and for nothing once it is over (I5).
@@ -292,7 +369,7 @@ impl Seen {
         for rule in asks {
             let counts = |(person, (rules, until)): &(&String, &(BTreeSet<String>, Option<i64>))| {
                 let entity: Option<EntityRef> = serde_json::from_str(person).ok();
-                let found = crate::world::PERSONS.into_iter().find(|party| Some(party.entity()) == entity);
+                let found = PERSONS.into_iter().find(|party| Some(party.entity()) == entity);
                 rules.contains(rule.id())
                     && !asked.excluded.contains(*person)
                     && found
@@ -326,6 +403,14 @@ fn asks(variant: Variant, action: &Json) -> Checked<Vec<Rule>> {
         Stance::Asks(rules) => Ok(rules),
         Stance::Never => Err("what is forbidden for good was allowed (I2)".to_owned()),
     }
+}
+
+/// The rules of these ids.
+fn rules(ids: &BTreeSet<String>) -> Checked<BTreeSet<Rule>> {
+    let known = [Rule::WipeSec, Rule::WipeTwo, Rule::WriteAsks];
+    let found: BTreeSet<Rule> = known.into_iter().filter(|rule| ids.contains(rule.id())).collect();
+    ensure!(found.len() == ids.len(), "unknown rules among {ids:?}");
+    Ok(found)
 }
 
 /// Compares every row with the model, and returns what state each is in and whether that is the end of it.
@@ -378,6 +463,16 @@ pub async fn rows<K: Kernel>(
         ensure!(state == capability.state(model.now), "capability {number} is {state}, not {capability:?}");
         ensure!(row.grant.expires_at.millis() == capability.expires, "capability {number} expires otherwise");
         found.insert(id.to_string(), (state.to_owned(), state != "minted"));
+    }
+    for (number, (review, id)) in model.reviews.iter().zip(&names.reviews).enumerate() {
+        let row =
+            repo.review(id.unwrap()).await.map_err(|e| e.to_string())?.ok_or_else(|| lost("review", number))?.value;
+        let state = if review.closed { "closed" } else { "open" };
+        ensure!(row.word() == state, "review {number} is {}, not {review:?}", row.word());
+        let entities = |parties: &BTreeSet<Party>| parties.iter().map(|party| party.entity()).collect::<BTreeSet<_>>();
+        ensure!(row.passed_over == entities(&review.passed_over), "review {number}: passed over {:?}", row.passed_over);
+        ensure!(row.excluded == entities(&review.excluded), "review {number} excludes {:?}", row.excluded);
+        found.insert(row.id.to_string(), (state.to_owned(), review.closed));
     }
     Ok(found)
 }

@@ -8,7 +8,7 @@ use countersign_audit::{Hash, verify_consistency};
 use countersign_core::Digest;
 use countersign_core::Timestamp;
 use countersign_core::time::ManualClock;
-use countersign_engine::{Decision, Engine, Error, Reconsidered, RevisionRule, Verdict};
+use countersign_engine::{Broken, Decision, Engine, Error, Reconsidered, RevisionRule, Verdict};
 use countersign_store::Kernel;
 use countersign_store::fail::Fault;
 use countersign_store::repository::Repository;
@@ -285,11 +285,13 @@ impl<B: Backend> World<B> {
                 let minted = self.names.capabilities[*number].clone().unwrap();
                 ensure!(minted.id == id, "another capability");
                 self.one_digest((minted.action, None), digest)?;
-                let approval = self.model.capabilities[*number].approval;
-                let guarded = match approval.map(|question| self.model.questions[question].pre) {
-                    None => "free",
-                    Some(None) => "approved",
-                    Some(Some(_)) => "pre-approved",
+                let found = &self.model.capabilities[*number];
+                let approval = found.approval.map(|question| self.model.questions[question].pre);
+                let guarded = match (approval, found.review) {
+                    (Some(None), _) => "approved",
+                    (Some(Some(_)), _) => "pre-approved",
+                    (None, Some(_)) => "glass",
+                    (None, None) => "free",
                 };
                 Ok(guarded.to_owned())
             }
@@ -304,13 +306,31 @@ impl<B: Backend> World<B> {
                 Ok(if changed { "changed" } else { "unchanged" }.to_owned())
             }
             (Told::Seen(state), Answer::Seen(expected)) if state == *expected => Ok(state.to_owned()),
+            (Told::Review(id), Answer::Review(number)) => {
+                ensure!(self.names.reviews[*number] == Some(id), "another review");
+                Ok("closed".to_owned())
+            }
+            (Told::Broken(broken), answer) => {
+                let Broken { decision, review } = *broken;
+                match (review, answer) {
+                    (None, Answer::Deny) => self.same_decision(sent, decision, answer, replayed),
+                    (Some(id), Answer::Broken { capability, review }) => {
+                        bind(&mut self.names.reviews, *review, id)?;
+                        let word = self.same_decision(sent, decision, &Answer::Allow(*capability), replayed)?;
+                        Ok(format!("{word} broken"))
+                    }
+                    (review, answer) => Err(format!("expected {answer:?}, got {decision:?} with {review:?}")),
+                }
+            }
             (Told::Decision(decision), answer) => self.same_decision(sent, *decision, answer, replayed),
             (told, answer) => Err(format!("expected {answer:?}, got {told:?}")),
         }
     }
 
     fn same_decision(&mut self, sent: &Sent, decision: Decision, answer: &Answer, replayed: bool) -> Checked<String> {
-        let Request::Decide { action, .. } = sent.request else { return Err("that was no decide".to_owned()) };
+        let (Request::Decide { action, .. } | Request::Break { action, .. }) = sent.request else {
+            return Err("that was no decide".to_owned());
+        };
         self.one_digest((action, None), decision.digest)?;
         if !replayed {
             // What decided is named (I10).

@@ -54,6 +54,12 @@ impl<K: Kernel> Hand<K> {
             (Told::Decision(decision), Request::Decide { action, mint: true, .. }) => {
                 self.name_capability(*decision, action);
             }
+            (Told::Broken(broken), Request::Break { action, mint }) => {
+                self.names.reviews.push(broken.review);
+                if mint {
+                    self.name_capability(broken.decision, action);
+                }
+            }
             _ => {}
         }
         sent

@@ -24,6 +24,18 @@ pub enum Op {
         mint: bool,
         approval: Option<u8>,
     },
+    /// Breaks the glass.
+    Break {
+        session: u8,
+        what: u8,
+        by: u8,
+        mint: bool,
+    },
+    /// Closes a review of that.
+    Review {
+        review: u8,
+        by: u8,
+    },
     Ask {
         session: u8,
         what: u8,
@@ -114,6 +126,9 @@ pub fn operations(steps: usize) -> impl Strategy<Value = Vec<Op>> {
         3 => (any::<u8>(), any::<u8>()).prop_map(|(who, seconds)| Op::Open { who, seconds }),
         12 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<bool>(), proptest::option::weighted(0.2, any::<u8>()))
             .prop_map(|(session, what, by, mint, approval)| Op::Decide { session, what, by, mint, approval }),
+        5 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<bool>())
+            .prop_map(|(session, what, by, mint)| Op::Break { session, what, by, mint }),
+        4 => (any::<u8>(), any::<u8>()).prop_map(|(review, by)| Op::Review { review, by }),
         8 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(session, what, by)| Op::Ask { session, what, by }),
         5 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>())
             .prop_map(|(session, what, by, bounds)| Op::PreAsk { session, what, by, bounds }),
@@ -147,6 +162,8 @@ impl Op {
         match self {
             Self::Open { .. } => "open",
             Self::Decide { .. } => "decide",
+            Self::Break { .. } => "break",
+            Self::Review { .. } => "review",
             Self::Ask { .. } => "ask",
             Self::PreAsk { .. } => "pre-ask",
             Self::Use { .. } => "use",
@@ -246,8 +263,13 @@ pub fn request(op: Op, model: &Model, id: usize, history: &[Sent]) -> Option<Sen
     let capability = |pick, state: &'static str| {
         promising(pick, model.capabilities.len(), |number| model.capabilities[number].state(now) == state)
     };
+    let of_person = |number: usize| model.sessions[number].principal.is_person() && model.session_open(number);
+    let persons = (0..model.sessions.len()).any(of_person);
     let op = match op {
         Op::Open { .. } | Op::Publish { .. } | Op::Retry { .. } => op,
+        // Erin's, and now and then Alice's.
+        Op::Break { by, .. } if !persons => Op::Open { who: if by % 4 == 3 { 47 } else { 11 }, seconds: 0 },
+        Op::Review { by, .. } if model.reviews.is_empty() => Op::Break { session: 0, what: by, by: 0, mint: true },
         _ if model.sessions.is_empty() => Op::Open { who: 0, seconds: 0 },
         Op::Use { question, by, .. }
         | Op::Vote { question, who: by, .. }
@@ -280,6 +302,24 @@ pub fn request(op: Op, model: &Model, id: usize, history: &[Sent]) -> Option<Sen
                 wanted = None;
             }
             (caller, Request::Decide { action: action(at, what), acting, approval, mint })
+        }
+        Op::Break { session: at, what, by, mint } => {
+            let at = promising(at, model.sessions.len(), of_person)?;
+            let own = Caller::Is(model.sessions[at].principal);
+            let other = [Caller::Is(Party::Bot), Caller::For(Party::Bot, Party::Erin), Caller::Is(Party::Sam), own];
+            let caller = if by % 8 == 7 { pick(by / 8, &other) } else { own };
+            (caller, Request::Break { action: action(at, what), mint })
+        }
+        Op::Review { review, by } => {
+            let review = promising(review, model.reviews.len(), |number| !model.reviews[number].closed)?;
+            let caller = match by % 16 {
+                15 => {
+                    pick(by / 16, &[Caller::For(Party::Bot, Party::Sam), Caller::Is(Party::Keeper), Caller::Stranger])
+                }
+                10..=14 => Caller::Is(pick(by, &PERSONS)),
+                _ => Caller::Is(pick(by, &[Party::Sam, Party::Erin])),
+            };
+            (caller, Request::Review { review })
         }
         Op::Ask { session: at, what, by } => {
             let at = session(at)?;

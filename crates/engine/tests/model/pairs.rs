@@ -53,6 +53,7 @@ fn before() -> Vec<(Caller, Request)> {
         (BOT, decide(Deed::Read, None, true)),
         (BOT, decide(Deed::Read, None, true)),
         (KEEPER, redeem(3)),
+        (ERIN, Request::Open { acting: Acting::Caller, operator: None, seconds: 3_600 }),
     ]
 }
 
@@ -76,6 +77,7 @@ fn calls() -> Vec<(Caller, Request)> {
         (BOT, Request::Ask { action: action(Deed::Write), acting: Acting::Caller }),
         (Caller::Is(Party::Gateway), Request::Ask { action: action(Deed::Write), acting: Acting::Named(Party::Bot) }),
         (BOT, Request::Ask { action: action(Deed::Wipe), acting: Acting::Caller }),
+        (ERIN, Request::Break { action: crate::request::Action { session: 1, ..action(Deed::Write) }, mint: true }),
     ]
 }
 

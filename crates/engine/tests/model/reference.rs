@@ -11,6 +11,9 @@ use crate::world::{Deed, Party, Rule, Stance, Variant, admin};
 pub const TOKEN_MILLIS: i64 = 300_000;
 pub const COMPLETION_MILLIS: i64 = 900_000;
 pub const REQUEST_MILLIS: i64 = 86_400_000;
+/// How often one person breaks the glass, within how long.
+pub const GLASS_TIMES: usize = 2;
+pub const GLASS_MILLIS: i64 = 3_600_000;
 
 #[derive(Debug, Clone)]
 pub struct Session {
@@ -67,8 +70,27 @@ pub enum Use {
 pub struct Capability {
     pub action: Action,
     pub approval: Option<usize>,
+    pub review: Option<usize>,
     pub expires: i64,
     pub used: Use,
+}
+
+/// The review of broken glass.
+#[derive(Debug, Clone)]
+pub struct Review {
+    pub person: Party,
+    pub action: Action,
+    pub rules: BTreeSet<Rule>,
+    pub passed_over: BTreeSet<Party>,
+    pub excluded: BTreeSet<Party>,
+    pub closed: bool,
+}
+
+/// When a person broke the glass of late, and which review of that is open.
+#[derive(Debug, Clone, Default)]
+pub struct Glass {
+    pub times: Vec<i64>,
+    pub open: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +99,8 @@ pub enum Answer {
     Deny,
     NeedsApproval(BTreeSet<(Rule, u32)>, BTreeSet<Party>),
     Allow(Option<usize>),
+    Broken { capability: Option<usize>, review: usize },
+    Review(usize),
     Asked { question: usize, shared: bool },
     Question(usize),
     Redeemed(usize),
@@ -117,6 +141,8 @@ pub struct Model {
     pub sessions: Vec<Session>,
     pub questions: Vec<Question>,
     pub capabilities: Vec<Capability>,
+    pub reviews: Vec<Review>,
+    glass: BTreeMap<Party, Glass>,
     pub log: Vec<Recorded>,
     /// By caller, RPC and request id.
     requests: BTreeMap<(Caller, &'static str, usize), Remembered>,
@@ -206,6 +232,8 @@ impl Model {
             sessions: Vec::new(),
             questions: Vec::new(),
             capabilities: Vec::new(),
+            reviews: Vec::new(),
+            glass: BTreeMap::new(),
             log: vec![started("key"), started("bundle_activated")],
             requests: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -219,14 +247,17 @@ impl Model {
         session.ended.is_none() && self.now < session.deadline
     }
 
-    /// Answers kept for a day, and what was asked an hour ago, may be tidied away; how many there are.
+    /// Answers kept for a day, what was asked an hour ago, and glass that was broken long ago, may be tidied away; how many
+    /// there are.
     pub fn tidy(&mut self) -> usize {
         let before = self.requests.len();
         let now = self.now;
         self.requests.retain(|_, row| now < row.expires);
         let asking = self.asking.len();
         self.asking.retain(|_, counts_until| now < *counts_until);
-        before - self.requests.len() + asking - self.asking.len()
+        let glass = self.glass.len();
+        self.glass.retain(|_, glass| glass.open.is_some() || glass.times.iter().any(|at| now < at + GLASS_MILLIS));
+        before - self.requests.len() + asking - self.asking.len() + glass - self.glass.len()
     }
 
     /// Judges a question by what holds now; answers whether it can still lead somewhere. Otherwise it is over.
@@ -333,6 +364,8 @@ impl Model {
         let answer = match sent.request {
             Request::Open { acting, operator, seconds } => self.open(who, acting, operator, seconds),
             Request::Decide { action, acting, approval, mint } => self.decide(who, action, acting, approval, mint),
+            Request::Break { action, mint } => self.break_glass(who, action, mint),
+            Request::Review { review } => self.close_review(who, review),
             Request::Ask { action, acting } => self.ask(who, action, acting, None),
             Request::PreAsk { action, acting, bounds } => self.ask(who, action, acting, Some(bounds)),
             Request::Vote { question, approve, shown } => self.vote(who, question, approve, shown),
@@ -487,7 +520,13 @@ impl Model {
                 if let Some(number) = approved {
                     expires = expires.min(self.questions[number].expires);
                 }
-                self.capabilities.push(Capability { action, approval: approved, expires, used: Use::Minted });
+                self.capabilities.push(Capability {
+                    action,
+                    approval: approved,
+                    review: None,
+                    expires,
+                    used: Use::Minted,
+                });
                 Answer::Allow(Some(self.capabilities.len() - 1))
             }
             Ruling::Allow => {
@@ -560,5 +599,7 @@ impl Model {
     }
 }
 
+#[path = "reference_glass.rs"]
+mod glass;
 #[path = "reference_use.rs"]
 mod uses;

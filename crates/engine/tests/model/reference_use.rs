@@ -195,9 +195,15 @@ impl Model {
                 state => return Err(format!("ApprovalGone {state}")),
             }
         }
-        match self.judge(presented, capability.approval, &excluded)? {
-            Ruling::Allow => {}
-            Ruling::Needs(_) | Ruling::Deny => return refused("PolicyDenied"),
+        let ruling = self.judge(presented, capability.approval, &excluded)?;
+        let good = match (ruling, capability.review) {
+            (Ruling::Deny, _) | (Ruling::Needs(_), None) => false,
+            (Ruling::Allow, None) => true,
+            (Ruling::Allow, Some(review)) => self.lifted(review, &[]),
+            (Ruling::Needs(rules), Some(review)) => self.lifted(review, &rules),
+        };
+        if !good {
+            return refused("PolicyDenied");
         }
         if let Some(question) = capability.approval {
             self.questions[question].spend();

@@ -68,6 +68,13 @@ pub enum Request {
         approval: Option<usize>,
         mint: bool,
     },
+    Break {
+        action: Action,
+        mint: bool,
+    },
+    Review {
+        review: usize,
+    },
     Ask {
         action: Action,
         acting: Acting,
@@ -120,6 +127,8 @@ impl Request {
         match self {
             Self::Open { .. } => "OpenSession",
             Self::Decide { .. } => "Decide",
+            Self::Break { .. } => "BreakGlass",
+            Self::Review { .. } => "CloseReview",
             Self::Ask { .. } => "Ask",
             Self::PreAsk { .. } => "PreAsk",
             Self::Vote { .. } => "Vote",

@@ -9,12 +9,15 @@ use countersign_core::approval::{ApprovalError, Verdict as Vote};
 use countersign_core::capability::{CapabilityError, Outcome};
 use countersign_core::pre_approval;
 use countersign_core::restraint::AskingBudget;
+use countersign_core::review::{GlassBudget, GlassError};
 use countersign_core::session::SessionError;
 use countersign_core::time::ManualClock;
-use countersign_core::{ApprovalId, Digest, EntityRef, NotificationKind, SessionId, Timestamp, TokenId, Value};
+use countersign_core::{
+    ApprovalId, Digest, EntityRef, NotificationKind, ReviewId, SessionId, Timestamp, TokenId, Value,
+};
 use countersign_engine::{
-    Acting as As, Ask, BackOff, Ballot, Call, Claims, Complete, Consent, Credential, Decide, Decision, Engine, Error,
-    Jitter, Limits, OpenSession, Operation, Parts, Redeem, RequestId, SinkSettings, Subject,
+    Acting as As, Ask, BackOff, Ballot, BreakGlass, Broken, Call, Claims, Complete, Consent, Credential, Decide,
+    Decision, Engine, Error, Jitter, Limits, OpenSession, Operation, Parts, Redeem, RequestId, SinkSettings, Subject,
 };
 use countersign_policy::Source;
 use countersign_store::Kernel;
@@ -22,6 +25,7 @@ use countersign_token::{KeyId, SigningKey, TokenError};
 use zeroize::Zeroizing;
 
 use crate::backend::acme;
+use crate::reference::{GLASS_MILLIS, GLASS_TIMES};
 use crate::request::{Acting, Action, Altered, Caller, Request, Sent, Shown};
 use crate::world::{Deed, ISSUER, Party, VARIANTS, Variant};
 
@@ -50,7 +54,14 @@ pub fn parts() -> Parts {
     Parts {
         tenant: acme(),
         // Sequences ask as much as they like: budgets have tests of their own.
-        limits: Limits { asking: AskingBudget { pending: u32::MAX, per_hour: u32::MAX }, ..Limits::default() },
+        limits: Limits {
+            asking: AskingBudget { pending: u32::MAX, per_hour: u32::MAX },
+            glass: GlassBudget {
+                times: u32::try_from(GLASS_TIMES).unwrap(),
+                within: Duration::from_millis(GLASS_MILLIS.unsigned_abs()),
+            },
+            ..Limits::default()
+        },
         signing: vec![SigningKey::from_seed(KeyId(1), Zeroizing::new([3; 32])).unwrap()],
         commitment: Zeroizing::new([5; 32]),
         log: NoteSigner::from_seed("model.example/log", &[7; 32]).unwrap(),
@@ -156,6 +167,7 @@ pub struct Names {
     pub sessions: Vec<Option<SessionId>>,
     pub questions: Vec<Option<Asked>>,
     pub capabilities: Vec<Option<Minted>>,
+    pub reviews: Vec<Option<ReviewId>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +189,8 @@ pub struct Asked {
 pub enum Told {
     Session(SessionId),
     Decision(Box<Decision>),
+    Broken(Box<Broken>),
+    Review(ReviewId),
     Asked(ApprovalId, bool),
     Question(ApprovalId),
     Redeemed(TokenId, Digest),
@@ -214,6 +228,21 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
             };
             let done = engine.decide(call, &decide).await?;
             Ok((Told::Decision(Box::new(done.answer)), done.replayed))
+        }
+        Request::Break { action, mint } => {
+            let ask = BreakGlass {
+                session: session(action.session),
+                operation: operation(action),
+                audience: action.at.name().to_owned(),
+                reason: "nobody answers".to_owned(),
+                mint,
+            };
+            let done = engine.break_glass(call, &ask).await?;
+            Ok((Told::Broken(Box::new(done.answer)), done.replayed))
+        }
+        Request::Review { review } => {
+            let done = engine.close_review(call, names.reviews[review].unwrap(), "it was right").await?;
+            Ok((Told::Review(done.answer.review.value.id), done.replayed))
         }
         Request::Ask { action, acting: who } => {
             let ask = Ask {
@@ -330,6 +359,17 @@ pub fn class(error: &Error) -> String {
                 CapabilityError::AlreadyCompleted => "already completed",
                 CapabilityError::NotRedeemed => "not redeemed",
                 CapabilityError::NotTheRedeemer(_) => "not the redeemer",
+            }
+        ),
+        Error::Glass(why) => format!(
+            "Glass {}",
+            match why {
+                GlassError::Unneeded => "unneeded",
+                GlassError::ReviewOpen { .. } => "review open",
+                GlassError::TooOften { .. } => "too often",
+                GlassError::Closed(_) => "closed",
+                GlassError::Own(_) => "own",
+                GlassError::Excluded(_) => "excluded",
             }
         ),
         Error::Token(why) => format!(

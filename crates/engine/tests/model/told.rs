@@ -12,7 +12,7 @@ use crate::backend::acme;
 use crate::driver::{Checked, ensure};
 use crate::service::SINK;
 
-/// The notifications of each request, in their order.
+/// The notifications of each request, and of each review, in their order.
 type Told = BTreeMap<String, Vec<&'static str>>;
 
 /// Every change of a request that the records tell of has its notifications, once, and in the order of the changes.
@@ -24,7 +24,8 @@ pub async fn each_change_is_told<K: Kernel>(kernel: &K, records: &[Json]) -> Che
         let page = page.map_err(|e| e.to_string())?;
         for (key, row) in &page.rows {
             let told_of = stored::<QueuedRow>(key, row).map_err(|e| e.to_string())?.value.notification;
-            told.entry(told_of.approval.to_string()).or_default().push(told_of.kind.word());
+            let about = told_of.approval.map(|id| id.to_string()).or_else(|| told_of.review.map(|id| id.to_string()));
+            told.entry(about.unwrap_or_default()).or_default().push(told_of.kind.word());
         }
         after = page.next;
         if after.is_none() {
@@ -53,6 +54,13 @@ fn expected(records: &[Json]) -> Told {
             ("decision", _) if record["approval"].is_string() && record["minted"].is_null() => &["redeemed"],
             _ => &[],
         };
+        let broken = record["glass_broken"]["review"].as_str();
+        let reviewed = Some(text("review")).filter(|_| text("kind") == "review_closed");
+        if let Some(review) = broken {
+            told.entry(review.to_owned()).or_default().push("glass_broken");
+        } else if let Some(review) = reviewed {
+            told.entry(review.to_owned()).or_default().push("review_closed");
+        }
         if !words.is_empty() {
             told.entry(text("approval").to_owned()).or_default().extend(words);
         }

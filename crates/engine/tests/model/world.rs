@@ -71,6 +71,11 @@ impl Party {
     pub fn entity(self) -> EntityRef {
         EntityRef::new(self.kind(), self.name()).unwrap()
     }
+
+    /// As JSON has it, read by `serde_json` and written again.
+    pub fn entity_text(self) -> String {
+        serde_json::json!({ "type": self.kind(), "id": self.name() }).to_string()
+    }
 }
 
 /// The bundles. All have one revision, so that each may follow any other; but `Older` is older, and `Broken` is none.
@@ -213,7 +218,7 @@ impl Variant {
             ("entities.json", self.entities()),
             ("policies/work.cedar", format!("{}{broken}", self.work())),
             ("approve/people.cedar", self.approve()),
-            ("admin/service.cedar", ADMIN.to_owned()),
+            ("admin/service.cedar", format!("{ADMIN}{}", self.glass())),
         ];
         let files: BTreeMap<String, String> = files.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
         Source::from_files(files).unwrap()
@@ -284,6 +289,16 @@ impl Variant {
         )
     }
 
+    /// Whether the `breakGlass` policies permit a person to lift these.
+    pub fn breaks_glass(self, person: Party, rules: &BTreeSet<Rule>) -> bool {
+        let only_writes = || rules.iter().all(|rule| *rule == Rule::WriteAsks);
+        self != Self::Owner && (person == Erin || (person == Alice && only_writes()))
+    }
+
+    fn glass(self) -> &'static str {
+        if self == Self::Owner { "" } else { GLASS }
+    }
+
     fn approve(self) -> String {
         let editors = if self == Self::Loose { "[\"wipe-two\"]" } else { "[\"write-asks\", \"wipe-two\"]" };
         format!(
@@ -316,11 +331,21 @@ permit (principal == Service::"gateway", action == Action::"redeem", resource);
 permit (principal is Agent, action == Action::"redeem", resource == EnforcementPoint::"door");
 @id("security-stops")
 permit (principal in Group::"security", action in [Action::"revoke", Action::"endSession"], resource);
+@id("security-reviews")
+permit (principal in Group::"security", action == Action::"reviewBreakGlass", resource) when { context.operation != "read" };
 @id("alice-administers")
 permit (principal == Person::"alice", action in [Action::"publish", Action::"readLog", Action::"readApprovals"], resource);
 "#;
 
-/// What the `admin` policies permit; they are the same in every bundle.
+const GLASS: &str = r#"
+@id("erin-breaks-glass")
+permit (principal == Person::"erin", action == Action::"breakGlass", resource);
+@id("alice-breaks-glass-to-write")
+permit (principal == Person::"alice", action == Action::"breakGlass", resource)
+when { context.operation == "write" && ["write-asks"].containsAll(context.rules) };
+"#;
+
+/// What the `admin` policies permit; but for breaking the glass, they are the same in every bundle.
 pub mod admin {
     use super::Party;
 
@@ -337,6 +362,10 @@ pub mod admin {
     }
 
     pub fn stop(caller: Party) -> bool {
+        matches!(caller, Party::Sam | Party::Erin)
+    }
+
+    pub fn review(caller: Party) -> bool {
         matches!(caller, Party::Sam | Party::Erin)
     }
 

@@ -14,7 +14,7 @@ fn nothing_is_granted_that_no_admin_policy_grants() {
     let bundle = Files::usual().load();
     let (bot, tenant, point) =
         (entity("Agent::\"bot\""), entity("Tenant::\"acme\""), entity("EnforcementPoint::\"w\""));
-    let digest = Digest::of(b"bundle");
+    let (digest, rules) = (Digest::of(b"bundle"), BTreeSet::from(["asks".to_owned()]));
     for action in [
         AdminAction::OpenSession { principal: &bot, purpose: "x", operator: None, seconds: 1 },
         AdminAction::ActFor { principal: &bot, operation: "export", operator: None },
@@ -27,7 +27,14 @@ fn nothing_is_granted_that_no_admin_policy_grants() {
         AdminAction::ManageKeys { tenant: &tenant },
         AdminAction::ChangeEntities { tenant: &tenant, types: &BTreeSet::from(["Group"]), persons: &BTreeSet::new() },
         AdminAction::ReadEntities { tenant: &tenant },
-        AdminAction::BreakGlass { tenant: &tenant },
+        AdminAction::BreakGlass { tenant: &tenant, operation: "export", rules: &rules },
+        AdminAction::ReviewBreakGlass {
+            tenant: &tenant,
+            person: &person("nick"),
+            operation: "export",
+            rules: &rules,
+            excluded: &BTreeSet::new(),
+        },
     ] {
         let answer = bundle.alone().administer(&AdminQuery { caller: &person("dana"), action, now: NOW });
         assert!(!answer.permitted && answer.errors.is_empty(), "{action:?}: {answer:?}");
@@ -85,9 +92,50 @@ fn an_error_grants_nothing() {
 fn an_agent_breaks_no_glass() {
     let bundle =
         Files::usual().admin(r#"@id("glass") permit (principal, action == Action::"breakGlass", resource);"#).load();
+    let (tenant, rules) = (entity("Tenant::\"acme\""), BTreeSet::from(["asks".to_owned()]));
+    let breaks = AdminAction::BreakGlass { tenant: &tenant, operation: "export", rules: &rules };
+    assert!(may(&bundle, &person("dana"), breaks));
+    assert!(!may(&bundle, &entity("Agent::\"bot\""), breaks));
+}
+
+#[test]
+fn the_rules_that_are_lifted_decide_who_breaks_the_glass() {
+    let bundle = Files::usual()
+        .admin(
+            r#"
+        @id("glass") permit (principal == Person::"dana", action == Action::"breakGlass", resource)
+        when { context.operation == "export" && ["one", "two"].containsAll(context.rules) };
+    "#,
+        )
+        .load();
     let tenant = entity("Tenant::\"acme\"");
-    assert!(may(&bundle, &person("dana"), AdminAction::BreakGlass { tenant: &tenant }));
-    assert!(!may(&bundle, &entity("Agent::\"bot\""), AdminAction::BreakGlass { tenant: &tenant }));
+    let breaks = |who: &str, operation, lifted: &[&str]| {
+        let rules = lifted.iter().map(|rule| (*rule).to_owned()).collect();
+        may(&bundle, &person(who), AdminAction::BreakGlass { tenant: &tenant, operation, rules: &rules })
+    };
+    assert!(breaks("dana", "export", &["one"]) && breaks("dana", "export", &["one", "two"]));
+    assert!(!breaks("dana", "export", &["one", "three"]) && !breaks("dana", "query", &["one"]));
+    assert!(!breaks("olivia", "export", &["one"]));
+}
+
+#[test]
+fn whatever_is_permitted_nobody_reviews_what_is_theirs() {
+    let bundle = Files::usual()
+        .admin(r#"@id("reviews") permit (principal, action == Action::"reviewBreakGlass", resource) when { context.rules.contains("asks") };"#)
+        .load();
+    let (tenant, nick) = (entity("Tenant::\"acme\""), person("nick"));
+    let (rules, excluded) = (BTreeSet::from(["asks".to_owned()]), BTreeSet::from([person("olivia")]));
+    let reviews = AdminAction::ReviewBreakGlass {
+        tenant: &tenant,
+        person: &nick,
+        operation: "export",
+        rules: &rules,
+        excluded: &excluded,
+    };
+    assert!(may(&bundle, &person("dana"), reviews));
+    for who in [&nick, &person("olivia"), &entity("Agent::\"bot\"")] {
+        assert!(!may(&bundle, who, reviews), "{who}");
+    }
 }
 
 #[test]

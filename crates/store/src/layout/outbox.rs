@@ -1,6 +1,6 @@
 //! Where the rows of the outbox lie: what waits for a sink, what a sink did not take, and whose end is yet to be told.
 
-use countersign_core::{ApprovalId, NotificationId, TenantId};
+use countersign_core::{ApprovalId, Line, NotificationId, TenantId};
 use serde::{Deserialize, Serialize};
 
 use super::{END, Key, Kind, Prefix, join};
@@ -17,11 +17,12 @@ enum Shelf {
     Ending = 3,
 }
 
-/// Where a notification stands among those of its request, for one sink. Notifications of one request are told in this order.
+/// Where a notification stands among those of its line, a request or a review, for one sink. Those of one line are told in this
+/// order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
-    /// The revision of the request's row that the change was made on; 0 for the first. Each change is made on the one before,
+    /// The revision of the row of the request or review that the change was made on; 0 for the first. Each change is made on the one before,
     /// so this is the order of the changes, whatever the clocks say.
     pub read: u64,
     /// Its number among the notifications of that change.
@@ -31,30 +32,30 @@ pub struct Place {
 impl Key {
     /// The key of a notification that waits for a sink. A sink's name has no zero byte, so the sinks are apart.
     #[must_use]
-    pub fn queued(tenant: &TenantId, sink: &str, approval: &ApprovalId, place: Place) -> Self {
+    pub fn queued(tenant: &TenantId, sink: &str, line: Line, place: Place) -> Self {
         let parts: [&[u8]; 6] = [
             &[Shelf::Queued as u8],
             sink.as_bytes(),
             &[END],
-            approval.as_bytes(),
+            line.as_bytes(),
             &place.read.to_be_bytes(),
             &[place.number],
         ];
         Self::new(tenant, Kind::Outbox, &parts)
     }
 
-    /// The request and the place that a key of [`Key::queued`] names; `None` for any other key.
+    /// The line and the place that a key of [`Key::queued`] names; `None` for any other key.
     #[must_use]
-    pub fn queued_place(&self) -> Option<(ApprovalId, Place)> {
+    pub fn queued_place(&self) -> Option<(Line, Place)> {
         if self.kind()? != Kind::Outbox {
             return None;
         }
         let (&[number], rest) = self.parts().split_last_chunk::<1>().map(|(rest, last)| (last, rest))?;
         let (rest, read) = rest.split_last_chunk::<8>()?;
-        let (rest, approval) = rest.split_last_chunk::<16>()?;
+        let (rest, line) = rest.split_last_chunk::<16>()?;
         let queued = rest.first() == Some(&(Shelf::Queued as u8)) && rest.last() == Some(&END);
         let place = Place { read: u64::from_be_bytes(*read), number };
-        queued.then_some((ApprovalId::from_bytes(*approval), place))
+        queued.then_some((Line::from_bytes(*line), place))
     }
 
     /// The sink that a key of [`Key::queued`] or [`Key::dead_letter`] names; `None` for any other key.
@@ -126,7 +127,7 @@ mod tests {
         let shown = |key: &Key| hex::encode(key.as_bytes());
         let (approval, place) = (ApprovalId::from_bytes([7; 16]), Place { read: 258, number: 1 });
         assert_eq!(
-            shown(&Key::queued(&acme, "pager", &approval, place)),
+            shown(&Key::queued(&acme, "pager", approval.into(), place)),
             "61636d65000f0170616765720007070707070707070707070707070707000000000000010201"
         );
         assert_eq!(
@@ -139,11 +140,11 @@ mod tests {
     #[test]
     fn what_waits_for_a_sink_lies_by_request_and_then_by_change() {
         let acme = tenant("acme");
-        let (first, second) = (ApprovalId::from_bytes([1; 16]), ApprovalId::from_bytes([2; 16]));
+        let (first, second) = (Line::from_bytes([1; 16]), Line::from_bytes([2; 16]));
         let places = [(first, 0, 0), (first, 9, 0), (first, 9, 1), (first, 300, 0), (second, 0, 0), (second, 8, 0)];
         let place = |read, number| Place { read, number };
         let keys: Vec<Key> =
-            places.iter().map(|(id, read, number)| Key::queued(&acme, "pager", id, place(*read, *number))).collect();
+            places.iter().map(|(id, read, number)| Key::queued(&acme, "pager", *id, place(*read, *number))).collect();
         assert!(keys.is_sorted());
         for (key, (id, read, number)) in keys.iter().zip(places) {
             assert_eq!((key.queued_place(), key.sink()), (Some((id, place(read, number))), Some("pager")));
@@ -153,7 +154,7 @@ mod tests {
         let dead = Key::dead_letter(&acme, "pager", &NotificationId::from_bytes([0; 16]));
         assert!(Prefix::dead_letters(&acme, Some("pager")).matches(&dead) && dead.queued_place().is_none());
         assert!(Prefix::dead_letters(&acme, None).matches(&dead) && !Prefix::queues(&acme).matches(&dead));
-        let ending = Key::ending(&acme, &first);
+        let ending = Key::ending(&acme, &ApprovalId::from_bytes([1; 16]));
         assert_eq!((dead.sink(), ending.sink(), ending.queued_place()), (Some("pager"), None, None));
     }
 }

@@ -19,7 +19,7 @@ async fn notifications_of_a_request_are_delivered_in_order_and_then_gone() {
     let expected = told.queued("all").await;
     let taken = told.deliver("all").await;
     for id in [first, second] {
-        let of = |all: &[Notification]| all.iter().filter(|n| n.approval == id).cloned().collect::<Vec<_>>();
+        let of = |all: &[Notification]| all.iter().filter(|n| n.approval == Some(id)).cloned().collect::<Vec<_>>();
         assert_eq!(of(&taken), of(&expected));
     }
     assert_eq!(taken.len(), 6);
@@ -54,7 +54,7 @@ async fn a_request_that_cannot_be_told_waits_longer_each_time_and_others_go_on()
     told.vote("dana", stuck).await.unwrap();
     let free = told.ask_about("free").await;
     let sink = FakeSink::default();
-    sink.refuse(move |n| n.approval == stuck);
+    sink.refuse(move |n| n.approval == Some(stuck));
     let mut courier = courier(&told, &sink);
     let mut now = START;
     for (wait, attempts) in [(1, 1), (2, 2), (4, 3), (8, 4)] {
@@ -66,11 +66,11 @@ async fn a_request_that_cannot_be_told_waits_longer_each_time_and_others_go_on()
         now = due;
         told.pass(wait);
     }
-    assert_eq!(sink.taken().iter().map(|n| n.approval).collect::<Vec<_>>(), [free]);
+    assert_eq!(sink.taken().iter().map(|n| n.approval).collect::<Vec<_>>(), [Some(free)]);
     assert!(!told.engine.sink_reports()[0].state.down, "one request is not the sink");
     sink.refuse(|_| false);
     while courier.step().await.unwrap().is_some() {}
-    let of_stuck: Vec<_> = sink.taken().into_iter().filter(|n| n.approval == stuck).map(|n| n.kind).collect();
+    let of_stuck: Vec<_> = sink.taken().into_iter().filter(|n| n.approval == Some(stuck)).map(|n| n.kind).collect();
     assert_eq!(of_stuck, [Asked, Voted, Decided]);
 }
 
@@ -137,7 +137,7 @@ async fn a_sink_that_is_down_is_probed_and_gets_everything_in_order_when_it_is_b
     let taken = sink.taken();
     assert_eq!(taken.len(), 60, "none waits for a back-off of its own");
     for id in asked {
-        let of: Vec<_> = taken.iter().filter(|n| n.approval == id).map(|n| n.kind).collect();
+        let of: Vec<_> = taken.iter().filter(|n| n.approval == Some(id)).map(|n| n.kind).collect();
         assert_eq!(of, [Asked, Voted, Decided]);
     }
     assert!(!told.engine.sink_reports()[0].state.down);
@@ -148,7 +148,7 @@ async fn one_that_hangs_holds_neither_other_requests_nor_other_sinks_nor_calls()
     let told = Told::new(vec![settings("all"), settings("other")]).await;
     let hung = told.ask_about("hung").await;
     let (sink, other) = (FakeSink::default(), FakeSink::default());
-    sink.hang(move |n| n.approval == hung);
+    sink.hang(move |n| n.approval == Some(hung));
     other.hang(|_| true);
     let working = async {
         while sink.tried() < 1 || other.tried() < 1 {
