@@ -198,6 +198,7 @@ pub(super) mod tests {
             principal: EntityRef::new("Person", "nick").unwrap(),
             rules: vec!["production-change-needs-sre".to_owned()],
             expires_at: None,
+            batch: None,
             by: Some(EntityRef::new("Person", "nick").unwrap()),
             verdict: None,
             cause: None,
