@@ -43,13 +43,8 @@ async fn approved_by_eve(world: &World<MemoryKernel>, uses: u32, lasts: Duration
     let asked = world.engine.pre_approve(&call("agent:bot", "RequestApproval"), &ask, bounds).await.unwrap();
     let approval = asked.answer.0;
     let shown = world.engine.approval(&eve("GetApproval", lasts), approval).await.unwrap().approval.value;
-    let ballot = Ballot {
-        approval,
-        verdict: Says::Approve,
-        digest: shown.digest,
-        view: shown.view,
-        comment: String::new(),
-    };
+    let ballot =
+        Ballot { approval, verdict: Says::Approve, digest: shown.digest, view: shown.view, comment: String::new() };
     world.engine.vote(&eve("CastVote", lasts), &ballot).await.unwrap();
     approval
 }
