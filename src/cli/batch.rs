@@ -237,7 +237,8 @@ pub async fn vote(args: &VoteArgs, verdict: VoteVerdict, client: &Client, output
         }
     }
     if failed > 0 {
-        return Err(Failure::new(format!("{failed} of {number} votes were not cast; the others were"))
+        let others = if failed < number { "; the others were" } else { "" };
+        return Err(Failure::new(format!("{failed} of {number} votes were not cast{others}"))
             .reason("ITEMS_FAILED")
             .hint("look again with `countersign approvals show`"));
     }

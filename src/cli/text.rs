@@ -96,6 +96,12 @@ pub fn decision(answer: &DecideResponse) -> String {
             }
         }
         text.field("may answer", entities(persons));
+        let most = rules.iter().map(|rule| rule.quorum).max().unwrap_or_default();
+        if u32::try_from(persons.len()).unwrap_or(u32::MAX) < most {
+            // Others may come to: by a credential that has them in a group, or when the question escalates.
+            let few = format!("  too few now: it takes {most}, and the others are excluded, or in no group that may");
+            text.line(paint(WARN, few));
+        }
         text.field("until", relative(would_expire_at.as_ref()));
         text.line(paint(FAINT, "  deciding asks nobody; ask with `countersign approvals request`"));
     }
@@ -200,6 +206,6 @@ mod tests {
         let text = anstream::adapter::strip_str(&decision(&answer)).to_string();
         assert!(text.contains("export-needs-two: 2 persons, within 15m 0s\n    leaves the boundary"), "{text}");
         assert!(text.contains("may be pre-approved: up to 10 uses within 2h\n"), "{text}");
-        assert!(text.contains("may answer     Person::\"dana\""), "{text}");
+        assert!(text.contains("may answer     Person::\"dana\"\n  too few now: it takes 2,"), "{text}");
     }
 }
