@@ -12,7 +12,7 @@ use countersign_store::{Kernel, MemoryKernel};
 
 use crate::{SCHEMA, WORK, World, call, dataset, files, operation, parts, source};
 
-fn offering() -> BTreeMap<String, String> {
+pub(crate) fn offering() -> BTreeMap<String, String> {
     let mut files = files();
     let work = WORK.replace("@id(\"asks\")", "@id(\"asks\") @pre_approval(\"3 uses, 30m\")");
     files.insert("policies/work.cedar".to_owned(), work);
@@ -24,7 +24,7 @@ async fn world() -> World<MemoryKernel> {
 }
 
 impl<K: Kernel> World<K> {
-    async fn pre_approve(&self, operation: Operation, uses: u32, seconds: u64) -> Result<ApprovalId, Error> {
+    pub(crate) async fn pre_approve(&self, operation: Operation, uses: u32, seconds: u64) -> Result<ApprovalId, Error> {
         let ask = Ask {
             session: self.session,
             operation,

@@ -3,17 +3,10 @@
 use std::time::Duration;
 
 use countersign_core::approval::{ApprovalError, ApprovalState, Verdict as Says};
-use countersign_core::pre_approval::Bounds;
 use countersign_engine::{BreakGlass, Wanted};
 
+use crate::pre_approved::offering;
 use crate::*;
-
-fn offering() -> BTreeMap<String, String> {
-    let mut files = files();
-    let work = WORK.replace("@id(\"asks\")", "@id(\"asks\") @pre_approval(\"3 uses, 30m\")");
-    files.insert("policies/work.cedar".to_owned(), work);
-    files
-}
 
 async fn world() -> World<MemoryKernel> {
     let world = World::with(Arc::new(MemoryKernel::default()), parts(), offering()).await;
@@ -32,16 +25,7 @@ fn eve(rpc: &'static str, lasts: Duration) -> Call {
 }
 
 async fn approved_by_eve(world: &World<MemoryKernel>, uses: u32, lasts: Duration) -> ApprovalId {
-    let ask = Ask {
-        session: world.session,
-        operation: operation("export", "docs"),
-        audience: "gate".to_owned(),
-        acting: Acting::Caller,
-        justification: "because".to_owned(),
-    };
-    let bounds = Bounds { uses, seconds: 1_800 };
-    let asked = world.engine.pre_approve(&call("agent:bot", "RequestApproval"), &ask, bounds).await.unwrap();
-    let approval = asked.answer.0;
+    let approval = world.pre_approve(operation("export", "docs"), uses, 1_800).await.unwrap();
     let shown = world.engine.approval(&eve("GetApproval", lasts), approval).await.unwrap().approval.value;
     let ballot =
         Ballot { approval, verdict: Says::Approve, digest: shown.digest, view: shown.view, comment: String::new() };
@@ -49,13 +33,8 @@ async fn approved_by_eve(world: &World<MemoryKernel>, uses: u32, lasts: Duration
     approval
 }
 
-fn export_of(decision: &Decision) -> Redeem {
-    Redeem { operation: operation("export", "docs"), ..redeem_of(decision) }
-}
-
-fn redeem_of(decision: &Decision) -> Redeem {
-    let token = decision.token.as_ref().unwrap().expose().to_owned();
-    Redeem { token, operation: operation("query", "docs"), audience: "gate".to_owned() }
+fn export_of(world: &World<MemoryKernel>, decision: &Decision) -> Redeem {
+    Redeem { operation: operation("export", "docs"), ..world.redeem(decision) }
 }
 
 #[tokio::test]
@@ -63,7 +42,7 @@ async fn a_pre_approval_by_a_claimed_group_ends_with_the_credential_and_so_does_
     let world = world().await;
     let approval = approved_by_eve(&world, 3, Duration::from_secs(300)).await;
     let used = world.decide("export", "docs", Some(approval)).await.unwrap();
-    world.engine.redeem(&call("service:gate", "Redeem"), &export_of(&used)).await.unwrap();
+    world.engine.redeem(&call("service:gate", "Redeem"), &export_of(&world, &used)).await.unwrap();
     let kept = world.decide("export", "docs", Some(approval)).await.unwrap();
     world.clock.advance(Duration::from_secs(299));
     let last = world.decide("export", "docs", Some(approval)).await.unwrap();
@@ -73,7 +52,7 @@ async fn a_pre_approval_by_a_claimed_group_ends_with_the_credential_and_so_does_
     let late = world.decide("export", "docs", Some(approval)).await.unwrap();
     assert!(matches!(late.verdict, Verdict::NeedsApproval { .. }), "{late:?}");
     for minted in [kept, last] {
-        let redeemed = world.engine.redeem(&call("service:gate", "Redeem"), &export_of(&minted)).await;
+        let redeemed = world.engine.redeem(&call("service:gate", "Redeem"), &export_of(&world, &minted)).await;
         assert!(redeemed.is_err(), "{redeemed:?}");
     }
     world.engine.reconsider(approval).await.unwrap();
@@ -93,7 +72,7 @@ async fn a_pre_approval_is_found_among_live_requests_until_its_last_use() {
     for left in [1, 0] {
         assert_eq!((found("dana").await, found("agent:bot").await), (vec![approval], vec![approval]));
         let decision = world.decide("export", "docs", Some(approval)).await.unwrap();
-        world.engine.redeem(&call("service:gate", "Redeem"), &export_of(&decision)).await.unwrap();
+        world.engine.redeem(&call("service:gate", "Redeem"), &export_of(&world, &decision)).await.unwrap();
         let view = world.engine.approval(&call("dana", "GetApproval"), approval).await.unwrap();
         assert_eq!(view.approval.value.pre_approval().unwrap().left(), left);
     }
@@ -108,7 +87,7 @@ async fn a_cancelled_pre_approval_leaves_what_was_minted_on_it_worthless() {
     let approval = approved_by_eve(&world, 3, Duration::from_secs(3_600)).await;
     let minted = world.decide("export", "docs", Some(approval)).await.unwrap();
     world.engine.cancel(&call("agent:bot", "CancelApproval"), approval).await.unwrap();
-    let redeemed = world.engine.redeem(&call("service:gate", "Redeem"), &export_of(&minted)).await;
+    let redeemed = world.engine.redeem(&call("service:gate", "Redeem"), &export_of(&world, &minted)).await;
     assert!(redeemed.is_err(), "{redeemed:?}");
     assert!(world.decide("export", "docs", Some(approval)).await.is_err());
 }
@@ -135,7 +114,7 @@ async fn a_group_that_comes_after_the_session_breaks_no_glass() {
         // Whoever redeems has the session's groups alone, so a capability by other groups would be worth nothing.
         assert_eq!(broken.is_ok(), lifted, "{broken:?}");
         if let Ok(broken) = broken {
-            let redeem = export_of(&broken.answer.decision);
+            let redeem = export_of(&world, &broken.answer.decision);
             world.engine.redeem(&call("service:gate", "Redeem"), &redeem).await.unwrap();
         }
     }
