@@ -62,7 +62,7 @@ pub async fn request(args: BatchArgs, client: &Client, output: &mut Output) -> R
     let (wait, request_id) = (args.wait, args.request_id.unwrap_or_default());
     let answer = client.request_approvals(RequestApprovalsRequest { items, request_id }).await?;
     if !output.is_json() {
-        output.remark(&format!("batch {}", Visible::new(&answer.batch_id)));
+        output.human(&format!("batch {}\n", Visible::new(&answer.batch_id)))?;
     }
     let mut put = Vec::new();
     let mut failed = 0;

@@ -57,6 +57,10 @@ pub async fn run(args: BreakGlassArgs, connection: &Connection, output: &mut Out
         let words =
             "the glass is broken: those who could have approved are told, and somebody else must close the review";
         human.push_str(&format!("\n{}\n  {}\n", paint(WARN.bold(), words), Visible::new(review)));
+        if decision.capability.is_none() {
+            let words = "nothing was minted, so this answer is all the authority there is: act on it now, and once";
+            human.push_str(&format!("{}\n", paint(WARN, words)));
+        }
     }
     output.document(&json, &human)?;
     exit(verdict(decision.verdict())?, decision.replayed && !args.mint)

@@ -45,7 +45,7 @@ pub enum GlassError {
     /// The person has not answered for the last time yet.
     #[error(
         "{person} broke the glass before, and the review {review} of that is open; somebody else must close it first: \
-         `countersign reviews close {review}`"
+         `countersign reviews close {review} --comment TEXT`"
     )]
     ReviewOpen {
         /// Who.

@@ -247,5 +247,9 @@ pub(crate) fn check_text(field: &str, text: &str, min: usize, max: usize) -> Res
     if long || text.chars().count() < min {
         return Err(Error::field(field, format!("expected {min} to {max} characters")));
     }
+    // What people are to read must say something.
+    if min > 0 && text.trim().is_empty() {
+        return Err(Error::field(field, "expected words, and not space alone"));
+    }
     Ok(())
 }

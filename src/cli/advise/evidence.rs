@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use countersign_core::approval::{AskingRule, Verdict};
 use countersign_core::figures::QUICK;
-use countersign_core::{Action, ApprovalId, Digest, Timestamp};
+use countersign_core::{Action, ApprovalId, Digest, PreApproval, Timestamp};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// The questions of a log.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub struct Question {
     pub rules: BTreeSet<String>,
     /// When it was put.
     pub at: Timestamp,
+    /// Whether it was about every action that a pre-approval covers; `action` is then their frame.
+    whole: bool,
     /// What people said in the end, and when.
     pub answer: Option<(Answer, Timestamp)>,
     /// How long after the voter's first look each approval came, where that is known.
@@ -68,6 +71,9 @@ struct Requested {
     digest: Digest,
     action: String,
     rules: Vec<AskingRule>,
+    /// There where it is about every action that a pre-approval covers.
+    #[serde(default)]
+    pre_approval: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -123,20 +129,30 @@ impl Evidence {
     }
 
     fn asked(&mut self, requested: Requested) -> Result<(), String> {
-        let Requested { at, approval, digest, action, rules } = requested;
+        let Requested { at, approval, digest, action, rules, pre_approval } = requested;
         if self.since.is_some_and(|since| at < since) || self.questions.contains_key(&approval) {
             return Ok(());
         }
-        let action = Action::from_canonical(&action).map_err(|error| error.to_string())?;
+        let whole = pre_approval.is_some();
+        let action = if whole {
+            PreApproval::from_canonical(&action).map(|pre| pre.frame())
+        } else {
+            Action::from_canonical(&action)
+        };
+        let action = action.map_err(|error| error.to_string())?;
         let rules = rules.into_iter().map(|rule| rule.id).collect();
-        let question = Question { action, digest, rules, at, answer: None, looks: Vec::new() };
+        let question = Question { action, digest, rules, at, whole, answer: None, looks: Vec::new() };
         self.questions.insert(approval, question);
         Ok(())
     }
 
-    /// The questions, in the order in which they were put.
+    /// The questions, in the order in which they were put. That people pre-approved says nothing of single inputs; that they
+    /// would not says that they want to be asked.
     pub fn questions(&self) -> impl Iterator<Item = &Question> {
-        self.questions.values()
+        let counts = |question: &&Question| {
+            !question.whole || question.answered().is_some_and(|answer| answer != Answer::Approved)
+        };
+        self.questions.values().filter(counts)
     }
 
     /// The digests of what people denied, or took back.

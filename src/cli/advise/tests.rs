@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use countersign_core::value::record_from_json;
-use countersign_core::{Action, ApprovalId, Digest, EntityRef, SessionId, TenantId};
+use countersign_core::{Action, ApprovalId, Digest, EntityRef, PreApproval, SessionId, TenantId, pre_approval};
 use countersign_policy::Source;
 
 use super::*;
@@ -45,6 +45,20 @@ impl Log {
         self.push(&json!({
             "kind": "approval_requested", "at": START + minute * MINUTE, "approval": id, "digest": canonical.digest(),
             "action": canonical.text(), "rules": [{"id": RULE, "quorum": 2, "reason": null}],
+        }));
+        id
+    }
+
+    /// A question about every action like one.
+    fn asks_for_all(&mut self, action: &Action, minute: i64) -> ApprovalId {
+        let bounds = pre_approval::Bounds { uses: 5, seconds: 600 };
+        let until = countersign_core::Timestamp::from_millis(START + 60 * MINUTE);
+        let text = PreApproval::like(action, [RULE.to_owned()].into(), bounds, until).canonical().unwrap();
+        let id = ApprovalId::from_bytes(u128::try_from(self.0.len()).unwrap().to_be_bytes());
+        self.push(&json!({
+            "kind": "approval_requested", "at": START + minute * MINUTE, "approval": id, "digest": text.digest(),
+            "action": text.text(), "rules": [{"id": RULE, "quorum": 2, "reason": null}],
+            "pre_approval": {"uses": 5, "seconds": 600},
         }));
         id
     }
@@ -220,4 +234,24 @@ fn the_same_log_gives_the_same_advice() {
     let log = routine();
     let told = || log.advised(3).iter().map(|proposal| proposal_json(proposal).to_string()).collect::<Vec<_>>();
     assert_eq!(told(), told());
+}
+
+#[test]
+fn a_question_about_a_pre_approval_is_evidence_only_where_people_said_no() {
+    let advised = |verdict: Option<&str>| {
+        let mut log = Log(Vec::new());
+        for number in 0..12 {
+            let action = export("etl-bot", number, 100, "s3://ours-reports");
+            log.approved(&action, i64::from(number));
+            log.decided(&action, "NEEDS_APPROVAL");
+        }
+        let id = log.asks_for_all(&export("etl-bot", 1, 100, "s3://ours-reports"), 20);
+        if let Some(verdict) = verdict {
+            log.ends(id, 20, verdict, 20, Some(2));
+        }
+        log.advised(10).iter().map(|proposal| format!("{proposal:?}")).collect::<Vec<_>>()
+    };
+    let without = advised(None);
+    assert_eq!(advised(Some("approve")), without, "nobody saw an input");
+    assert_ne!(advised(Some("deny")), without, "people want to be asked");
 }

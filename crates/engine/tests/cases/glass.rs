@@ -441,7 +441,7 @@ async fn the_capability_dies_with_its_session_its_time_and_its_revocation() {
 #[tokio::test]
 async fn a_reason_is_asked_for() {
     let scene = Scene::new().await;
-    for reason in ["", &"x".repeat(2_001)] {
+    for reason in ["", " \t\u{3000}", &"x".repeat(2_001)] {
         let ask = BreakGlass { reason: reason.to_owned(), ..scene.breaking("export", "docs") };
         let refused = scene.break_as(&call("nick", "BreakGlass"), &ask).await;
         assert!(matches!(refused, Err(Error::InvalidField { ref field, .. }) if field == "reason"), "{refused:?}");
