@@ -95,7 +95,12 @@ impl<K: Kernel> Engine<K> {
     async fn bind(&self, scene: &Scene) -> Result<(), Error> {
         match self.replay::<Bound>(scene).await? {
             Some(Bound {}) => Ok(()),
-            None => self.remember(scene, &Bound {}).await,
+            None => {
+                // Nothing is kept for whoever cannot vote: refusals are counted, and rows would not be.
+                scene.person()?;
+                scene.require_answering()?;
+                self.remember(scene, &Bound {}).await
+            }
         }
     }
 

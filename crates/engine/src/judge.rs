@@ -125,7 +125,9 @@ pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
 /// # Errors
 /// [`Error::InvalidField`] if it does not fit the schema.
 pub(crate) fn ruled_out(facts: Facts<'_>) -> Result<bool, Error> {
-    let outlook = facts.view.outlook(&facts.query(None))?;
+    let session = facts.session.session();
+    let view = facts.view.claiming(&session.principal, session.groups_at(facts.now));
+    let outlook = view.outlook(&facts.query(None))?;
     Ok(matches!(outlook.prospect, Prospect::Never(_)))
 }
 

@@ -97,29 +97,47 @@ pub(crate) struct Pending {
 #[derive(Default)]
 struct Table {
     news: Option<News>,
+    held: Held,
+}
+
+#[derive(Default)]
+struct Held {
     live: BTreeMap<ApprovalId, Arc<Live>>,
     /// Equal matters are one, so that they are told apart by where they lie.
     matters: HashSet<Arc<Matter>>,
 }
 
 impl Table {
-    /// Takes in everything that was acknowledged before.
+    /// Takes in everything that was acknowledged before. Whoever stops waiting leaves what was taken in, and where to go on.
     async fn catch_up(&mut self, begin: impl FnOnce() -> News + Send) -> Result<(), StoreError> {
-        let mut news = self.news.take().unwrap_or_else(|| {
-            self.live.clear();
-            begin()
-        });
-        // A stream that failed or ended is not gone on with: the next one begins anew.
-        while let Some(change) = news.next().await.ok_or(StoreError::ShutDown)?? {
-            self.take(&change)?;
+        if self.news.is_none() {
+            self.held = Held::default();
         }
-        self.news = Some(news);
-        if self.matters.len() > self.live.len().saturating_mul(2) {
-            self.matters.retain(|matter| Arc::strong_count(matter) > 1);
+        let news = self.news.get_or_insert_with(begin);
+        let taken = loop {
+            match news.next().await {
+                Some(Ok(Some(change))) => match self.held.take(&change) {
+                    Ok(()) => {}
+                    Err(error) => break Err(error),
+                },
+                Some(Ok(None)) => break Ok(()),
+                Some(Err(error)) => break Err(error),
+                None => break Err(StoreError::ShutDown),
+            }
+        };
+        if taken.is_err() {
+            // A stream that failed or ended is not gone on with: the next one begins anew.
+            self.news = None;
         }
-        Ok(())
+        let Held { live, matters } = &mut self.held;
+        if matters.len() > live.len().saturating_mul(2) {
+            matters.retain(|matter| Arc::strong_count(matter) > 1);
+        }
+        taken
     }
+}
 
+impl Held {
     fn take(&mut self, change: &Change) -> Result<(), StoreError> {
         let Some(id) = id_of(&change.key) else { return Ok(()) };
         self.live.remove(&id);
@@ -239,7 +257,7 @@ impl<K: Kernel> Engine<K> {
         let live: Vec<(ApprovalId, Arc<Live>)> = {
             let mut table = self.pending.table.lock().await;
             table.catch_up(begin).await?;
-            let all = table.live.iter().rev().filter(|(id, live)| {
+            let all = table.held.live.iter().rev().filter(|(id, live)| {
                 before.is_none_or(|before| **id < before)
                     && wanted.takes(live.approved)
                     && !scene.now.reached(live.expires_at)

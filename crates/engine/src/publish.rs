@@ -299,7 +299,10 @@ impl<K: Kernel> Engine<K> {
                 Ok(self.repo.kernel().commit(commit.record(record(self.tenant(), now, None, None, event))).await?)
             }
             Authority::Caller { scene, .. } => {
-                self.commit(scene, self.bound(&scene.active, &scene.reads, commit), event, published).await
+                // As `guarded`: what the caller may by groups that the credential says, it may as long as that lasts.
+                let claimed = scene.caller.claimed.as_ref().and_then(|claimed| claimed.lapses_at(scene.now));
+                let commit = self.lasting_also(self.bound(&scene.active, &scene.reads, commit), [claimed]);
+                self.commit(scene, commit, event, published).await
             }
         }
     }

@@ -52,7 +52,7 @@ impl Log {
     /// A question about every action like one.
     fn asks_for_all(&mut self, action: &Action, minute: i64) -> ApprovalId {
         let bounds = pre_approval::Bounds { uses: 5, seconds: 600 };
-        let until = countersign_core::Timestamp::from_millis(START + 60 * MINUTE);
+        let until = Timestamp::from_millis(START + 60 * MINUTE);
         let text = PreApproval::like(action, [RULE.to_owned()].into(), bounds, until).canonical().unwrap();
         let id = ApprovalId::from_bytes(u128::try_from(self.0.len()).unwrap().to_be_bytes());
         self.push(&json!({

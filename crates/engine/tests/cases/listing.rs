@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use countersign_core::approval::ApprovalState;
 use countersign_engine::Wanted;
+use futures::FutureExt as _;
 
 use crate::*;
 
@@ -62,6 +63,13 @@ async fn what_is_found_of_live_requests_is_what_reading_all_shows() {
         asked.push(ask(&world, note).await);
     }
     assert_eq!(agree(&world).await, [5, 5, 5, 0, 0], "who asked, and who may answer");
+
+    // Whoever stops waiting keeps nobody from finding what there is.
+    for who in EVERYBODY {
+        let call = call(who, "ListApprovals");
+        let _begun = world.engine.live_approvals(&call, None, 2, Wanted::Live).now_or_never();
+    }
+    assert_eq!(agree(&world).await, [5, 5, 5, 0, 0]);
 
     world.vote("dana", asked[0]).await.unwrap();
     world.engine.cancel(&call("agent:bot", "CancelApproval"), asked[1]).await.unwrap();

@@ -62,6 +62,29 @@ async fn a_pre_approval_by_a_claimed_group_ends_with_the_credential_and_so_does_
 }
 
 #[tokio::test]
+async fn a_pre_approval_stands_for_a_principal_that_is_permitted_by_a_claimed_group() {
+    let mut files = offering();
+    let work = files["policies/work.cedar"]
+        .replace("@id(\"work\") permit (principal,", "@id(\"work\") permit (principal in Group::\"readers\",");
+    files.insert("policies/work.cedar".to_owned(), work);
+    let mut world = World::with(Arc::new(MemoryKernel::default()), parts(), files).await;
+    world.change("service:sync", &[put("Group::\"readers\"", json!({}))]).await.unwrap();
+    let plain = call("agent:bot", "OpenSession");
+    let claims = Claims { groups: [entity("Group::\"readers\"")].into(), owner: None };
+    let expires_at = START.plus(Duration::from_secs(3_000));
+    let credential = Credential { claims, expires_at, ..(*plain.credential).clone() };
+    let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+    let bot = Call { credential: Arc::new(credential), ..plain };
+    world.session = world.engine.open_session(&bot, &opening).await.unwrap().answer.value.id;
+    let approval = world.pre_approve(operation("export", "docs"), 2, 600).await.unwrap();
+    world.engine.reconsider(approval).await.unwrap();
+    world.vote("dana", approval).await.unwrap();
+    world.engine.reconsider(approval).await.unwrap();
+    let decision = world.decide("export", "docs", Some(approval)).await.unwrap();
+    assert!(matches!(decision.verdict, Verdict::Allow { .. }), "{decision:?}");
+}
+
+#[tokio::test]
 async fn a_pre_approval_is_found_among_live_requests_until_its_last_use() {
     let world = world().await;
     let approval = approved_by_eve(&world, 2, Duration::from_secs(3_600)).await;
