@@ -12,6 +12,7 @@ pub mod digest;
 pub mod entity;
 pub mod figures;
 pub mod id;
+pub mod ledger;
 pub mod notification;
 pub mod pre_approval;
 pub mod precedent;
