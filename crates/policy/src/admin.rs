@@ -35,6 +35,19 @@ pub enum AdminAction<'a> {
         /// How long it may last.
         seconds: u32,
     },
+    /// `startClean`: open a session for `principal` in which the labels of before do not count.
+    StartClean {
+        /// Who is to act in it.
+        principal: &'a EntityRef,
+        /// What it is for.
+        purpose: &'a str,
+        /// The labels that would count.
+        labels: &'a BTreeSet<String>,
+        /// The person the principal acts for.
+        operator: Option<&'a EntityRef>,
+        /// How long it may last.
+        seconds: u32,
+    },
     /// `actFor`: name `principal` as the one who acts.
     ActFor {
         /// Who is named.
@@ -199,6 +212,17 @@ impl<'a> AdminAction<'a> {
                 name: "openSession",
                 resource: principal,
                 context: vec![text("purpose", purpose), long("seconds", i64::from(seconds))],
+                operator,
+                persons: Named::Nobody,
+            },
+            Self::StartClean { principal, purpose, labels, operator, seconds } => Asked {
+                name: "startClean",
+                resource: principal,
+                context: vec![
+                    text("purpose", purpose),
+                    ("labels".to_owned(), strings(labels)),
+                    long("seconds", i64::from(seconds)),
+                ],
                 operator,
                 persons: Named::Nobody,
             },

@@ -100,7 +100,8 @@ impl Bundle {
     pub fn statements(&self) -> Result<Statements, Refused> {
         let mut findings = Vec::new();
         let read = policies::read_properties(self.source(), &mut findings);
-        let composed = compose(self.source().text(SCHEMA).unwrap_or_default()).map_err(Refused::new)?;
+        let text = self.source().text(SCHEMA).unwrap_or_default();
+        let composed = compose(text, self.kept().counters.keys()).map_err(Refused::new)?;
         for statement in read.values() {
             lint::annotations(statement, false, &mut findings);
         }

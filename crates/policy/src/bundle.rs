@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cedar_policy::{ActionConstraint, Authorizer, EntityUid, Policy, Schema};
+use cedar_policy::{ActionConstraint, Authorizer, EntityUid, Policy, PolicyId, Schema};
 use countersign_core::Digest;
+use countersign_core::ledger::Rules;
 use countersign_core::pre_approval::Bounds;
 use serde_json::Value as Json;
 
@@ -15,6 +16,7 @@ use crate::compose::{Composed, compose};
 use crate::entities::Directory;
 use crate::finding::{Finding, Refused, Severity};
 use crate::index::Index;
+use crate::kept;
 use crate::lint;
 use crate::manifest::{Manifest, check_files, check_publish};
 use crate::policies::{self, Authored, Kind};
@@ -66,6 +68,7 @@ pub struct Bundle {
     rules: BTreeMap<String, AskingRule>,
     pub(crate) answerable: BTreeMap<String, Answerable>,
     answers_by_time: bool,
+    kept: Rules,
     pub(crate) schema: Schema,
     pub(crate) authorizer: Authorizer,
     pub(crate) directory: Directory,
@@ -85,6 +88,8 @@ pub(crate) struct Operation {
     pub sensitive: Vec<String>,
     /// The policies whose scope can match the action.
     pub policies: Index,
+    /// Whether one of these reads labels or counters.
+    pub rests_on_kept: bool,
 }
 
 /// A reserved action, and the policies whose scope can match it.
@@ -109,7 +114,8 @@ impl Bundle {
         check_files(&source, &mut findings);
         let manifest = Manifest::read(&source, &mut findings);
         let mut authored = policies::read(&source, &mut findings);
-        let composed = match source.text(SCHEMA).map(compose) {
+        let counters = manifest.iter().flat_map(|manifest| manifest.counters.keys());
+        let composed = match source.text(SCHEMA).map(|text| compose(text, counters)) {
             Some(Ok(composed)) => Some(composed),
             Some(Err(errors)) => {
                 findings.extend(errors);
@@ -150,6 +156,7 @@ impl Bundle {
             rules: parts.rules,
             answerable: parts.answerable,
             answers_by_time: by_time(authored),
+            kept: parts.kept,
             schema: parts.composed.full,
             authorizer: Authorizer::new(),
             directory: parts.directory,
@@ -230,6 +237,18 @@ impl Bundle {
         self.answers_by_time
     }
 
+    /// The labels and counters that are kept of what is done.
+    #[must_use]
+    pub const fn kept(&self) -> &Rules {
+        &self.kept
+    }
+
+    /// Whether what is kept can change the answer about an operation.
+    #[must_use]
+    pub fn rests_on_kept(&self, operation: &str) -> bool {
+        self.operations.get(operation).is_some_and(|operation| operation.rests_on_kept)
+    }
+
     /// Where a policy stands, kernel policies included.
     #[must_use]
     pub fn policy_text(&self, id: &str) -> Option<&PolicySource> {
@@ -267,6 +286,7 @@ struct Parts {
     composed: Composed,
     directory: Directory,
     rules: BTreeMap<String, AskingRule>,
+    kept: Rules,
     answerable: BTreeMap<String, Answerable>,
     operations: BTreeMap<String, Operation>,
     reserved: BTreeMap<String, Reserved>,
@@ -304,8 +324,10 @@ impl Parts {
         let answerable = answerable(&rules, authored, &directory, findings);
         let operations = operations(&composed, authored, &directory, findings);
         check_publish(manifest, source, &operations, &directory, findings);
+        let Manifest { labels, counters, .. } = manifest;
+        let kept = kept::rules(labels, counters, source, authored, &operations, &directory, findings);
         let reserved = reserved(&composed, authored, &directory, findings);
-        Some(Self { composed, directory, rules, answerable, operations, reserved })
+        Some(Self { composed, directory, rules, kept, answerable, operations, reserved })
     }
 }
 
@@ -348,6 +370,7 @@ fn operations(
 ) -> BTreeMap<String, Operation> {
     let mut all = BTreeMap::new();
     let work = Shelf::new(Kind::Work, authored, directory);
+    let resting = kept::resting(authored);
     for (name, sensitive) in &composed.operations {
         let applies = ["", "actions", name, "appliesTo"].into_iter().try_fold(&composed.json, |at, key| at.get(key));
         let (Some(applies), Some(uid)) = (applies, uid_of(&composed.full, name)) else {
@@ -363,7 +386,9 @@ fn operations(
         let resources = composed.full.resources_for_action(uid).map(|types| types.map(ToString::to_string).collect());
         match (field("input"), field("environment"), work.about(uid)) {
             (Ok(input), Ok(environment), Ok(policies)) => {
+                let in_scope = policies.whole();
                 let operation = Operation {
+                    rests_on_kept: resting.iter().any(|id| in_scope.policy(&PolicyId::new(id)).is_some()),
                     uid: uid.clone(),
                     principals: types(principals),
                     resources: types(resources),

@@ -182,7 +182,7 @@ fn collect(expression: &Value, paths: &mut BTreeSet<(String, Vec<String>)>) {
 }
 
 /// `resource.a.b` as `("resource", ["a", "b"])`. A `has` counts as the attribute that it asks for.
-fn path(expression: &Value) -> Option<(String, Vec<String>)> {
+pub(crate) fn path(expression: &Value) -> Option<(String, Vec<String>)> {
     if let Some(variable) = expression.get("Var").and_then(Value::as_str) {
         return Some((variable.to_owned(), Vec::new()));
     }

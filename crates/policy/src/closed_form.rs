@@ -99,7 +99,7 @@ fn context_attribute(expression: &Value) -> Option<&str> {
 }
 
 /// The expressions inside an expression; nothing if its form is not known.
-fn children(expression: &Value) -> Option<Vec<&Value>> {
+pub(crate) fn children(expression: &Value) -> Option<Vec<&Value>> {
     let map = expression.as_object()?;
     let (kind, body) = map.iter().next().filter(|_| map.len() == 1)?;
     let fields = |names: &[&str]| names.iter().map(|name| body.get(*name)).collect::<Option<Vec<_>>>();

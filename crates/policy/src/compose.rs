@@ -43,9 +43,18 @@ pub(crate) struct Composed {
 }
 
 /// Composes, or tells everything that hinders it.
-pub(crate) fn compose(text: &str) -> Result<Composed, Vec<Finding>> {
+/// `counters` become attributes of `context.session.counters`.
+pub(crate) fn compose<'a>(
+    text: &str,
+    counters: impl IntoIterator<Item = &'a String>,
+) -> Result<Composed, Vec<Finding>> {
     let author = parse(SCHEMA, text)?;
-    let reserved = parse("reserved.cedarschema", RESERVED)?;
+    let mut reserved = parse("reserved.cedarschema", RESERVED)?;
+    let kept = counters.into_iter().map(|name| (name.clone(), json!({ "type": "EntityOrCommon", "name": "Long" })));
+    let counters = ["", "commonTypes", "CountersignCounters", "attributes"];
+    if let Some(attributes) = counters.into_iter().try_fold(&mut reserved, |at, key| at.get_mut(key)) {
+        *attributes = Value::Object(kept.collect());
+    }
     let mut composer = Composer { text, findings: Vec::new(), operations: BTreeMap::new() };
     composer.check_names(&author, &reserved);
     let authored = names(&author, "actions");

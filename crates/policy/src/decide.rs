@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use countersign_core::ledger::Standing;
 use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
 
 use crate::bundle::AskingRule;
@@ -51,6 +52,8 @@ pub struct SessionFacts<'a> {
     pub opened_at: Timestamp,
     /// From when on it is over.
     pub deadline: Timestamp,
+    /// Its labels and counters.
+    pub standing: &'a Standing,
 }
 
 /// What people have approved. `rules` holds the ids whose quorum is met by distinct, eligible, not excluded persons; the

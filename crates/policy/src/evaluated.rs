@@ -1,6 +1,6 @@
 //! The context that a decision evaluated, as the audit record tells it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp, Value};
 use serde::{Serialize, Serializer};
@@ -34,6 +34,13 @@ struct Session<'a> {
     purpose: &'a str,
     opened_at: Time,
     deadline: Time,
+    /// Absent, as what follows, where the bundle keeps none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a BTreeSet<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counters: Option<&'a BTreeMap<String, u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unresolved: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -59,7 +66,8 @@ impl Bundle {
     /// What [`Bundle::decide`] evaluates for this query.
     #[must_use]
     pub fn evaluated<'a>(&'a self, query: &Query<'a>) -> Evaluated<'a> {
-        let SessionFacts { id, purpose, opened_at, deadline } = query.session;
+        let SessionFacts { id, purpose, opened_at, deadline, standing } = query.session;
+        let kept = (!self.kept().are_empty()).then_some(standing);
         let approval = |facts: &'a ApprovalFacts| Approval {
             rules: &facts.rules,
             persons: &facts.persons,
@@ -69,7 +77,15 @@ impl Bundle {
         Evaluated {
             input: Shown { input: query.input, sensitive: self.sensitive(query.operation) },
             environment: query.environment,
-            session: Session { id, purpose, opened_at: Time(opened_at), deadline: Time(deadline) },
+            session: Session {
+                id,
+                purpose,
+                opened_at: Time(opened_at),
+                deadline: Time(deadline),
+                labels: kept.map(|standing| &standing.labels),
+                counters: kept.map(|standing| &standing.counters),
+                unresolved: kept.map(|standing| standing.unresolved),
+            },
             excluded: query.excluded,
             digest: query.digest,
             now: Time(query.now),

@@ -24,6 +24,7 @@ mod explain;
 mod finding;
 mod format;
 mod index;
+mod kept;
 mod lint;
 mod manifest;
 mod moment;

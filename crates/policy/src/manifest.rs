@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::bundle::Operation;
 use crate::entities::Directory;
 use crate::finding::{Finding, locate, position};
+use crate::kept::Declared;
 use crate::policies::Kind;
 use crate::source::{ENTITIES, MANIFEST, PROPERTIES, SCENARIOS, SCHEMA, SIGNATURES, Source};
 
@@ -31,6 +32,12 @@ pub(crate) struct Manifest {
     /// principal, and a third to look whether the team is in a group. It bounds what a decision has to read.
     #[serde(default = "usual_level")]
     pub level: u32,
+    /// The labels that actions leave, each with how long it follows whoever acted.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What is counted of what was done.
+    #[serde(default)]
+    pub counters: BTreeMap<String, Declared>,
     /// The operation that publishing another bundle is while this one is active.
     #[serde(default)]
     pub publish_operation: Option<String>,

@@ -1,7 +1,8 @@
 //! Questions that own their parts: put together by hand, or read back from the record of a decision.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use countersign_core::ledger::Standing;
 use countersign_core::{Action, Digest, EntityRef, Record, SessionId, Timestamp};
 use serde::{Deserialize, Deserializer};
 
@@ -29,6 +30,8 @@ pub struct Question {
     pub opened_at: Timestamp,
     /// From when on the session is over.
     pub deadline: Timestamp,
+    /// The session's labels and counters.
+    pub standing: Standing,
     /// The person the principal acts for.
     pub operator: Option<EntityRef>,
     /// The action's digest.
@@ -64,6 +67,7 @@ impl Question {
                 purpose: &self.purpose,
                 opened_at: self.opened_at,
                 deadline: self.deadline,
+                standing: &self.standing,
             },
             operator: self.operator.as_ref(),
             digest: self.digest,
@@ -124,6 +128,11 @@ impl RecordedDecision {
             purpose: session.purpose,
             opened_at: session.opened_at,
             deadline: session.deadline,
+            standing: Standing {
+                labels: session.labels,
+                counters: session.counters,
+                unresolved: session.unresolved,
+            },
             operator,
             digest,
             now,
@@ -211,6 +220,12 @@ struct Session {
     opened_at: Timestamp,
     #[serde(deserialize_with = "timestamp")]
     deadline: Timestamp,
+    #[serde(default)]
+    labels: BTreeSet<String>,
+    #[serde(default)]
+    counters: BTreeMap<String, u64>,
+    #[serde(default)]
+    unresolved: u64,
 }
 
 #[derive(Deserialize)]

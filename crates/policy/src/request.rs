@@ -77,7 +77,7 @@ impl<'a> Prepared<'a> {
             move |misfit: Misfit| QueryError::Invalid { field: format!("{name}{}", misfit.path), reason: misfit.reason }
         };
         let mut context = vec![
-            ("session".to_owned(), session(query)?),
+            ("session".to_owned(), session(bundle, query)?),
             ("digest".to_owned(), RestrictedExpression::new_string(query.digest.to_string())),
         ];
         context.extend(circumstances(bundle, query.operator, query.excluded, query.now)?);
@@ -198,13 +198,21 @@ pub(crate) fn clock(now: Timestamp) -> Result<RestrictedExpression, QueryError> 
     ])
 }
 
-fn session(query: &Query<'_>) -> Result<RestrictedExpression, QueryError> {
+fn session(bundle: &Bundle, query: &Query<'_>) -> Result<RestrictedExpression, QueryError> {
     let session = &query.session;
+    let long = |count: u64| RestrictedExpression::new_long(i64::try_from(count).unwrap_or(i64::MAX));
+    // Those that the bundle declares, whatever was kept under an earlier one.
+    let counters = bundle.kept().counters.keys();
+    let used = |name: &String| session.standing.counters.get(name).copied().unwrap_or_default();
+    let counters = counters.map(|name| (name.clone(), long(used(name)))).collect();
     record_of(vec![
         ("id".to_owned(), RestrictedExpression::new_string(session.id.to_string())),
         ("purpose".to_owned(), RestrictedExpression::new_string(session.purpose.to_owned())),
         ("opened_at".to_owned(), moment(session.opened_at, "session.opened_at")?.instant()),
         ("deadline".to_owned(), moment(session.deadline, "session.deadline")?.instant()),
+        ("labels".to_owned(), strings(&session.standing.labels)),
+        ("counters".to_owned(), record_of(counters)?),
+        ("unresolved".to_owned(), long(session.standing.unresolved)),
     ])
 }
 
@@ -276,6 +284,7 @@ mod tests {
     use std::path::Path;
     use std::time::{Duration, Instant};
 
+    use countersign_core::ledger::Standing;
     use countersign_core::{Digest, Record, SessionId};
     use serde_json::json;
 
@@ -303,6 +312,7 @@ mod tests {
             purpose: "nightly sync",
             opened_at: now,
             deadline: now.plus(Duration::from_secs(3_600)),
+            standing: &Standing::default(),
         };
         for (operation, input) in [("query", &select), ("export", &export)] {
             let query = Query {

@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
+use countersign_core::ledger::{Ledger, Standing, Subject};
+use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp, TokenId};
 use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
@@ -49,6 +50,9 @@ pub struct Scenario {
     /// The circumstances.
     #[serde(default)]
     pub environment: Record,
+    /// What was done before, in this order. All of it is allowed.
+    #[serde(default)]
+    pub before: Vec<Earlier>,
     /// The first answer.
     pub expect: Expect,
     /// The rules that ask when approval is needed, the determining policies otherwise; absent means: not compared.
@@ -60,6 +64,39 @@ pub struct Scenario {
     /// What comes of it after the votes.
     #[serde(default)]
     pub after: Option<After>,
+}
+
+/// An action of the same principal, for the same operator, that was done before.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Earlier {
+    /// The operation.
+    pub operation: String,
+    /// What was acted upon.
+    #[serde(deserialize_with = "entity")]
+    pub resource: EntityRef,
+    /// The enforcement point; absent: that of the scenario.
+    #[serde(default)]
+    pub audience: Option<String>,
+    /// The arguments.
+    #[serde(default)]
+    pub input: Record,
+    /// The circumstances.
+    #[serde(default)]
+    pub environment: Record,
+    /// How often it was done.
+    #[serde(default = "once")]
+    pub times: u32,
+    /// Whether it was done in a session of its own, which is over.
+    #[serde(default)]
+    pub earlier_session: bool,
+    /// Whether it was redeemed, by the principal itself, and its outcome is not known.
+    #[serde(default)]
+    pub running: bool,
+}
+
+const fn once() -> u32 {
+    1
 }
 
 /// A verdict, as scenario files write it.
@@ -268,8 +305,8 @@ impl Scenario {
     /// Plays it on the policies alone and returns what came out otherwise than expected, as sentences.
     #[must_use]
     pub fn play(&self, view: View<'_>) -> Vec<String> {
-        let mut wrong = Vec::new();
         let mut question = self.question(view);
+        let mut wrong = self.play_before(view, &mut question);
         let first = view.decide(&question.query());
         let (expect, told) = outcome(&first);
         if expect != self.expect {
@@ -318,7 +355,47 @@ impl Scenario {
         wrong
     }
 
-    /// The question of it, before any vote.
+    /// Plays what was done before, and leaves in the question what that leaves.
+    fn play_before(&self, view: View<'_>, question: &mut Question) -> Vec<String> {
+        let (rules, now) = (view.bundle().kept(), self.now);
+        let entities = [Some(&self.principal), self.operator.as_ref()].into_iter().flatten().cloned();
+        let mut following: Vec<Ledger> = entities.map(|of| Ledger::new(Subject::Entity(of), now)).collect();
+        let mut session = Ledger::new(Subject::Session(question.session), question.deadline);
+        let all = self.before.iter().flat_map(|step| std::iter::repeat_n(step, usize::try_from(step.times).unwrap_or(1)));
+        let mut wrong = Vec::new();
+        for (place, step) in (1_u8..=u8::MAX).zip(all) {
+            let mut of_its_own = Ledger::new(Subject::Session(SessionId::from_bytes([place; 16])), question.deadline);
+            let its_session = if step.earlier_session { &mut of_its_own } else { &mut session };
+            let done = Question {
+                operation: step.operation.clone(),
+                resource: step.resource.clone(),
+                input: step.input.clone(),
+                environment: step.environment.clone(),
+                standing: Standing::of(rules, following.iter().chain([&*its_session]), None, None, now),
+                ..question.clone()
+            };
+            let evaluation = view.decide(&done.query());
+            if outcome(&evaluation).0 != Expect::Allow {
+                let told = in_words(&evaluation);
+                wrong.push(format!("`{}`: expected ALLOW for step {place} before it, got {told}", self.name));
+                continue;
+            }
+            let (amounts, left) = (rules.amounts(&done.operation, &done.input), view.labels_of(&done.resource));
+            let token = TokenId::from_bytes([place; 16]);
+            for ledger in following.iter_mut().chain([&mut *its_session]) {
+                if let Err(error) = ledger.charge(rules, None, &amounts, &left, now) {
+                    wrong.push(format!("`{}`: step {place} before it: {error}", self.name));
+                }
+            }
+            if step.running && its_session.start(rules, token).is_err() {
+                wrong.push(format!("`{}`: step {place} before it is one too many that runs", self.name));
+            }
+        }
+        question.standing = Standing::of(rules, following.iter().chain([&session]), None, None, now);
+        wrong
+    }
+
+    /// The question of it, before any vote, and as if nothing had been done before.
     #[must_use]
     pub fn question(&self, view: View<'_>) -> Question {
         Question {
@@ -331,6 +408,7 @@ impl Scenario {
             purpose: self.purpose.clone(),
             opened_at: self.now,
             deadline: self.now.plus(Duration::from_secs(3_600)),
+            standing: Standing::default(),
             operator: self.operator.clone(),
             // Stands for the action's digest, which the policies only compare with itself.
             digest: Digest::of(self.name.as_bytes()),

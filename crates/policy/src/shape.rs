@@ -175,6 +175,11 @@ impl Fields {
         }
     }
 
+    /// Whether a field is a whole number.
+    pub(crate) fn is_long(&self, name: &str) -> bool {
+        matches!(self.0.get(name), Some((Shape::Long, _)))
+    }
+
     /// The record as Cedar's, if it has the fields that it must have and no others.
     pub(crate) fn convert(&self, record: &Record) -> Result<RestrictedExpression, Misfit> {
         if let Some((missing, _)) = self.0.iter().find(|(name, (_, required))| *required && !record.contains_key(*name))
