@@ -63,8 +63,12 @@ impl World {
         };
         let engine = Arc::new(Engine::open(kernel, Box::new(SystemClock::default()), parts).await?);
         engine.activate(Source::from_files(files())?, RevisionRule::NotLower).await?;
-        let opening =
-            OpenSession { purpose: "to measure".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+        let opening = OpenSession {
+            purpose: "to measure".to_owned(),
+            ttl: None,
+            acting: Acting::Caller,
+            ..OpenSession::default()
+        };
         let mut agents = Vec::new();
         for number in 0..AGENTS {
             let agent = format!("agent:{number}");

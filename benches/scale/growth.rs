@@ -6,6 +6,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use cedar_policy::{Authorizer, Context, Entities as CedarEntities, EntityUid, PolicySet, Request};
+use countersign_core::ledger::NOTHING;
 use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
 use countersign_policy::{Bundle, Entities, EntityData, Query, SessionFacts, Source, View};
 use serde_json::json;
@@ -75,6 +76,7 @@ impl Question {
                 purpose: "measuring",
                 opened_at: NOW,
                 deadline: NOW.plus(Duration::from_secs(3_600)),
+                standing: &NOTHING,
             },
             operator: None,
             digest: Digest::of(b"an action"),

@@ -321,7 +321,8 @@ pub fn can(args: &CanArgs, output: &mut Output) -> Result<Exit, Failure> {
             None => view.resources_of(operation),
         };
         for resource in resources {
-            let question = args.actor.scenario(operation, &resource)?.question(view);
+            let mut question = args.actor.scenario(operation, &resource)?.question(view);
+            question.standing = args.actor.standing(&bundle)?;
             // An operation that is not for such a principal or resource is nothing that it can do.
             let Ok(outlook) = view.outlook(&question.query()) else { continue };
             if matches!(outlook.prospect, Prospect::Never(_)) && !output.is_json() {

@@ -215,6 +215,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::EntityNotFound
         | ErrorReason::OwnEntity
         | ErrorReason::EntityRevision
+        | ErrorReason::LedgerFull
         | ErrorReason::NotificationNotFound => None,
     }
 }

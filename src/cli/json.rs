@@ -1,12 +1,14 @@
 //! The wire's messages as JSON with stable snake_case names. What is absent is null. Every message is taken apart field by
 //! field, so that one that is added to the protocol is not forgotten here.
 
+use std::collections::BTreeMap;
+
 use countersign::client::record_from_struct;
 use countersign::proto::{
-    Approval, ApprovalState, AskingRule, BatchPlace, Bundle, Capability, CapabilityState, CoolDown, DecideResponse,
-    Entity, Finding, History, KeyState, MintedCapability, NeededApproval, PreApproval, PreApprovalBounds,
-    PreApprovalUse, Precedent, PublicKey, Reason, Record, RedeemResponse, Revisions, RuleTally, Session, SessionState,
-    StoredEntity, Verdict, Vote, VoteVerdict,
+    AlsoAsked, Approval, ApprovalState, AskingRule, BatchPlace, Bundle, Capability, CapabilityState, CoolDown,
+    DecideResponse, Entity, Finding, History, KeyState, MintedCapability, NeededApproval, PreApproval,
+    PreApprovalBounds, PreApprovalUse, Precedent, PublicKey, Reason, Record, RedeemResponse, Revisions, RuleTally,
+    Session, SessionState, Standing, StoredEntity, Verdict, Vote, VoteVerdict,
 };
 use serde_json::{Value, json};
 
@@ -247,7 +249,12 @@ pub fn approval(approval: &Approval) -> Value {
         escalates_at,
         batch,
         pre_approval,
+        labels,
+        also_asked,
     } = approval;
+    let also_asked = also_asked.iter().map(|AlsoAsked { asked_by, justification }| {
+        json!({ "asked_by": maybe(asked_by.as_ref()), "justification": justification })
+    });
     let rules = rules.iter().map(|RuleTally { rule_id, quorum, reason, persons, met, pre_approval }| {
         json!({
             "rule_id": rule_id,
@@ -284,6 +291,8 @@ pub fn approval(approval: &Approval) -> Value {
         "audience": audience,
         "session_id": session_id,
         "purpose": purpose,
+        "labels": labels,
+        "also_asked": also_asked.collect::<Vec<_>>(),
         "asked_by": maybe(asked_by.as_ref()),
         "justification": justification,
         "rules": rules.collect::<Value>(),
@@ -372,7 +381,11 @@ pub fn capability(capability: &Capability) -> Value {
 
 /// A session.
 pub fn session(session: &Session) -> Value {
-    let Session { session_id, state: _, principal, operator, chain, purpose, opened_at, deadline } = session;
+    let Session { session_id, state: _, principal, operator, chain, purpose, opened_at, deadline, standing, clean } =
+        session;
+    let standing = standing.as_ref().map(|Standing { labels, counters, unresolved }| {
+        json!({ "labels": labels, "counters": counters.iter().collect::<BTreeMap<_, _>>(), "unresolved": unresolved })
+    });
     json!({
         "session_id": session_id,
         "state": session_state(session.state()),
@@ -382,6 +395,8 @@ pub fn session(session: &Session) -> Value {
         "purpose": purpose,
         "opened_at": rfc3339(opened_at.as_ref()),
         "deadline": rfc3339(deadline.as_ref()),
+        "standing": standing,
+        "clean": clean,
     })
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use countersign::proto::{ListEntitiesRequest, ListRecordsRequest};
+use countersign_core::ledger::Standing;
 use countersign_core::visible::Visible;
 use countersign_core::{EntityRef, Timestamp};
 use countersign_policy::scenario::{Expect, Scenario};
@@ -48,6 +49,20 @@ pub struct ActorArgs {
     /// The time that decides, such as `2026-11-20T18:00:00Z`; now, if absent
     #[arg(long, value_name = "TIME")]
     at: Option<jiff::Timestamp>,
+    /// A label that the session has; several times for several
+    #[arg(long = "label", value_name = "LABEL")]
+    labels: Vec<String>,
+    /// How much of a counter is used up, such as `exports=4`; several times for several
+    #[arg(long = "counter", value_name = "NAME=N", value_parser = parse_counter)]
+    counters: Vec<(String, u64)>,
+    /// How many actions of the session were redeemed and not completed
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    unresolved: u64,
+}
+
+fn parse_counter(text: &str) -> Result<(String, u64), String> {
+    let counter = text.split_once('=').and_then(|(name, used)| Some((name.to_owned(), used.parse().ok()?)));
+    counter.ok_or_else(|| "expected a counter and a number, such as `exports=4`".to_owned())
 }
 
 /// What is asked.
@@ -132,6 +147,23 @@ impl ActorArgs {
         Timestamp::from_millis(self.at.unwrap_or_else(jiff::Timestamp::now).as_millisecond())
     }
 
+    /// What stays of what was done before.
+    pub fn standing(&self, bundle: &Bundle) -> Result<Standing, Failure> {
+        let rules = bundle.kept();
+        let unknown = self.labels.iter().find(|label| !rules.labels.contains_key(*label));
+        if let Some(label) = unknown {
+            return Err(Failure::usage(format!("the bundle has no label `{}`", Visible::new(label))));
+        }
+        if let Some((name, _)) = self.counters.iter().find(|(name, _)| !rules.counters.contains_key(name)) {
+            return Err(Failure::usage(format!("the bundle has no counter `{}`", Visible::new(name))));
+        }
+        Ok(Standing {
+            labels: self.labels.iter().cloned().collect(),
+            counters: self.counters.iter().cloned().collect(),
+            unresolved: self.unresolved,
+        })
+    }
+
     /// What this actor would ask. Scenarios are questions with expectations; here nothing is expected.
     pub fn scenario(&self, operation: &str, resource: &EntityRef) -> Result<Scenario, Failure> {
         let principal = self.principal.clone().ok_or_else(|| {
@@ -150,6 +182,7 @@ impl ActorArgs {
             environment: countersign_core::Record::new(),
             expect: Expect::Allow,
             rules: None,
+            before: Vec::new(),
             vote: Vec::new(),
             after: None,
         })
@@ -182,7 +215,10 @@ impl QuestionArgs {
             }
         };
         known(&scenario, bundle.with(&stored, None))?;
-        let question = scenario.question(bundle.with(&stored, None));
+        let mut question = scenario.question(bundle.with(&stored, None));
+        if self.scenario.is_none() {
+            question.standing = self.actor.standing(bundle)?;
+        }
         Ok((question, stored))
     }
 }

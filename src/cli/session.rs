@@ -52,6 +52,9 @@ pub struct OpenArgs {
     /// The person that `--principal` acts for, such as `Person::olivia`
     #[arg(long, value_name = "ENTITY", value_parser = parse_entity, requires = "principal")]
     operator: Option<EntityRef>,
+    /// Let the labels of before not count in it, if a `startClean` policy permits that
+    #[arg(long)]
+    clean: bool,
     /// Print the id alone, for scripts
     #[arg(long)]
     id_only: bool,
@@ -73,6 +76,7 @@ pub async fn run(command: SessionCommand, connection: &Connection, output: &mut 
                 principal,
                 principal_credential,
                 operator: args.operator.as_ref().map(entity),
+                clean: args.clean,
                 request_id: args.request_id.unwrap_or_default(),
             };
             let session = client.open_session(request).await?.session;

@@ -1,6 +1,10 @@
 //! How things look to people.
 
-use countersign::proto::{Capability, DecideResponse, Entity, MintedCapability, NeededApproval, Session, Verdict};
+use std::collections::BTreeMap;
+
+use countersign::proto::{
+    Capability, DecideResponse, Entity, MintedCapability, NeededApproval, Session, Standing, Verdict,
+};
 use countersign_core::visible::Visible;
 
 use super::json;
@@ -134,6 +138,20 @@ pub fn session(session: &Session) -> String {
         text.field("through", entities(&session.chain));
     }
     text.field("purpose", quoted(&session.purpose)).field("deadline", relative(session.deadline.as_ref()));
+    if session.clean {
+        text.field("labels of before", "do not count");
+    }
+    if let Some(Standing { labels, counters, unresolved }) = &session.standing {
+        let labels: Vec<String> = labels.iter().map(|label| Visible::new(label).to_string()).collect();
+        text.field("labels", if labels.is_empty() { "none".to_owned() } else { paint(WARN, labels.join(", ")) });
+        let counters: BTreeMap<_, _> = counters.iter().collect();
+        for (name, used) in counters {
+            text.field(&format!("used {}", Visible::new(name)), used);
+        }
+        if *unresolved > 0 {
+            text.field("not completed", unresolved);
+        }
+    }
     text.finish()
 }
 

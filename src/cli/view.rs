@@ -134,7 +134,17 @@ impl Examined<'_> {
 
         text.heading("Why");
         text.line(paint(WARN, "  in the asker's own words: untrusted text, never an instruction"));
-        text.field("justification", said(&approval.justification)).field("purpose", said(&approval.purpose));
+        text.field("justification", said(&approval.justification));
+        for also in &approval.also_asked {
+            let by = entity(also.asked_by.as_ref());
+            text.field("also asked", format!("{by}: {}", said(&also.justification)));
+        }
+        text.field("purpose", said(&approval.purpose));
+        if !approval.labels.is_empty() {
+            let labels: Vec<String> = approval.labels.iter().map(|label| Visible::new(label).to_string()).collect();
+            text.heading("What the session has on it already");
+            text.field("labels", paint(WARN, labels.join(", ")));
+        }
 
         text.heading("Rules that ask");
         for rule in &approval.rules {

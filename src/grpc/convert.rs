@@ -3,8 +3,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use countersign_core::approval::{ApprovalState, Changed, Together, Verdict as VoteVerdict, VoidCause};
+use countersign_core::approval::{AlsoAsked, ApprovalState, Changed, Together, Verdict as VoteVerdict, VoidCause};
 use countersign_core::capability::{Capability, CapabilityState, Outcome};
+use countersign_core::ledger::Standing;
 use countersign_core::precedent::{History, Precedent};
 use countersign_core::restraint::CoolDown;
 use countersign_core::session::{Session, SessionState};
@@ -156,7 +157,15 @@ pub fn session(session: &Session, now: Timestamp) -> proto::Session {
         purpose: session.purpose.clone(),
         opened_at: Some(timestamp(session.opened_at)),
         deadline: Some(timestamp(session.deadline)),
+        standing: None,
+        clean: session.clean,
     }
+}
+
+/// Labels and counters, for the wire.
+pub fn standing(standing: Standing) -> proto::Standing {
+    let Standing { labels, counters, unresolved } = standing;
+    proto::Standing { labels: labels.into_iter().collect(), counters: counters.into_iter().collect(), unresolved }
 }
 
 /// A capability, for the wire: never the token.
@@ -270,6 +279,10 @@ fn history(history: &History) -> proto::History {
     proto::History { approved: *approved, denied: *denied, recent: recent.collect() }
 }
 
+fn also_asked(AlsoAsked { by, justification }: &AlsoAsked) -> proto::AlsoAsked {
+    proto::AlsoAsked { asked_by: Some(entity_to_wire(by)), justification: justification.clone() }
+}
+
 fn cool_down(down: &CoolDown) -> proto::CoolDown {
     proto::CoolDown {
         owner: Some(entity_to_wire(&down.owner)),
@@ -319,6 +332,8 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
         audience: action.audience.clone(),
         session_id: approval.session.to_string(),
         purpose: approval.purpose.clone(),
+        labels: approval.labels.iter().cloned().collect(),
+        also_asked: approval.also_asked().iter().map(also_asked).collect(),
         asked_by: Some(entity_to_wire(&approval.asked_by)),
         justification: approval.justification.clone(),
         rules: approval
@@ -396,6 +411,7 @@ const fn conditions(changed: Option<Changed>) -> &'static str {
             "who approved it lost the role for it, by the directory or as the credential expired that claimed it, or came to be excluded; \
              ask again"
         }
+        Some(Changed::Labels) => "the session has labels now that people were not shown; ask again",
         Some(Changed::Schema) => "the action does not fit the schema of the active bundle any more",
         Some(Changed::Excluded) => "too many persons came to be excluded; ask again",
     }

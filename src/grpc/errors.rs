@@ -3,6 +3,7 @@
 
 use countersign_core::approval::ApprovalError;
 use countersign_core::capability::CapabilityError;
+use countersign_core::ledger::LedgerError;
 use countersign_core::restraint::RestraintError;
 use countersign_core::review::GlassError;
 use countersign_engine::{Error, NotAnswering, PublishAction};
@@ -97,6 +98,7 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::ApprovalNotFound => (Code::NotFound, ErrorReason::ApprovalNotFound),
         Error::Approval(error) => approval(error),
         Error::Restraint(error) => restraint(error),
+        Error::Ledger(error) => ledger(error),
         Error::Glass(error) => glass(error),
         Error::ReviewNotFound => (Code::NotFound, ErrorReason::ReviewNotFound),
         Error::ApprovalMismatch => (Code::PermissionDenied, ErrorReason::ApprovalMismatch),
@@ -178,7 +180,16 @@ const fn approval(error: &ApprovalError) -> (Code, ErrorReason) {
         ApprovalError::StaleDigest | ApprovalError::StaleView => (Code::FailedPrecondition, ErrorReason::VoteStale),
         ApprovalError::Excluded(_) => (Code::PermissionDenied, ErrorReason::VoterExcluded),
         ApprovalError::NotEligible(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
+        ApprovalError::Askers => (Code::ResourceExhausted, ErrorReason::AskingBudgetSpent),
         ApprovalError::AlreadyVoted(_) => (Code::AlreadyExists, ErrorReason::AlreadyVoted),
+    }
+}
+
+const fn ledger(error: &LedgerError) -> (Code, ErrorReason) {
+    match error {
+        LedgerError::Labels | LedgerError::Reserved | LedgerError::Running => {
+            (Code::ResourceExhausted, ErrorReason::LedgerFull)
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use countersign_engine::{OpenSession, Replayable};
 use tonic::{Request, Response, Status};
 
 use super::call::{Backend, Verified, to_its_end};
-use super::convert::{acting, duration, entity, id, optional_id, page_size, session};
+use super::convert::{acting, duration, entity, id, optional_id, page_size, session, standing};
+use crate::proto;
 use crate::proto::session_service_server::SessionService;
 use crate::proto::{
     EndSessionRequest, EndSessionResponse, GetSessionRequest, GetSessionResponse, ListSessionsRequest,
@@ -25,12 +26,14 @@ impl SessionService for Sessions {
     ) -> Result<Response<OpenSessionResponse>, Status> {
         let run = |verified: Verified, message| async move {
             let verified = &verified;
-            let OpenSessionRequest { purpose, ttl, principal, principal_credential, request_id: _, operator } = message;
+            let OpenSessionRequest { purpose, ttl, principal, principal_credential, request_id: _, operator, clean } =
+                message;
             let opening = OpenSession {
                 purpose,
                 ttl: ttl.map(|ttl| duration("ttl", ttl)).transpose()?,
                 acting: acting(principal, &principal_credential, &self.0).await?,
                 operator: operator.map(|operator| entity("operator", operator)).transpose()?,
+                clean,
             };
             let Replayable { answer, replayed } = verified.engine.open_session(&verified.call, &opening).await?;
             tracing::info!(session = %answer.value.id, replayed, "session opened");
@@ -44,7 +47,9 @@ impl SessionService for Sessions {
         let run = |verified: Verified, GetSessionRequest { session_id }: GetSessionRequest| async move {
             let verified = &verified;
             let stored = verified.engine.session(&verified.call, id("session_id", &session_id)?).await?;
-            Ok(GetSessionResponse { session: Some(session(&stored.value, verified.engine.now()?)) })
+            let kept = verified.engine.standing(&stored.value).await?.map(standing);
+            let session = session(&stored.value, verified.engine.now()?);
+            Ok(GetSessionResponse { session: Some(proto::Session { standing: kept, ..session }) })
         };
         self.0.handle("GetSession", request, |_| "", run).await
     }

@@ -12,6 +12,7 @@
 //! Terminal states have no exit (I5). *Expired* is never written by whoever waits: every reader decides it from the
 //! record and the time, so that a stopped sweeper keeps nothing alive.
 
+mod asker;
 mod batch;
 mod charge;
 mod error;
@@ -33,6 +34,7 @@ use crate::time::Timestamp;
 
 use state::Written;
 
+pub use asker::{AlsoAsked, MAX_ASKERS};
 pub use batch::Together;
 pub use charge::{Charge, Charged, KEPT_USES};
 pub use error::ApprovalError;
@@ -85,6 +87,12 @@ pub struct Approval {
     pub asked_by: EntityRef,
     /// Why, in the asker's words: a stranger's text.
     pub justification: String,
+    /// Who put the same question after, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    also: Vec<AlsoAsked>,
+    /// The labels of the session when the question was put.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub labels: BTreeSet<String>,
     /// The purpose of the session when the question was put.
     pub purpose: String,
     /// The rules that ask.
@@ -133,6 +141,8 @@ pub struct Asking {
     pub justification: String,
     /// The session's purpose.
     pub purpose: String,
+    /// The session's labels.
+    pub labels: BTreeSet<String>,
     /// The rules that ask; never empty.
     pub rules: Vec<AskingRule>,
     /// The bundle that asks.
@@ -159,6 +169,7 @@ impl Approval {
             asked_by,
             justification,
             purpose,
+            labels,
             rules,
             bundle,
             excluded,
@@ -177,6 +188,8 @@ impl Approval {
             batch: None,
             asked_by,
             justification,
+            also: Vec::new(),
+            labels,
             purpose,
             rules,
             bundle,
@@ -226,6 +239,8 @@ impl Approval {
             owner: self.owner.as_ref(),
             asked_by: &self.asked_by,
             justification: &self.justification,
+            also: &self.also,
+            labels: &self.labels,
             purpose: &self.purpose,
             rules: &self.rules,
             ttl_millis: self.ttl_millis,

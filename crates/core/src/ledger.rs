@@ -106,7 +106,9 @@ pub enum LedgerError {
     #[error("as many labels as a session can have ({MAX_LABELS}); use fewer labels on resources")]
     Labels,
     /// Too many capabilities wait.
-    #[error("as many capabilities as can wait to be redeemed while they charge a counter ({MAX_RESERVED}); redeem some first")]
+    #[error(
+        "as many capabilities as can wait to be redeemed while they charge a counter ({MAX_RESERVED}); redeem some first"
+    )]
     Reserved,
     /// Too many actions run.
     #[error("as many actions of the session as can run at once ({MAX_RUNNING}); complete some first")]
@@ -197,7 +199,8 @@ impl Ledger {
     /// How much of a counter is used up and reserved, but for what `except` has reserved.
     fn count(&self, name: &str, counter: &Counter, except: Option<TokenId>, now: Timestamp) -> u64 {
         let used = self.used.get(name).map_or(0, |used| used.within(counter.window, now));
-        let waiting = self.reserved.iter().filter(|(id, reserved)| Some(**id) != except && !now.reached(reserved.until));
+        let waiting =
+            self.reserved.iter().filter(|(id, reserved)| Some(**id) != except && !now.reached(reserved.until));
         let reserved = waiting.filter_map(|(_, reserved)| reserved.amounts.get(name));
         reserved.fold(used, |sum, amount| sum.saturating_add(*amount))
     }
@@ -322,6 +325,9 @@ pub struct Standing {
     pub unresolved: u64,
 }
 
+/// That of a session of which nothing is kept.
+pub static NOTHING: Standing = Standing { labels: BTreeSet::new(), counters: BTreeMap::new(), unresolved: 0 };
+
 impl Standing {
     /// What ledgers say together: the session's, and those of everybody in it. In a session that was started `clean`, labels
     /// count that were left since. `except` is the capability whose own reservation does not count.
@@ -333,12 +339,15 @@ impl Standing {
         except: Option<TokenId>,
         now: Timestamp,
     ) -> Self {
-        let mut standing = Self { counters: rules.counters.keys().map(|name| (name.clone(), 0)).collect(), ..Self::default() };
+        let mut standing =
+            Self { counters: rules.counters.keys().map(|name| (name.clone(), 0)).collect(), ..Self::default() };
         for ledger in ledgers {
             let counts = |label: &Label| {
                 !now.reached(label.until) && (ledger.is_session() || clean.is_none_or(|clean| label.last >= clean))
             };
-            standing.labels.extend(ledger.labels.iter().filter(|(_, label)| counts(label)).map(|(name, _)| name.clone()));
+            standing
+                .labels
+                .extend(ledger.labels.iter().filter(|(_, label)| counts(label)).map(|(name, _)| name.clone()));
             for (name, counter) in ledger.own(rules) {
                 let count = ledger.count(name, counter, except, now).min(MAX_LONG.unsigned_abs());
                 let most = standing.counters.entry(name.clone()).or_default();

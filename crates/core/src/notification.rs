@@ -324,6 +324,7 @@ mod tests {
             history: crate::precedent::History::default(),
             asked_by: EntityRef::new("Agent", "a").unwrap(),
             justification: "a stranger's words".into(),
+            labels: BTreeSet::new(),
             purpose: "the purpose".into(),
             rules: (0..rules).map(rule).collect(),
             bundle: Digest::of(b"bundle"),

@@ -39,7 +39,15 @@ pub struct Session {
     /// The groups that the principal was in by its own credential and not by the directory, when the session was opened.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub claimed: Option<Claimed>,
+    /// Whether labels count in it only that were left since it was opened.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub clean: bool,
     ended: Option<Ended>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// How a session ended before its deadline.
@@ -113,13 +121,15 @@ pub struct Opening {
     pub owner: Option<EntityRef>,
     /// The groups that the principal is in by its own credential.
     pub claimed: Option<Claimed>,
+    /// Whether the labels of before do not count.
+    pub clean: bool,
 }
 
 impl Session {
     /// Opens a session.
     #[must_use]
     pub fn open(id: SessionId, opening: Opening, now: Timestamp, deadline: Timestamp) -> Self {
-        let Opening { principal, operator, chain, purpose, opened_by, excluded, owner, claimed } = opening;
+        let Opening { principal, operator, chain, purpose, opened_by, excluded, owner, claimed, clean } = opening;
         Self {
             id,
             principal,
@@ -132,6 +142,7 @@ impl Session {
             excluded,
             owner,
             claimed,
+            clean,
             ended: None,
         }
     }
@@ -209,6 +220,7 @@ mod tests {
             excluded: BTreeSet::new(),
             owner: None,
             claimed: None,
+            clean: false,
         };
         Session::open(SessionId::from_bytes([1; 16]), opening, Timestamp::from_millis(0), Timestamp::from_millis(10))
     }

@@ -56,6 +56,7 @@ impl Store {
             history: History::default(),
             asked_by: agent(),
             justification: "because".into(),
+            labels: BTreeSet::new(),
             purpose: "x".into(),
             rules: vec![rule],
             bundle: Digest::of(b"bundle"),

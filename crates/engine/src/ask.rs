@@ -12,6 +12,7 @@ use crate::decide::shortest_ttl;
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Ruling, answer_query, answerers, asked, judge};
+use crate::ledger::unseen;
 use crate::pre_approve::{self, USES_ROOM, asking};
 use crate::record::Event;
 use crate::restraint::answerable;
@@ -53,8 +54,8 @@ struct Asked {
 }
 
 impl<K: Kernel> Engine<K> {
-    /// Puts the question, or finds the same one already pending: an identical digest is one request, and the first
-    /// justification stands, because people may have voted on what it shows.
+    /// Puts the question, or finds the same one already pending: an identical digest is one request. What another asker says for
+    /// it is shown too, and whoever has voted is asked again.
     ///
     /// # Errors
     /// [`Error::NothingToAsk`] if nobody's answer could make it allowed, or nobody's is needed; [`Error::Restraint`] if the
@@ -84,7 +85,11 @@ impl<K: Kernel> Engine<K> {
         let open = session.value.require_open(scene.now)?;
         let (action, canonical) = self.action(scene, &session.value, &ask.operation, &ask.audience)?;
         let involved = self.excluded(scene, &session.value, &action)?;
+        let kept = scene.active.bundle.kept();
+        let ledgers = self.ledgers(kept, &session.value, scene.now).await?;
+        let standing = ledgers.standing(kept, &session.value, None, scene.now);
         let facts = Facts {
+            standing: &standing,
             view: scene.view(),
             session: open,
             action: &action,
@@ -112,17 +117,21 @@ impl<K: Kernel> Engine<K> {
 
         let live = before.filter(|approval| !approval.value.state(scene.now).is_terminal());
         let lapses = [session.value.lapses_at(scene.now), live.and_then(|live| live.value.lapses_at(scene.now))];
-        let joined = live.filter(|approval| asks_the_same(&approval.value, &rules)).cloned().map(|mut joined| {
+        let sees_all = |approval: &Approval| !unseen(scene.view(), approval, &action, &standing);
+        let same = live.filter(|live| asks_the_same(&live.value, &rules) && sees_all(&live.value));
+        let joined = same.cloned().map(|mut joined| {
             joined.value.excluded.clone_from(&excluded);
             joined
         });
-        if let Some(joined) = joined.filter(|joined| still_good(&joined.value, facts)) {
+        if let Some(mut joined) = joined.filter(|joined| still_good(&joined.value, facts)) {
             let answer = Asked { approval: joined.value.id, shared: true };
             let commit = self.guarded(scene, lapses).unchanged(&session);
-            // Who asks the same again disturbs nobody who reads it, watches it or votes on it.
-            let known = live.is_some_and(|live| live.value.excluded == joined.value.excluded);
+            let again = joined.value.join(&scene.caller.entity, &ask.justification, scene.now)?;
+            check_size(&joined.value)?;
+            // Whoever has asked before disturbs nobody who reads it, watches it or votes on it.
+            let known = !again && live.is_some_and(|live| live.value.excluded == joined.value.excluded);
             let commit = if known { commit.unchanged(&joined) } else { commit.update(&joined) };
-            let event = self.requested(&joined.value, None, None);
+            let event = self.joined(&joined.value, &ask.justification, again);
             self.commit(scene, commit, event, &answer).await?;
             return Ok(Replayable::fresh((answer.approval, true)));
         }
@@ -139,6 +148,7 @@ impl<K: Kernel> Engine<K> {
             asked_by: scene.caller.entity.clone(),
             justification: ask.justification.clone(),
             purpose: session.value.purpose.clone(),
+            labels: standing.labels.clone(),
             rules: rules.iter().map(asked).collect(),
             bundle: bundle.digest(),
             excluded: excluded.clone(),
@@ -150,14 +160,7 @@ impl<K: Kernel> Engine<K> {
             Some(pre) => approval.within(pre.bounds, pre.until, pre_approve::wording(scene.view(), &pre.rules)),
             None => approval,
         };
-        let kept = encode(&approval).len().saturating_add(pre.as_ref().map_or(0, |_| USES_ROOM));
-        if kept > MAX_KEPT_BYTES {
-            // Room is left for the votes, a deny above all: whoever asks must not be able to fill it.
-            let reason = format!(
-                "takes {kept} bytes as a question, at most {MAX_KEPT_BYTES} are allowed; send large content as its hash"
-            );
-            return Err(Error::field("operation", reason));
-        }
+        check_size(&approval)?;
         let replaces = live.map(|approval| approval.value.id);
         let key = self.repo.asked_key(approval.digest);
         let mut commit = self.guarded(scene, lapses).unchanged(&session).insert(&approval);
@@ -166,7 +169,11 @@ impl<K: Kernel> Engine<K> {
         commit = commit.put(key, earlier.as_ref().map(|(pointer, _)| pointer.revision), encode(&approval.id));
         if let Some(outdated) = live {
             let mut outdated = outdated.clone();
-            let changed = if asks_the_same(&outdated.value, &rules) { Changed::Votes } else { Changed::Rules };
+            let changed = match (sees_all(&outdated.value), asks_the_same(&outdated.value, &rules)) {
+                (false, _) => Changed::Labels,
+                (true, true) => Changed::Votes,
+                (true, false) => Changed::Rules,
+            };
             let cause = VoidCause::ConditionsChanged { changed: Some(changed) };
             outdated.value.void(cause.clone(), scene.now)?;
             let event = Event::ApprovalVoid { approval: outdated.value.id, cause: &cause };
@@ -193,6 +200,15 @@ impl<K: Kernel> Engine<K> {
         Ok(Some((pointer, approval)))
     }
 
+    /// Somebody joined a question that was pending. What they say was not shown before, if people are asked `again`.
+    fn joined<'a>(&self, approval: &'a Approval, justification: &'a str, again: bool) -> Event<'a> {
+        let mut event = self.requested(approval, None, None);
+        if let Event::ApprovalRequested { justification: first, asked_again, .. } = &mut event {
+            (*first, *asked_again) = (justification, again);
+        }
+        event
+    }
+
     /// `asked` is absent when somebody joined a question that was pending.
     fn requested<'a>(
         &self,
@@ -213,6 +229,8 @@ impl<K: Kernel> Engine<K> {
             replaces,
             asked,
             joined: asked.is_none(),
+            asked_again: false,
+            labels: &approval.labels,
             batch: approval.batch.filter(|_| asked.is_some()),
             pre_approval: approval.pre_approval().map(|pre| *pre.bounds()),
         }
@@ -230,6 +248,18 @@ pub(crate) fn still_good(approval: &Approval, facts: Facts<'_>) -> bool {
     approval.state(facts.now) != ApprovalState::Approved
         || judge(Facts { approval: Some(approval), ..facts })
             .is_ok_and(|judgement| matches!(judgement.ruling, Ruling::Allow(_unused)))
+}
+
+/// Room is left for the votes, a deny above all, and for the uses of a pre-approval: whoever asks must not be able to fill it.
+fn check_size(approval: &Approval) -> Result<(), Error> {
+    let kept = encode(approval).len().saturating_add(approval.pre_approval().map_or(0, |_| USES_ROOM));
+    if kept > MAX_KEPT_BYTES {
+        let reason = format!(
+            "takes {kept} bytes as a question, at most {MAX_KEPT_BYTES} are allowed; send large content as its hash"
+        );
+        return Err(Error::field("operation", reason));
+    }
+    Ok(())
 }
 
 /// Every call that changes something carries a request id, so that a lost reply can be asked for again.

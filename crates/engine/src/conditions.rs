@@ -12,10 +12,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use countersign_core::approval::{Approval, ApprovalState, AskingRule, Changed, Tally, VoidCause};
+use countersign_core::ledger::Standing;
 use countersign_core::{Action, ApprovalId, EntityRef, Timestamp, Value};
 use countersign_policy::{Reads, View};
 use countersign_store::repository::{CommitExt, stored};
-use countersign_store::{Kernel, Kind, Prefix, Revision, StoreError};
+use countersign_store::{Kernel, Key, Kind, Prefix, Revision, StoreError};
 use futures::StreamExt;
 use tokio::time::MissedTickBehavior;
 
@@ -23,6 +24,7 @@ use crate::ask::{asks_the_same, still_good};
 use crate::engine::{Active, Engine, enforcement_point};
 use crate::error::Error;
 use crate::judge::{Facts, Ruling, asked, count, judge};
+use crate::ledger::unseen;
 use crate::pre_approve;
 use crate::record::{Event, record};
 use crate::vote::Question;
@@ -38,6 +40,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 pub struct Grounds {
     tenant: Revision,
     reads: BTreeMap<EntityRef, Option<u64>>,
+    /// What is kept of its session and of those who act in it.
+    ledgers: Vec<(Key, Option<Revision>)>,
     /// When the first of the credentials expires whose groups count for it.
     fades_at: Option<Timestamp>,
 }
@@ -45,6 +49,10 @@ pub struct Grounds {
 impl Grounds {
     fn still_hold(&self, active: &Active) -> bool {
         self.tenant == active.row.revision && active.view().still(&self.reads)
+    }
+
+    fn rest_on(&self, ledger: &Key, written: Revision) -> bool {
+        self.ledgers.iter().any(|(key, read)| key == ledger && *read != Some(written))
     }
 
     fn have_faded(&self, now: Timestamp) -> bool {
@@ -80,6 +88,7 @@ impl<K: Kernel> Engine<K> {
     pub async fn follow_conditions(&self) -> Result<(), Error> {
         let mut activated = self.activated.subscribe();
         let mut changes = pin!(self.repo.kernel().watch(&Prefix::kind(self.tenant(), Kind::Approval), Revision::ZERO));
+        let mut kept = pin!(self.repo.kernel().watch(&Prefix::kind(self.tenant(), Kind::Ledger), Revision::ZERO));
         let mut look_again = tokio::time::interval(LOOK_AGAIN);
         look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut live = Live::new();
@@ -103,6 +112,12 @@ impl<K: Kernel> Engine<K> {
                         live.insert(approval.id, Watched { expires_at, escalates_at, grounds: None });
                         self.reconsider_all(&mut live, Some(approval.id)).await?;
                     }
+                }
+                // Whoever acts in the session of a request may have labels now that people were not shown.
+                kept = kept.next() => {
+                    let kept = kept.ok_or(StoreError::ShutDown)??;
+                    let Some(row) = kept.row else { continue };
+                    self.reconsider_resting(&mut live, &kept.key, row.revision).await?;
                 }
                 // The engine keeps the sender, so this does not fail.
                 _changed = activated.changed() => self.reconsider_all(&mut live, None).await?,
@@ -129,6 +144,19 @@ impl<K: Kernel> Engine<K> {
             if let Some(watched) = live.get_mut(&id) {
                 watched.escalates_at = None;
             }
+        }
+        Ok(())
+    }
+
+    /// Judges again what rested on a ledger that was written.
+    async fn reconsider_resting(&self, live: &mut Live, ledger: &Key, written: Revision) -> Result<(), Error> {
+        let resting = |watched: &Watched| watched.grounds.as_ref().is_some_and(|it| it.rest_on(ledger, written));
+        let ids: Vec<ApprovalId> = live.iter().filter(|(_, watched)| resting(watched)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(watched) = live.get_mut(&id) {
+                watched.grounds = None;
+            }
+            self.reconsider_all(live, Some(id)).await?;
         }
         Ok(())
     }
@@ -207,9 +235,14 @@ impl<K: Kernel> Engine<K> {
             if question.state(now).is_terminal() {
                 return Ok(Reconsidered::Over);
             }
-            let Some(changed) = question.changed(active.bundle.with(&active.entities, Some(&reads)), now)? else {
-                let fades_at = question.fades_at(now);
-                return Ok(Reconsidered::Good(Grounds { tenant: active.row.revision, reads: reads.all(), fades_at }));
+            let (rules, session) = (active.bundle.kept(), &question.session.value);
+            let ledgers = self.ledgers(rules, session, now).await?;
+            let standing = ledgers.standing(rules, session, None, now);
+            let view = active.bundle.with(&active.entities, Some(&reads));
+            let Some(changed) = question.changed(&standing, view, now)? else {
+                let (tenant, fades_at) = (active.row.revision, question.fades_at(now));
+                let ledgers = ledgers.rows(self.tenant());
+                return Ok(Reconsidered::Good(Grounds { tenant, reads: reads.all(), ledgers, fades_at }));
             };
             let lapses = question.lapses_at(now);
             let Question { mut approval, session, .. } = question;
@@ -242,13 +275,16 @@ pub enum Reconsidered {
 
 impl Question {
     /// Which condition of a live request is not as it was, if one is: the first that makes it lead nowhere.
-    fn changed(&self, view: View<'_>, now: Timestamp) -> Result<Option<Changed>, Error> {
+    fn changed(&self, standing: &Standing, view: View<'_>, now: Timestamp) -> Result<Option<Changed>, Error> {
         let excluded = &self.excluded(view)?;
-        if self.approval.value.pre_approval().is_some() {
-            return pre_approve::changed(self, excluded, view, now);
-        }
         let Self { approval, session, action } = self;
         let approval = &approval.value;
+        if unseen(view, approval, action, standing) {
+            return Ok(Some(Changed::Labels));
+        }
+        if approval.pre_approval().is_some() {
+            return pre_approve::changed(self, standing, excluded, view, now);
+        }
         let sensitive = view.bundle().sensitive(&action.operation);
         let is_committed = |value: &Value| matches!(value, Value::Commitment(_));
         // Decided now, the action would have another digest, or none.
@@ -261,7 +297,7 @@ impl Question {
         }
         let Ok(session) = session.value.require_open(now) else { return Ok(None) };
         let canonical = &action.canonical()?;
-        let facts = Facts { view, session, action, canonical, approval: None, excluded, now };
+        let facts = Facts { view, session, action, canonical, approval: None, standing, excluded, now };
         Ok(match judge(facts).map(|judgement| judgement.ruling) {
             Err(Error::InvalidField { .. }) => Some(Changed::Schema),
             Err(error) => return Err(error),

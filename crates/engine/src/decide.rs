@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use countersign_core::approval::{Approval, ApprovalState, Spender};
 use countersign_core::capability::{Capability, Grant};
+use countersign_core::ledger::Standing;
 use countersign_core::pre_approval::Bounds;
 use countersign_core::session::Session;
 use countersign_core::{
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
+use crate::ledger::{Ledgers, Taking};
 use crate::pre_approve;
 use crate::record::{Event, UseRecord};
 
@@ -179,6 +181,9 @@ impl<K: Kernel> Engine<K> {
         let session = self.session_of(scene, ask.session, &ask.acting, &ask.operation.name).await?;
         session.value.require_open(scene.now)?;
         let (action, canonical) = self.action(scene, &session.value, &ask.operation, &ask.audience)?;
+        let rules = scene.active.bundle.kept();
+        let ledgers = self.ledgers(rules, &session.value, scene.now).await?;
+        let standing = ledgers.standing(rules, &session.value, None, scene.now);
         let approval = match ask.approval {
             Some(id) => Some(self.usable_approval(scene, id, &action, canonical.digest()).await?),
             None => None,
@@ -194,6 +199,8 @@ impl<K: Kernel> Engine<K> {
             canonical,
             approved,
             excluded,
+            ledgers,
+            standing,
             determining: Vec::new(),
             counted: None,
         };
@@ -231,6 +238,7 @@ impl<K: Kernel> Engine<K> {
         let context = facts.evaluated(weighed.counted.as_ref());
         let outcome = weighed.outcome(&context);
         let mut commit = self.lasting_also(commit, outcome.lapses(scene, approval)).unchanged(&weighed.session);
+        commit = outcome.taking(scene, &outcome.happening(scene), commit)?;
         let mut charged = None;
         if let Some(approval) = approval {
             let mut spent = approval.clone();
@@ -292,6 +300,7 @@ impl<K: Kernel> Engine<K> {
         let Permit { .. } = permit;
         decision.verdict = Verdict::Allow { capability: None };
         let mut commit = self.guarded(scene, outcome.lapses(scene, approval)).unchanged(outcome.session);
+        commit = outcome.taking(scene, &outcome.happening(scene), commit)?;
         let mut charged = None;
         if let Some(approval) = approval {
             let mut spent = approval.clone();
@@ -320,6 +329,7 @@ impl<K: Kernel> Engine<K> {
         let capability = Capability::mint(grant, decision.id, decision.bundle);
         let lapses = outcome.lapses(scene, approval);
         let mut commit = self.guarded(scene, lapses).unchanged(outcome.session).insert(&capability);
+        commit = outcome.taking(scene, &reserving(&capability.grant), commit)?;
         if let Some(approval) = approval {
             commit = commit.unchanged(approval);
         }
@@ -383,6 +393,8 @@ pub(crate) struct Weighed {
     /// The approval that the caller wants to use, if people have given it.
     pub(crate) approved: Option<Stored<Approval>>,
     pub(crate) excluded: BTreeSet<EntityRef>,
+    ledgers: Ledgers,
+    standing: Standing,
     determining: Vec<String>,
     counted: Option<ApprovalFacts>,
     revisions: Revisions,
@@ -416,6 +428,7 @@ impl Weighed {
             action: &self.action,
             canonical: &self.canonical,
             approval: self.approved.as_ref().map(|approval| &approval.value),
+            standing: &self.standing,
             excluded: &self.excluded,
             now,
         })
@@ -436,7 +449,8 @@ impl Weighed {
     }
 
     const fn outcome<'a>(&'a self, context: &'a Evaluated<'a>) -> Outcome<'a> {
-        Outcome { session: &self.session, action: &self.action, canonical: &self.canonical, context }
+        let Self { session, action, canonical, ledgers, approved, .. } = self;
+        Outcome { session, action, canonical, ledgers, approved: approved.is_some(), context }
     }
 }
 
@@ -445,10 +459,26 @@ struct Outcome<'a> {
     session: &'a Stored<Session>,
     action: &'a Action,
     canonical: &'a Canonical,
+    ledgers: &'a Ledgers,
+    /// Whether it rests on an approval, and so on the labels that people were shown.
+    approved: bool,
     context: &'a Evaluated<'a>,
 }
 
 impl Outcome<'_> {
+    /// What it does if it is allowed without a capability.
+    fn happening(&self, scene: &Scene) -> Taking {
+        Taking::Act(scene.view().labels_of(&self.action.resource))
+    }
+
+    /// Adds to a commit what it does to the ledgers.
+    fn taking(&self, scene: &Scene, taking: &Taking, commit: Commit) -> Result<Commit, Error> {
+        let (bundle, Action { operation, input, .. }) = (&scene.active.bundle, self.action);
+        let rests = self.approved || bundle.rests_on_kept(operation);
+        let amounts = bundle.kept().amounts(operation, input);
+        self.ledgers.settle(bundle.kept(), &amounts, taking, rests, scene.now, commit)
+    }
+
     fn lapses(&self, scene: &Scene, approval: Option<&Stored<Approval>>) -> [Option<Timestamp>; 2] {
         [self.session.value.lapses_at(scene.now), approval.and_then(|approval| approval.value.lapses_at(scene.now))]
     }
@@ -479,6 +509,10 @@ impl Event<'_> {
         }
         self
     }
+}
+
+const fn reserving(grant: &Grant) -> Taking {
+    Taking::Reserve(grant.id, grant.expires_at)
 }
 
 /// The time that all the rules together leave.

@@ -163,9 +163,10 @@ pub struct Operation {
 }
 
 /// Who acts, when a caller may speak for others.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Acting {
     /// The caller.
+    #[default]
     Caller,
     /// Somebody whom the caller names.
     Named(EntityRef),
@@ -546,6 +547,7 @@ const fn governs(action: AdminAction<'_>) -> bool {
         | AdminAction::BreakGlass { .. }
         | AdminAction::ReviewBreakGlass { .. } => true,
         AdminAction::OpenSession { .. }
+        | AdminAction::StartClean { .. }
         | AdminAction::ActFor { .. }
         | AdminAction::Redeem { .. }
         | AdminAction::Revoke { .. }

@@ -3,6 +3,7 @@
 use countersign_core::ActionError;
 use countersign_core::approval::ApprovalError;
 use countersign_core::capability::CapabilityError;
+use countersign_core::ledger::LedgerError;
 use countersign_core::restraint::RestraintError;
 use countersign_core::review::GlassError;
 use countersign_core::session::SessionError;
@@ -98,6 +99,9 @@ pub enum Error {
     /// The question is not put, so that people are not worn out.
     #[error(transparent)]
     Restraint(#[from] RestraintError),
+    /// Nothing more can be kept of what is done.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The glass was not broken, or the review of that not closed.
     #[error(transparent)]
     Glass(#[from] GlassError),
@@ -261,6 +265,7 @@ impl Error {
             | Self::ApprovalNotFound
             | Self::Approval(_)
             | Self::Restraint(_)
+            | Self::Ledger(_)
             | Self::Glass(_)
             | Self::ReviewNotFound
             | Self::ApprovalMismatch

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use countersign_core::approval::{Approval, AskingRule as Asked, Tally, Vote};
+use countersign_core::ledger::Standing;
 use countersign_core::session::OpenSession;
 use countersign_core::{Action, Canonical, EntityRef, Timestamp};
 use countersign_policy::{
@@ -12,6 +13,7 @@ use countersign_policy::{
 };
 
 use crate::error::Error;
+use crate::ledger::unseen;
 use crate::pre_approve;
 
 /// Proof that the active policies allow one action now. Only [`judge`] and [`judge_lifting`] make one, nothing copies one, and
@@ -33,6 +35,8 @@ pub struct Facts<'a> {
     pub canonical: &'a Canonical,
     /// The request whose votes may count; approved, and for this digest, or a pre-approval.
     pub approval: Option<&'a Approval>,
+    /// The labels and counters of the session.
+    pub standing: &'a Standing,
     /// Whose approval counts for nothing.
     pub excluded: &'a BTreeSet<EntityRef>,
     /// The time that decides.
@@ -47,7 +51,7 @@ impl<'a> Facts<'a> {
     }
 
     fn query(&self, approval: Option<&'a ApprovalFacts>) -> Query<'a> {
-        let Self { session, action, canonical, excluded, now, .. } = *self;
+        let Self { session, action, canonical, standing, excluded, now, .. } = *self;
         Query {
             principal: &action.principal,
             operation: &action.operation,
@@ -59,6 +63,7 @@ impl<'a> Facts<'a> {
                 purpose: &session.session().purpose,
                 opened_at: session.session().opened_at,
                 deadline: session.session().deadline,
+                standing,
             },
             operator: action.operator.as_ref(),
             digest: canonical.digest(),
@@ -103,8 +108,11 @@ pub enum Ruling {
 /// # Errors
 /// [`Error::InvalidField`] if the action does not fit the schema.
 pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
+    // What people answered, they answered about a session with fewer labels, if it has others now.
+    let seen = |approval: &&Approval| !unseen(facts.view, approval, facts.action, facts.standing);
     let tally = facts
         .approval
+        .filter(seen)
         .map(|approval| count(facts.view, facts.action, facts.excluded, facts.now, approval))
         .unwrap_or_default();
     let counted = facts.approval.and_then(|approval| approved(approval, &tally, &facts));

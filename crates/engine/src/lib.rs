@@ -23,6 +23,7 @@ mod decide;
 mod entity;
 mod figures;
 mod keys;
+mod ledger;
 mod log;
 mod outbox;
 mod outgoing;

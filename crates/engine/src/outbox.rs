@@ -138,11 +138,12 @@ impl Outbox {
             return Ok(self.tell(commit, &approval, read, happenings, now, now));
         }
         // As little does it that more persons cannot answer.
-        if read != Revision::ZERO {
+        let again = matches!(event, Event::ApprovalRequested { asked_again: true, .. });
+        if read != Revision::ZERO && !again {
             return Ok(commit);
         }
         let commit = self.tell(commit, &approval, read, happenings, now, now);
-        if self.wants(NotificationKind::Expired) || self.wants(NotificationKind::Void) {
+        if !again && (self.wants(NotificationKind::Expired) || self.wants(NotificationKind::Void)) {
             return Ok(commit.expect_end(&EndingRow { approval: id, session: approval.session }));
         }
         Ok(commit)

@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use countersign_core::approval::{Approval, Changed};
+use countersign_core::ledger::Standing;
 use countersign_core::pre_approval::Bounds;
 use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, Digest, EntityRef, PreApproval, Timestamp};
@@ -173,6 +174,7 @@ pub(crate) fn may_revoke_of<K: Kernel>(engine: &Engine<K>, scene: &Scene, princi
 /// Which condition of a pre-approval is not as it was, as far as it can be told without an input.
 pub(crate) fn changed(
     question: &Question,
+    standing: &Standing,
     excluded: &BTreeSet<EntityRef>,
     view: View<'_>,
     now: Timestamp,
@@ -184,7 +186,7 @@ pub(crate) fn changed(
     }
     let Ok(session) = session.value.require_open(now) else { return Ok(None) };
     let canonical = &action.canonical()?;
-    let facts = Facts { view, session, action, canonical, approval: None, excluded, now };
+    let facts = Facts { view, session, action, canonical, approval: None, standing, excluded, now };
     match ruled_out(facts) {
         Err(Error::InvalidField { .. }) => return Ok(Some(Changed::Schema)),
         Err(error) => return Err(error),

@@ -130,6 +130,12 @@ pub enum Event<'a> {
         /// Whether somebody joined a question that was pending.
         #[serde(skip_serializing_if = "is_false")]
         joined: bool,
+        /// Whether people are asked again, since they are shown what another asker says; the votes of before count no more.
+        #[serde(skip_serializing_if = "is_false")]
+        asked_again: bool,
+        /// The labels of the session.
+        #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+        labels: &'a BTreeSet<String>,
         /// The batch that it was put in.
         #[serde(skip_serializing_if = "Option::is_none")]
         batch: Option<Together>,

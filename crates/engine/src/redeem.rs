@@ -13,6 +13,7 @@ use crate::ask::require_request_id;
 use crate::engine::{Call, Engine, Operation, Replayable, Scene, enforcement_point, tenant_entity};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, judge, judge_lifting};
+use crate::ledger::Taking;
 use crate::record::{Event, TallyRecord, UseRecord};
 
 /// A capability to spend, and what is about to be executed.
@@ -98,7 +99,11 @@ impl<K: Kernel> Engine<K> {
         let mut excluded = self.excluded(scene, &session.value, &action)?;
         excluded.extend(approval.iter().flat_map(|approval| approval.value.excluded.iter().cloned()));
         excluded.extend(review.iter().flat_map(|review| review.value.excluded.iter().cloned()));
+        let (bundle, id) = (&scene.active.bundle, capability.value.grant.id);
+        let ledgers = self.ledgers(bundle.kept(), &session.value, now).await?;
+        let standing = ledgers.standing(bundle.kept(), &session.value, Some(id), now);
         let facts = Facts {
+            standing: &standing,
             view: scene.view(),
             session: open,
             action: &action,
@@ -128,6 +133,10 @@ impl<K: Kernel> Engine<K> {
         ];
         capability.value.redeem(scene.caller.entity.clone(), now, complete_by)?;
         let mut commit = self.guarded(scene, lapses).unchanged(&session).update(&capability);
+        let taking = Taking::Redeem(id, scene.view().labels_of(&action.resource));
+        let rests = approval.is_some() || bundle.rests_on_kept(&action.operation);
+        let amounts = bundle.kept().amounts(&action.operation, &action.input);
+        commit = ledgers.settle(bundle.kept(), &amounts, &taking, rests, now, commit)?;
         let mut charged = None;
         if let Some(approval) = &approval {
             let mut spent = approval.clone();

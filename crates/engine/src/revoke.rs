@@ -51,6 +51,8 @@ impl<K: Kernel> Engine<K> {
             let Complete { outcome, result, .. } = report;
             let event = Event::Complete { capability: id, outcome, result, late };
             let commit = self.lasting([lapses]).update(&capability);
+            let (rules, session) = (scene.active.bundle.kept(), capability.value.grant.session);
+            let commit = self.finished(rules, session, id, commit).await?;
             self.commit(scene, commit, event, &Done { capability: id }).await?;
             Ok(Replayable::fresh(id))
         };

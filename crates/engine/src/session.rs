@@ -5,8 +5,8 @@ use std::time::Duration;
 use countersign_core::session::{Opening, Session};
 use countersign_core::{EntityRef, SessionId};
 use countersign_policy::AdminAction;
-use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored};
+use countersign_store::{Commit, Kernel};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{check_text, require_request_id};
@@ -18,7 +18,7 @@ use crate::record::Event;
 pub const MAX_PURPOSE: usize = 500;
 
 /// A session to open.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct OpenSession {
     /// What it is for.
     pub purpose: String,
@@ -28,6 +28,8 @@ pub struct OpenSession {
     pub acting: Acting,
     /// The person that a named principal acts for. A credential says so itself.
     pub operator: Option<EntityRef>,
+    /// Whether labels count only that are left from now on.
+    pub clean: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -81,6 +83,7 @@ impl<K: Kernel> Engine<K> {
         let permitted = self.administer(scene, open, "openSession")?;
         let mut excluded = scene.caller.behind(scene.view());
         excluded.extend(owner.clone());
+        let clean = opening.clean;
         let opening = Opening {
             principal,
             operator,
@@ -90,16 +93,41 @@ impl<K: Kernel> Engine<K> {
             excluded,
             owner,
             claimed,
+            clean,
         };
         let session = Session::open(SessionId::generate(), opening, scene.now, scene.now.plus(ttl));
+        let mut commit = self.guarded(scene, []).insert(&session);
+        if clean {
+            commit = self.start_clean(scene, &session, commit).await?;
+        }
         let event = Event::SessionOpened {
             session: &session,
             determining: &permitted.policies,
             bundle: scene.active.bundle.digest(),
         };
-        let commit = self.guarded(scene, []).insert(&session);
         let committed = self.commit(scene, commit, event, &Done { session: session.id }).await?;
         Ok(Replayable::fresh(Stored { revision: committed.revision, value: session }))
+    }
+
+    /// Adds to the commit that opens a session that the labels of before do not count in it, if the `startClean` policies permit
+    /// that.
+    async fn start_clean(&self, scene: &Scene, session: &Session, commit: Commit) -> Result<Commit, Error> {
+        let rules = scene.active.bundle.kept();
+        let ledgers = self.ledgers(rules, session, scene.now).await?;
+        // As they would count if it were not clean.
+        let mut before = session.clone();
+        before.clean = false;
+        let standing = ledgers.standing(rules, &before, None, scene.now);
+        let seconds = u32::try_from(session.deadline.since(session.opened_at).as_secs()).unwrap_or(u32::MAX);
+        let start = AdminAction::StartClean {
+            principal: &session.principal,
+            purpose: &session.purpose,
+            labels: &standing.labels,
+            operator: session.operator.as_ref(),
+            seconds,
+        };
+        self.administer(scene, start, "startClean")?;
+        Ok(ledgers.start_clean(scene.now, session.deadline, commit))
     }
 
     /// An operator is named only for a principal that is named too: nobody gives themselves another's authority.

@@ -2,6 +2,7 @@
 //! them decides.
 
 use countersign_core::Timestamp;
+use countersign_core::ledger::Ledger;
 use countersign_core::restraint::{AskedOfLate, CoolDown};
 use countersign_core::review::BrokenGlass;
 use countersign_store::repository::{RequestRow, stored};
@@ -16,7 +17,7 @@ const CHUNK: usize = 32;
 
 impl<K: Kernel> Engine<K> {
     /// Deletes the answers of request ids that nobody may ask for again, what was asked too long ago to count, the cool-downs that
-    /// are over, when the glass was broken too long ago to count, and what waits in vain for sinks that are not configured any
+    /// are over, labels and charges that count no more, when the glass was broken too long ago to count, and what waits in vain for sinks that are not configured any
     /// more; returns how many rows that were.
     ///
     /// # Errors
@@ -28,8 +29,9 @@ impl<K: Kernel> Engine<K> {
         self.sights.tidy(self.now()?);
         let budget = self.limits.glass;
         let broken = self.tidy_kind(Kind::BrokenGlass, |row: &BrokenGlass, now| row.is_over(budget, now)).await?;
+        let kept = self.tidy_kind(Kind::Ledger, Ledger::is_over).await?;
         let left = self.forget_leftovers(self.now()?).await?;
-        Ok([requests, asked, cooled, broken, left].into_iter().fold(0, usize::saturating_add))
+        Ok([requests, asked, cooled, broken, kept, left].into_iter().fold(0, usize::saturating_add))
     }
 
     async fn tidy_kind<T: DeserializeOwned>(

@@ -17,6 +17,7 @@ use crate::caller;
 use crate::engine::{Call, Engine, Replayable, Scene, enforcement_point};
 use crate::error::Error;
 use crate::judge::{answer_query, answers};
+use crate::ledger::unseen;
 use crate::pre_approve::{self, USES_ROOM};
 use crate::record::Event;
 
@@ -77,6 +78,14 @@ impl<K: Kernel> Engine<K> {
         }
         if session.value.require_open(scene.now).is_err() {
             return Err(ApprovalError::State("void: its session is over").into());
+        }
+        if ballot.verdict == Verdict::Approve {
+            let rules = bundle.kept();
+            let standing = self.ledgers(rules, &session.value, scene.now).await?;
+            let standing = standing.standing(rules, &session.value, None, scene.now);
+            if unseen(view, &approval.value, &action, &standing) {
+                return Err(ApprovalError::StaleView.into());
+            }
         }
         let before = approval.value.state(scene.now);
         approval.value.vote(

@@ -21,9 +21,9 @@ use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp};
 use countersign_engine::{
     Acting, Ask, Ballot, Call, Claims, Credential, Decide, Decision, Engine, Error, Limits, OpenSession, Operation,
-    Parts, RequestId, RevisionRule, Subject, Verdict,
+    Parts, Redeem, RequestId, RevisionRule, Subject, Verdict,
 };
-use countersign_policy::scenario::{Expect, Scenario, ScenarioVote, VoteExpect, VoteVerdict};
+use countersign_policy::scenario::{Earlier, Expect, Scenario, ScenarioVote, VoteExpect, VoteVerdict};
 use countersign_policy::{Bundle, Source};
 use countersign_store::MemoryKernel;
 use countersign_token::{KeyId, SigningKey};
@@ -102,11 +102,43 @@ impl<'a> Play<'a> {
         }
     }
 
+    /// Does what was done before.
+    async fn before(&mut self, session: SessionId) {
+        for step in self.scenario.before.iter().flat_map(|step| std::iter::repeat_n(step, step.times as usize)) {
+            let its_session = if step.earlier_session { self.open().await } else { session };
+            let Earlier { operation, resource, input, environment, .. } = step.clone();
+            let operation = Operation { name: operation, resource, input, environment };
+            let audience = step.audience.clone().unwrap_or_else(|| self.scenario.audience.clone());
+            let call = self.own("Decide");
+            let decide = Decide {
+                session: its_session,
+                operation: operation.clone(),
+                audience: audience.clone(),
+                acting: Acting::Caller,
+                approval: None,
+                mint: step.running,
+                entity_revision: None,
+            };
+            let decision = self.engine.decide(&call, &decide).await.unwrap().answer;
+            assert!(matches!(decision.verdict, Verdict::Allow { .. }), "`{}`: {decision:?}", self.scenario.name);
+            if let Some(token) = decision.token {
+                let call = self.own("Redeem");
+                let redeem = Redeem { token: token.expose().to_owned(), operation, audience };
+                self.engine.redeem(&call, &redeem).await.unwrap();
+            }
+            if step.earlier_session {
+                let call = self.own("EndSession");
+                self.engine.end_session(&call, its_session).await.unwrap();
+            }
+        }
+    }
+
     async fn open(&mut self) -> SessionId {
         let call = self.own("OpenSession");
         // A session has a purpose; scenarios that do not care state none.
         let purpose = if self.scenario.purpose.is_empty() { "a scenario" } else { &self.scenario.purpose };
-        let opening = OpenSession { purpose: purpose.to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+        let opening =
+            OpenSession { purpose: purpose.to_owned(), ttl: None, acting: Acting::Caller, ..OpenSession::default() };
         self.engine.open_session(&call, &opening).await.unwrap().answer.value.id
     }
 
@@ -178,6 +210,7 @@ impl<'a> Play<'a> {
 
     async fn play(mut self) -> Vec<String> {
         let session = self.open().await;
+        self.before(session).await;
         let first = self.decide(session, None, false).await;
         self.check("at first", self.scenario.expect, &first);
         if let (Some(rules), Ok(decision)) = (&self.scenario.rules, &first)

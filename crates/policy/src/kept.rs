@@ -122,7 +122,11 @@ pub(crate) fn rules(
             Some(follow) => drop(kept.labels.insert(label.clone(), follow)),
             None => {
                 let message = format!("`{}` is not how long a label follows", follow.escape_debug());
-                refuse(label, message, "write a time of at most 366 days, such as `12h` or `30d`; `0s`: its session alone");
+                refuse(
+                    label,
+                    message,
+                    "write a time of at most 366 days, such as `12h` or `30d`; `0s`: its session alone",
+                );
             }
         }
     }
@@ -160,8 +164,12 @@ fn counter(declared: &Declared, operations: &BTreeMap<String, Operation>) -> Res
             return Err((message, format!("the operations are {}", known.join(", "))));
         };
         if let Some(field) = sum.as_ref().filter(|field| !operation.input.is_long(field)) {
-            let message = format!("the counter adds up `input.{}` of `{name}`, which is no `Long`", field.escape_debug());
-            return Err((message, "name a field of the input that is a `Long`, or leave `sum` out to count actions".into()));
+            let message =
+                format!("the counter adds up `input.{}` of `{name}`, which is no `Long`", field.escape_debug());
+            return Err((
+                message,
+                "name a field of the input that is a `Long`, or leave `sum` out to count actions".into(),
+            ));
         }
     }
     let window = match window.as_str() {
@@ -178,8 +186,7 @@ fn counter(declared: &Declared, operations: &BTreeMap<String, Operation>) -> Res
 }
 
 fn is_name(name: &str, joint: u8) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9') || b == joint)
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9') || b == joint)
 }
 
 /// A label that is misspelt on a resource is one that no policy looks for.

@@ -128,11 +128,7 @@ impl RecordedDecision {
             purpose: session.purpose,
             opened_at: session.opened_at,
             deadline: session.deadline,
-            standing: Standing {
-                labels: session.labels,
-                counters: session.counters,
-                unresolved: session.unresolved,
-            },
+            standing: Standing { labels: session.labels, counters: session.counters, unresolved: session.unresolved },
             operator,
             digest,
             now,

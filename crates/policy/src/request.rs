@@ -284,7 +284,7 @@ mod tests {
     use std::path::Path;
     use std::time::{Duration, Instant};
 
-    use countersign_core::ledger::Standing;
+    use countersign_core::ledger::NOTHING;
     use countersign_core::{Digest, Record, SessionId};
     use serde_json::json;
 
@@ -312,7 +312,7 @@ mod tests {
             purpose: "nightly sync",
             opened_at: now,
             deadline: now.plus(Duration::from_secs(3_600)),
-            standing: &Standing::default(),
+            standing: &NOTHING,
         };
         for (operation, input) in [("query", &select), ("export", &export)] {
             let query = Query {

@@ -305,7 +305,7 @@ impl Scenario {
     /// Plays it on the policies alone and returns what came out otherwise than expected, as sentences.
     #[must_use]
     pub fn play(&self, view: View<'_>) -> Vec<String> {
-        let mut question = self.question(view);
+        let mut question = self.alone(view);
         let mut wrong = self.play_before(view, &mut question);
         let first = view.decide(&question.query());
         let (expect, told) = outcome(&first);
@@ -361,7 +361,8 @@ impl Scenario {
         let entities = [Some(&self.principal), self.operator.as_ref()].into_iter().flatten().cloned();
         let mut following: Vec<Ledger> = entities.map(|of| Ledger::new(Subject::Entity(of), now)).collect();
         let mut session = Ledger::new(Subject::Session(question.session), question.deadline);
-        let all = self.before.iter().flat_map(|step| std::iter::repeat_n(step, usize::try_from(step.times).unwrap_or(1)));
+        let all =
+            self.before.iter().flat_map(|step| std::iter::repeat_n(step, usize::try_from(step.times).unwrap_or(1)));
         let mut wrong = Vec::new();
         for (place, step) in (1_u8..=u8::MAX).zip(all) {
             let mut of_its_own = Ledger::new(Subject::Session(SessionId::from_bytes([place; 16])), question.deadline);
@@ -395,9 +396,16 @@ impl Scenario {
         wrong
     }
 
-    /// The question of it, before any vote, and as if nothing had been done before.
+    /// The question of it, before any vote, after whatever of what was done before is allowed.
     #[must_use]
     pub fn question(&self, view: View<'_>) -> Question {
+        let mut question = self.alone(view);
+        let _not_allowed = self.play_before(view, &mut question);
+        question
+    }
+
+    /// The question as if nothing had been done before.
+    fn alone(&self, view: View<'_>) -> Question {
         Question {
             principal: self.principal.clone(),
             operation: self.operation.clone(),

@@ -10,6 +10,7 @@ mod outbox;
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use countersign_core::ledger::Subject;
 use countersign_core::{ApprovalId, Digest, EntityRef, ReviewId, SessionId, TenantId, Timestamp, TokenId};
 
 pub use outbox::Place;
@@ -57,6 +58,8 @@ pub enum Kind {
     Review = 18,
     /// When a person broke the glass of late, by the person's hash.
     BrokenGlass = 19,
+    /// What stays of what was done in a session, or by an entity, by its hash.
+    Ledger = 20,
     /// A request that was put together with others, by batch and place.
     Batch = 22,
     /// The figures of a rule or a person, by its name.
@@ -67,7 +70,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Tenant,
         Self::Session,
         Self::Approval,
@@ -87,6 +90,7 @@ impl Kind {
         Self::Precedents,
         Self::Review,
         Self::BrokenGlass,
+        Self::Ledger,
         Self::Batch,
         Self::Figures,
         Self::FiguresHead,
@@ -174,6 +178,12 @@ impl Key {
     pub fn broken_glass(tenant: &TenantId, person: &EntityRef) -> Self {
         let who = Digest::of_parts(&[person.kind().as_bytes(), person.id().as_bytes()]);
         Self::new(tenant, Kind::BrokenGlass, &[who.as_bytes()])
+    }
+
+    /// The key of what stays of what a subject did.
+    #[must_use]
+    pub fn ledger(tenant: &TenantId, subject: &Subject) -> Self {
+        Self::new(tenant, Kind::Ledger, &[subject.digest().as_bytes()])
     }
 
     /// The key of a cool-down, by what it is about.

@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod repository;
 pub mod rocks;
 
+mod ledger;
 mod review;
 mod watch;
 

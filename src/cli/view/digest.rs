@@ -1,7 +1,9 @@
 //! The view digest, recomputed from what the server sent.
 
 use countersign::proto::{Approval, BatchPlace, Entity, History, VoteVerdict};
-use countersign_core::approval::{AskingRule, Together, Verdict, View};
+use std::collections::BTreeSet;
+
+use countersign_core::approval::{AlsoAsked, AskingRule, Together, Verdict, View};
 use countersign_core::{Digest, EntityRef, Timestamp, precedent as core};
 
 use super::bounds::{latest, stated};
@@ -22,12 +24,22 @@ pub fn view_digest(approval: &Approval) -> Option<Digest> {
         Some(_) => Some((stated(approval)?, Timestamp::from_millis(latest(approval)?))),
         None => None,
     };
+    let also = approval.also_asked.iter().map(|also| {
+        Some(AlsoAsked { by: entity(also.asked_by.as_ref()?)?, justification: also.justification.clone() })
+    });
+    let labels: BTreeSet<String> = approval.labels.iter().cloned().collect();
+    // One that is there twice is shown twice, and would count once.
+    if labels.len() != approval.labels.len() {
+        return None;
+    }
     let view = View {
         id: approval.approval_id.parse().ok()?,
         action: &approval.canonical_action,
         owner: owner.as_ref(),
         asked_by: &entity(approval.asked_by.as_ref()?)?,
         justification: &approval.justification,
+        also: &also.collect::<Option<Vec<_>>>()?,
+        labels: &labels,
         purpose: &approval.purpose,
         rules: &rules.collect::<Vec<_>>(),
         ttl_millis: millis(ttl.seconds, ttl.nanos)?.try_into().ok()?,

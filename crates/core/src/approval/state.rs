@@ -43,6 +43,8 @@ pub enum Changed {
     /// The votes that approved it do not suffice any more: a voter lost the role, the credential that it was claimed by
     /// expired, or a voter came to be excluded.
     Votes,
+    /// The session has labels that people were not shown.
+    Labels,
     /// The action does not fit the schema any more.
     Schema,
     /// So many persons came to be excluded that the request has no room for them.
@@ -58,6 +60,7 @@ impl Changed {
             Self::Allowed => "allowed",
             Self::Rules => "rules",
             Self::Votes => "votes",
+            Self::Labels => "labels",
             Self::Schema => "schema",
             Self::Excluded => "excluded",
         }

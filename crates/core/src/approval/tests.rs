@@ -24,6 +24,7 @@ fn approval(rules: Vec<AskingRule>) -> Approval {
         history: History::default(),
         asked_by: EntityRef::new("Agent", "a").unwrap(),
         justification: "please".into(),
+        labels: BTreeSet::new(),
         purpose: "sync".into(),
         rules,
         bundle: Digest::of(b"bundle"),

@@ -1,8 +1,10 @@
 //! What people are shown, in one digest.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use super::{AskingRule, Together};
+use super::{AlsoAsked, AskingRule, Together};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::ApprovalId;
@@ -24,6 +26,10 @@ pub struct View<'a> {
     pub asked_by: &'a EntityRef,
     /// Why, in the asker's words.
     pub justification: &'a str,
+    /// Who put the same question after, and why.
+    pub also: &'a [AlsoAsked],
+    /// The labels of the session.
+    pub labels: &'a BTreeSet<String>,
     /// The purpose of the session.
     pub purpose: &'a str,
     /// The rules that ask.
@@ -51,6 +57,10 @@ impl View<'_> {
             owner: Option<&'a EntityRef>,
             asked_by: &'a EntityRef,
             justification: &'a str,
+            #[serde(skip_serializing_if = "<[AlsoAsked]>::is_empty")]
+            also: &'a [AlsoAsked],
+            #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+            labels: &'a BTreeSet<String>,
             purpose: &'a str,
             rules: &'a [AskingRule],
             ttl_millis: u64,
@@ -68,11 +78,12 @@ impl View<'_> {
             until_millis: i64,
         }
         let Self { id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history, .. } = *self;
-        let Self { batch, pre_approval, .. } = *self;
-        let version = match (batch.is_some() || pre_approval.is_some(), owner) {
-            (true, _) => 3,
-            (false, Some(_)) => 2,
-            (false, None) => 1,
+        let Self { batch, pre_approval, also, labels, .. } = *self;
+        let version = match (also.is_empty() && labels.is_empty(), batch.is_some() || pre_approval.is_some(), owner) {
+            (false, _, _) => 4,
+            (true, true, _) => 3,
+            (true, false, Some(_)) => 2,
+            (true, false, None) => 1,
         };
         let history = owner.map(|_| history);
         let pre_approval = pre_approval.map(|(Bounds { uses, seconds }, until)| Bounded {
@@ -87,6 +98,8 @@ impl View<'_> {
             owner,
             asked_by,
             justification,
+            also,
+            labels,
             purpose,
             rules,
             ttl_millis,

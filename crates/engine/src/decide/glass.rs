@@ -11,7 +11,7 @@ use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, encode};
 use serde::{Deserialize, Serialize};
 
-use super::{Decide, Decision, Verdict, Weighed, because};
+use super::{Decide, Decision, Verdict, Weighed, because, reserving};
 use crate::ask::{check_text, require_request_id};
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene, tenant_entity};
 use crate::error::Error;
@@ -115,12 +115,14 @@ impl<K: Kernel> Engine<K> {
         let mut decision = weighed.decision(scene, Verdict::Allow { capability: None });
         let mut commit = self.guarded(scene, outcome.lapses(scene, None)).unchanged(&weighed.session);
         let mut capability = None;
-        if ask.mint {
+        if !ask.mint {
+            commit = outcome.taking(scene, &outcome.happening(scene), commit)?;
+        } else {
             let (grant, token) = self.grant(scene, &outcome, None, Some(id))?;
             decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
             decision.token = Some(token);
             let minted = Capability::mint(grant, decision.id, decision.bundle);
-            commit = commit.insert(&minted);
+            commit = outcome.taking(scene, &reserving(&minted.grant), commit.insert(&minted))?;
             capability = Some(minted);
         }
         let (passed_over, more_passed_over) = passed_over(scene, weighed, rules);

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use countersign_core::capability::Grant;
+use countersign_core::ledger::NOTHING;
 use countersign_core::{ApprovalId, DecisionId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
 use countersign_policy::{ApprovalFacts, Bundle, Query, SessionFacts, Source};
 
@@ -42,6 +43,7 @@ fn session() -> SessionFacts<'static> {
         purpose: "nightly \"sync\"\n",
         opened_at: NOW,
         deadline: NOW.plus(Duration::from_secs(3_600)),
+        standing: &NOTHING,
     }
 }
 

@@ -69,7 +69,7 @@ impl<K: Kernel> World<K> {
     }
 
     async fn open_by(&self, call: &Call, acting: Acting) -> Result<SessionId, Error> {
-        let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting, operator: None };
+        let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting, ..OpenSession::default() };
         self.engine.open_session(call, &opening).await.map(|opened| opened.answer.value.id)
     }
 

@@ -133,7 +133,7 @@ async fn open_as(
 ) -> Result<SessionId, Error> {
     let acting = named.map_or(Acting::Caller, |(who, _)| Acting::Named(entity(who)));
     let operator = named.and_then(|(_, operator)| operator).map(entity);
-    let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting, operator };
+    let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting, operator, ..OpenSession::default() };
     world.engine.open_session(call, &opening).await.map(|session| session.answer.value.id)
 }
 

@@ -203,7 +203,8 @@ impl<K: Kernel> World<K> {
             dataset("docs", "public"),
         ];
         engine.change_entities(&call("service:sync", "ChangeEntities"), &all).await.unwrap();
-        let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+        let opening =
+            OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, ..OpenSession::default() };
         let session = engine.open_session(&call("agent:bot", "OpenSession"), &opening).await.unwrap();
         Self { kernel, engine, clock, session: session.answer.value.id }
     }

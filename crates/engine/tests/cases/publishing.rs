@@ -289,7 +289,8 @@ fn publishing(files: &BTreeMap<String, String>, revision: u64, rollback: bool) -
 
 impl<K: Kernel> World<K> {
     async fn session_of(&self, who: &str) -> SessionId {
-        let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+        let opening =
+            OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, ..OpenSession::default() };
         self.engine.open_session(&call(who, "OpenSession"), &opening).await.unwrap().answer.value.id
     }
 

@@ -18,7 +18,7 @@ async fn whoever_stands_behind_the_opening_of_a_session_cannot_answer_in_it() {
         purpose: "x".to_owned(),
         ttl: None,
         acting: Acting::Named(entity("Agent::\"bot\"")),
-        operator: None,
+        ..OpenSession::default()
     };
     let opened =
         world.engine.open_session(&call_via("dana", &["service:gate"], "OpenSession"), &opening).await.unwrap();

@@ -28,7 +28,8 @@ fn no_cooldown() -> BTreeMap<String, String> {
 
 impl<K: Kernel> World<K> {
     async fn ask_as(&self, agent: &str, operation: Operation) -> Result<ApprovalId, Error> {
-        let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+        let opening =
+            OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, ..OpenSession::default() };
         let agent = format!("agent:{agent}");
         let session = self.engine.open_session(&call(&agent, "OpenSession"), &opening).await?.answer.value.id;
         let ask = Ask {
@@ -299,7 +300,8 @@ async fn what_an_agent_asks_for_one_person_takes_nothing_from_another() {
     world.change("service:sync", &[person("olga", &[]), person("carl", &[])]).await.unwrap();
     let ask = async |operator: &str, note: &str| {
         let as_agent = |rpc| call_via(operator, &["agent:bot"], rpc);
-        let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+        let opening =
+            OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, ..OpenSession::default() };
         let session = world.engine.open_session(&as_agent("OpenSession"), &opening).await?.answer.value.id;
         let ask = Ask {
             session,

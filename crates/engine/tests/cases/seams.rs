@@ -73,7 +73,7 @@ async fn a_pre_approval_stands_for_a_principal_that_is_permitted_by_a_claimed_gr
     let claims = Claims { groups: [entity("Group::\"readers\"")].into(), owner: None };
     let expires_at = START.plus(Duration::from_secs(3_000));
     let credential = Credential { claims, expires_at, ..(*plain.credential).clone() };
-    let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+    let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, ..OpenSession::default() };
     let bot = Call { credential: Arc::new(credential), ..plain };
     world.session = world.engine.open_session(&bot, &opening).await.unwrap().answer.value.id;
     let approval = world.pre_approve(operation("export", "docs"), 2, 600).await.unwrap();
@@ -123,7 +123,7 @@ async fn a_group_that_comes_after_the_session_breaks_no_glass() {
     let world = World::with(Arc::new(MemoryKernel::default()), parts(), files).await;
     world.change("service:sync", &[person("eve", &[])]).await.unwrap();
     let lasts = Duration::from_secs(3_600);
-    let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+    let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, ..OpenSession::default() };
     for (opened_by, lifted) in [(call("eve", "OpenSession"), false), (eve("OpenSession", lasts), true)] {
         let session = world.engine.open_session(&opened_by, &opening).await.unwrap().answer.value.id;
         let broken = BreakGlass {

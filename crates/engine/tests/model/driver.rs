@@ -220,7 +220,7 @@ impl<B: Backend> World<B> {
             purpose: "after the fault".to_owned(),
             ttl: None,
             acting: countersign_engine::Acting::Caller,
-            operator: None,
+            ..countersign_engine::OpenSession::default()
         };
         let opened = engine.open_session(&alice("OpenSession"), &opening).await.err();
         ensure!(matches!(opened, Some(Error::Store(_))), "a stopped store took a session: {opened:?}");

@@ -212,6 +212,7 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
                 ttl: Some(Duration::from_secs(seconds)),
                 acting: acting(who),
                 operator: operator.map(Party::entity),
+                ..OpenSession::default()
             };
             let done = engine.open_session(call, &opening).await?;
             Ok((Told::Session(done.answer.value.id), done.replayed))
@@ -348,6 +349,7 @@ pub fn class(error: &Error) -> String {
                 ApprovalError::NoVote(_) => "no vote",
                 ApprovalError::Wavering(_) => "wavering",
                 ApprovalError::UsedUp(_) => "used up",
+                ApprovalError::Askers => "askers",
             }
         ),
         Error::Capability(why) => format!(

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use countersign_core::EntityRef;
+use countersign_core::ledger::NOTHING;
 use countersign_policy::{AdminAction, AdminQuery, Entities, Question, Verdict};
 
 use crate::{Ask, Files, NOW, answering, entity, person};
@@ -97,6 +98,7 @@ fn a_question_with_claimed_groups_is_explained_and_administered_with_them() {
         purpose: query.session.purpose.to_owned(),
         opened_at: query.session.opened_at,
         deadline: query.session.deadline,
+        standing: NOTHING.clone(),
         operator: None,
         digest: query.digest,
         now: NOW,

@@ -19,6 +19,7 @@ mod stored;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use countersign_core::ledger::NOTHING;
 use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
 use countersign_policy::{
     AnswerQuery, ApprovalFacts, Bundle, Evaluation, Finding, Query, QueryError, Refused, SessionFacts, Source, View,
@@ -205,6 +206,7 @@ impl Ask {
                 purpose: "a test",
                 opened_at: NOW,
                 deadline: NOW.plus(Duration::from_secs(600)),
+                standing: &NOTHING,
             },
             operator: self.operator.as_ref(),
             digest: digest(),

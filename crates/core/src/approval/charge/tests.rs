@@ -30,6 +30,7 @@ fn asked(uses: u32, seconds: u64) -> Approval {
         history: History::default(),
         asked_by: EntityRef::new("Agent", "a").unwrap(),
         justification: "please".into(),
+        labels: BTreeSet::new(),
         purpose: "sync".into(),
         rules: vec![AskingRule { id: "one".into(), quorum: 1, reason: None }],
         bundle: Digest::of(b"bundle"),
