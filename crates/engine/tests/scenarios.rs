@@ -211,6 +211,8 @@ impl<'a> Play<'a> {
     async fn play(mut self) -> Vec<String> {
         let session = self.open().await;
         self.before(session).await;
+        // Before it is decided: an ALLOW is spent at once, and what is asked after it is another question.
+        let asked = self.ask(session).await;
         let first = self.decide(session, None, false).await;
         self.check("at first", self.scenario.expect, &first);
         if let (Some(rules), Ok(decision)) = (&self.scenario.rules, &first)
@@ -220,7 +222,6 @@ impl<'a> Play<'a> {
             self.wrong.push(format!("`{}`: expected the rules {rules:?}, got {told:?}", self.scenario.name));
         }
 
-        let asked = self.ask(session).await;
         let needed = self.scenario.expect == Expect::NeedsApproval;
         if asked.is_ok() != needed {
             self.wrong.push(format!("`{}`: asking led to {asked:?}", self.scenario.name));

@@ -15,6 +15,7 @@ mod conditions;
 mod entities;
 mod figures;
 mod glass;
+mod ledgers;
 mod listing;
 mod notifications;
 mod pre_approved;

@@ -274,7 +274,12 @@ impl<B: Backend> World<B> {
                 let row = row.ok_or("there is no row of what was asked")?.value;
                 let asked = &self.model.questions[*question];
                 self.one_digest((asked.action, asked.pre.map(|pre| pre.bounds)), row.digest)?;
-                bind(&mut self.names.questions, *question, Asked { id, digest: row.digest, view: row.view })?;
+                let shown = Asked { id, digest: row.digest, view: row.view };
+                match self.names.questions.get_mut(*question) {
+                    // Another asker's words are another view of the same question.
+                    Some(Some(known)) if known.id == id && known.digest == shown.digest => *known = shown,
+                    _ => bind(&mut self.names.questions, *question, shown)?,
+                }
                 Ok(if shared { "shared" } else { "new" }.to_owned())
             }
             (Told::Question(id), Answer::Question(number)) => {

@@ -52,6 +52,8 @@ pub struct Question {
     pub excluded: BTreeSet<Party>,
     pub ttl: i64,
     pub expires: i64,
+    /// Who put it after the first, and was heard.
+    pub also: BTreeSet<Party>,
     pub votes: Vec<Vote>,
     pub withdrawals: Vec<Party>,
     pub written: Written,
@@ -569,6 +571,12 @@ impl Model {
                 || matches!(self.judge(action, Some(number), &joined)?, Ruling::Allow);
             let earlier = &mut self.questions[number];
             if asks_the_same && good {
+                if earlier.written == Written::Pending
+                    && earlier.asked_by != who.party
+                    && earlier.also.insert(who.party)
+                {
+                    earlier.votes.clear();
+                }
                 earlier.excluded = joined;
                 self.record("approval_requested", Some(who.party));
                 return Ok(Answer::Asked { question: number, shared: true });
@@ -583,6 +591,7 @@ impl Model {
             excluded,
             ttl,
             expires: self.now + ttl,
+            also: BTreeSet::new(),
             votes: Vec::new(),
             withdrawals: Vec::new(),
             written: Written::Pending,

@@ -41,8 +41,10 @@ fn expected(records: &[Json]) -> Told {
     for record in records {
         let text = |field: &str| record[field].as_str().unwrap_or_default();
         let words: &[&'static str] = match (text("kind"), text("state")) {
-            // Whoever asks the same again is not told of.
-            ("approval_requested", _) if !told.contains_key(text("approval")) => &["asked"],
+            // Whoever asks the same again is not told of, unless people see what they say.
+            ("approval_requested", _) if !told.contains_key(text("approval")) || record["asked_again"] == true => {
+                &["asked"]
+            }
             ("vote", "approved" | "denied") => &["voted", "decided"],
             ("vote", "void") => &["voted", "void"],
             ("vote", _) => &["voted"],
