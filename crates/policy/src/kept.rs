@@ -206,11 +206,8 @@ fn check_entities(kept: &Rules, source: &Source, directory: &Directory, findings
 /// The labels of an entity, if it has any.
 fn labels(entity: &Entity) -> Option<BTreeSet<String>> {
     let Some(Ok(EvalResult::Set(labels))) = entity.attr(LABELS) else { return None };
-    let texts = labels.iter().map(|label| match label {
-        EvalResult::String(text) => Some(text.clone()),
-        _no_label => None,
-    });
-    texts.collect()
+    let text = |label: &EvalResult| if let EvalResult::String(text) = label { Some(text.clone()) } else { None };
+    labels.iter().map(text).collect()
 }
 
 impl View<'_> {
