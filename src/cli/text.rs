@@ -139,14 +139,16 @@ pub fn session(session: &Session) -> String {
     }
     text.field("purpose", quoted(&session.purpose)).field("deadline", relative(session.deadline.as_ref()));
     if session.clean {
-        text.field("labels of before", "do not count");
+        text.field("clean", "labels of before do not count");
     }
     if let Some(Standing { labels, counters, unresolved }) = &session.standing {
         let labels: Vec<String> = labels.iter().map(|label| Visible::new(label).to_string()).collect();
         text.field("labels", if labels.is_empty() { "none".to_owned() } else { paint(WARN, labels.join(", ")) });
         let counters: BTreeMap<_, _> = counters.iter().collect();
-        for (name, used) in counters {
-            text.field(&format!("used {}", Visible::new(name)), used);
+        if !counters.is_empty() {
+            let used: Vec<String> =
+                counters.iter().map(|(name, used)| format!("{} {used}", Visible::new(name))).collect();
+            text.field("used up", used.join(", "));
         }
         if *unresolved > 0 {
             text.field("not completed", unresolved);
