@@ -1,5 +1,7 @@
 //! What stays of what was done: labels and counters, and what others are shown and asked because of them.
 
+mod chains;
+
 use std::time::Duration;
 
 use countersign_core::approval::{ApprovalError, ApprovalState, Changed, VoidCause};
@@ -28,7 +30,7 @@ const KEEPING: &str = r#"
 const POLICIES: &str = r#"
     @id("work") permit (principal, action, resource is Dataset);
     @id("budget") forbid (principal, action == Action::"export", resource) when { context.session.counters.exports >= 5 };
-    @id("rows") forbid (principal, action == Action::"export", resource) when { context.session.counters.rows > 100 };
+    @id("rows") forbid (principal, action == Action::"export", resource) when { context.session.counters.rows + (if context.input has rows then context.input.rows else 0) > 100 };
     @id("clean-hands") forbid (principal, action == Action::"send", resource) when { context.session.labels.contains("pii") };
     @id("asks") forbid (principal, action == Action::"merge", resource)
     unless { context has approval && context.approval.rules.contains("asks") };
@@ -55,16 +57,26 @@ async fn world() -> World<MemoryKernel> {
 impl World<MemoryKernel> {
     /// Without a capability: what is allowed is done.
     async fn does(&self, who: (&str, &[&str]), session: SessionId, name: &str, resource: &str) -> Decision {
+        self.tries(who, session, &operation(name, resource), false).await.unwrap()
+    }
+
+    async fn tries(
+        &self,
+        who: (&str, &[&str]),
+        session: SessionId,
+        operation: &Operation,
+        mint: bool,
+    ) -> Result<Decision, Error> {
         let decide = Decide {
             session,
-            operation: operation(name, resource),
+            operation: operation.clone(),
             audience: "gate".to_owned(),
             acting: Acting::Caller,
             approval: None,
-            mint: false,
+            mint,
             entity_revision: None,
         };
-        self.engine.decide(&call_via(who.0, who.1, "Decide"), &decide).await.unwrap().answer
+        self.engine.decide(&call_via(who.0, who.1, "Decide"), &decide).await.map(|decision| decision.answer)
     }
 
     async fn opens(&self, who: (&str, &[&str])) -> SessionId {
