@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test setup-prove setup-lint build run demo test bench bench-approvals bench-scale lint fmt release-proto clean
+.PHONY: help setup setup-build setup-test setup-prove setup-lint build run demo test bench bench-approvals bench-scale bench-capabilities lint fmt release-proto clean
 
 # Asked of cargo, because a configuration file or CARGO_TARGET_DIR may have moved it.
 TARGET_DIR = $(shell scripts/target-dir)
@@ -53,6 +53,9 @@ bench-approvals: setup-build ## Measure lists, votes and watchers beside ten tho
 
 bench-scale: setup-build ## Measure decisions as policies and entities grow, to a hundred thousand and a million
 	cargo bench --workspace --profile dev --bench scale -- $(BENCH)
+
+bench-capabilities: setup-build ## Measure redeems beside ten million capabilities; takes 20 GB of disk and some minutes
+	cargo bench --workspace --profile dev --bench capabilities -- $(BENCH)
 
 lint: setup-lint ## Check format, lints and the protocol
 	cargo fmt --all --check
