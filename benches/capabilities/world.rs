@@ -71,7 +71,7 @@ impl World {
         let mut chunks = 0_usize;
         while done.try_next().await?.is_some() {
             chunks += 1;
-            if chunks % 1_000 == 0 {
+            if chunks.is_multiple_of(1_000) {
                 told(chunks * CHUNK)?;
             }
         }
