@@ -74,7 +74,7 @@ pub async fn request(args: BatchArgs, client: &Client, output: &mut Output) -> R
                     "batch_id": answer.batch_id, "place": place, "approval": wire::approval(&approval),
                     "shared": shared, "replayed": replayed, "error": null,
                 });
-                let remark = if shared { "  pending already; the first justification stands" } else { "" };
+                let remark = if shared { "  pending already; your words are shown with it" } else { "" };
                 output.item(&json, &format!("{place}  {}{remark}", summary(&approval)))?;
                 put.push(approval.approval_id);
             }

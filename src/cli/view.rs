@@ -142,7 +142,7 @@ impl Examined<'_> {
         text.field("purpose", said(&approval.purpose));
         if !approval.labels.is_empty() {
             let labels: Vec<String> = approval.labels.iter().map(|label| Visible::new(label).to_string()).collect();
-            text.heading("What the session has on it already");
+            text.heading("What was done before, and what this would leave");
             text.field("labels", paint(WARN, labels.join(", ")));
         }
 

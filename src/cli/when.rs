@@ -1,5 +1,8 @@
 //! Times, for people and for programs.
 
+use std::time::Duration;
+
+use countersign_core::time::Span;
 use jiff::Timestamp;
 
 /// RFC 3339 in UTC; `None` when there is none, or it is no time that a calendar has.
@@ -26,13 +29,7 @@ fn relative_to(time: Option<&prost_types::Timestamp>, now: Timestamp) -> String 
 
 /// The two largest units.
 pub fn words(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, m) => format!("{m}m {}s", seconds % 60),
-        (0, h, m) => format!("{h}h {m}m"),
-        (d, h, _) => format!("{d}d {h}h"),
-    }
+    Span(Duration::from_secs(seconds)).to_string()
 }
 
 fn read(time: &prost_types::Timestamp) -> Option<Timestamp> {

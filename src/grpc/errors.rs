@@ -180,7 +180,6 @@ const fn approval(error: &ApprovalError) -> (Code, ErrorReason) {
         ApprovalError::StaleDigest | ApprovalError::StaleView => (Code::FailedPrecondition, ErrorReason::VoteStale),
         ApprovalError::Excluded(_) => (Code::PermissionDenied, ErrorReason::VoterExcluded),
         ApprovalError::NotEligible(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
-        ApprovalError::Askers => (Code::ResourceExhausted, ErrorReason::AskingBudgetSpent),
         ApprovalError::AlreadyVoted(_) => (Code::AlreadyExists, ErrorReason::AlreadyVoted),
     }
 }

@@ -90,7 +90,7 @@ pub struct Approval {
     /// Who put the same question after, and why.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     also: Vec<AlsoAsked>,
-    /// The labels of the session when the question was put.
+    /// The labels of the session when the question was put, and those that the action would leave.
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
     pub labels: BTreeSet<String>,
     /// The purpose of the session when the question was put.
@@ -141,7 +141,7 @@ pub struct Asking {
     pub justification: String,
     /// The session's purpose.
     pub purpose: String,
-    /// The session's labels.
+    /// The labels of the session, and those that the action would leave.
     pub labels: BTreeSet<String>,
     /// The rules that ask; never empty.
     pub rules: Vec<AskingRule>,

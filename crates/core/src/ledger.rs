@@ -20,11 +20,22 @@ mod used;
 use used::Used;
 
 /// The most labels on one ledger.
-pub const MAX_LABELS: usize = 128;
-/// The most capabilities that charge a counter and wait to be redeemed, for one principal or operator.
+pub const MAX_LABELS: usize = 64;
+/// The most capabilities that charge a counter and wait to be redeemed, for one principal or operator. Fewer, where each charges
+/// several counters: together they take at most [`MAX_RESERVED_BYTES`].
 pub const MAX_RESERVED: usize = 256;
+/// What reservations take at most, so that a ledger always fits into a row (64 KiB), with all its labels and charges.
+pub const MAX_RESERVED_BYTES: usize = 20 * 1024;
 /// The most actions of one session whose outcome is yet to come.
 pub const MAX_RUNNING: usize = 256;
+
+/// The longest window of a counter. A charge is kept for as long, since another bundle may count it for longer.
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(31 * 86_400);
+
+fn size(amounts: &Amounts) -> usize {
+    // As JSON: an id, a time, and for each counter its name and a number.
+    amounts.keys().map(|name| name.len().saturating_add(24)).fold(96, usize::saturating_add)
+}
 
 /// Which labels and counters a bundle keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,11 +114,14 @@ impl Subject {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
     /// Too many labels.
-    #[error("as many labels as a session can have ({MAX_LABELS}); use fewer labels on resources")]
+    #[error(
+        "the principal or its operator has as many labels as one can have ({MAX_LABELS}); wait until some have followed long enough"
+    )]
     Labels,
     /// Too many capabilities wait.
     #[error(
-        "as many capabilities as can wait to be redeemed while they charge a counter ({MAX_RESERVED}); redeem some first"
+        "as many capabilities of the principal or its operator charge a counter and wait as can be kept; redeem or revoke some, or \
+         wait until they expire"
     )]
     Reserved,
     /// Too many actions run.
@@ -206,11 +220,12 @@ impl Ledger {
     }
 
     /// Forgets what says nothing any more, so that a ledger that is written has a bounded size.
-    fn tidy(&mut self, rules: &Rules, now: Timestamp) {
+    fn tidy(&mut self, now: Timestamp) {
         self.labels.retain(|_, label| !now.reached(label.until));
         self.reserved.retain(|_, reserved| !now.reached(reserved.until));
-        let windows: BTreeMap<&String, Option<Duration>> = self.own(rules).map(|(n, c)| (n, c.window)).collect();
-        self.used.retain(|name, used| windows.get(name).is_some_and(|window| used.tidy(*window, now)));
+        // What another bundle counts, this one must not forget for it.
+        let session = self.is_session();
+        self.used.retain(|_, used| used.tidy((!session).then_some(LONGEST_WINDOW), now));
     }
 
     fn lasts_until(&mut self, until: Timestamp) {
@@ -235,13 +250,20 @@ impl Ledger {
         if amounts.is_empty() {
             return Ok(false);
         }
-        self.tidy(rules, now);
-        if self.reserved.len() >= MAX_RESERVED {
+        self.tidy(now);
+        let taken =
+            self.reserved.values().map(|reserved| size(&reserved.amounts)).fold(size(&amounts), usize::saturating_add);
+        if self.reserved.len() >= MAX_RESERVED || taken > MAX_RESERVED_BYTES {
             return Err(LedgerError::Reserved);
         }
         self.reserved.insert(token, Reserved { until, amounts });
         self.lasts_until(until);
         Ok(true)
+    }
+
+    /// A capability will never be redeemed. Answers whether it had reserved anything.
+    pub fn release(&mut self, token: TokenId) -> bool {
+        self.reserved.remove(&token).is_some()
     }
 
     /// An action happens: what it charges is charged, once, and what it reserved is free; it leaves its labels. Answers whether
@@ -257,23 +279,29 @@ impl Ledger {
         labels: &BTreeSet<String>,
         now: Timestamp,
     ) -> Result<bool, LedgerError> {
-        self.tidy(rules, now);
+        self.tidy(now);
         let freed = token.is_some_and(|token| self.reserved.remove(&token).is_some());
         let amounts = self.own_amounts(rules, amounts);
         for (name, counter) in self.own(rules) {
             if let Some(amount) = amounts.get(name) {
                 let counts_until = self.used.entry(name.clone()).or_default().add(*amount, counter.window, now);
-                self.lasts_until(counts_until);
+                self.lasts_until(counts_until.max(now.plus(LONGEST_WINDOW)));
             }
         }
         let mut labelled = false;
         for label in labels {
-            let until = if self.is_session() { self.over_at } else { now.plus(rules.follows(label)) };
+            let follows = rules.follows(label);
+            // At least that long. What more it is lets a label that is left again and again be written now and then.
+            let (least, until) = if self.is_session() {
+                (self.over_at, self.over_at)
+            } else {
+                (now.plus(follows), now.plus(follows.saturating_add(follows / 16)))
+            };
             if now.reached(until) {
                 continue;
             }
             let known = self.labels.get(label).copied();
-            if known.is_none_or(|known| self.is_stale(known, until, now)) {
+            if known.is_none_or(|known| self.is_stale(known, least)) {
                 self.labels.insert(label.clone(), Label { last: now, until });
                 self.lasts_until(until);
                 labelled = true;
@@ -300,10 +328,9 @@ impl Ledger {
     }
 
     /// Whether a label is to be written again that is there already. A ledger that is written with every action is one that all
-    /// of them wait for: it is when some of its time is over, or somebody counts only what was left since it was.
-    fn is_stale(&self, known: Label, until: Timestamp, now: Timestamp) -> bool {
-        let (left, whole) = (known.until.since(now), until.since(now));
-        left < whole.mul_f32(0.95) || self.clean_since.is_some_and(|clean| known.last < clean)
+    /// of them wait for: it is when it would not last for as long as it must from now on, or somebody counts only what was left since it was.
+    fn is_stale(&self, known: Label, least: Timestamp) -> bool {
+        known.until < least || self.clean_since.is_some_and(|clean| known.last < clean)
     }
 
     /// Its outcome is known. Answers whether it was kept here that it ran.

@@ -11,7 +11,7 @@ use crate::claimed::{Claimed, groups_at};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::ApprovalId;
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// How far back questions are counted.
 pub const WINDOW: Duration = Duration::from_secs(60 * 60);
@@ -45,7 +45,7 @@ pub enum RestraintError {
         pending: u32,
     },
     /// Too many were put of late.
-    #[error("{principal} has put {asked} questions within an hour, as many as one principal may; ask again in {} s", .again_in.as_secs())]
+    #[error("{principal} has put {asked} questions within an hour, as many as one principal may; ask again in {}", Span(*.again_in))]
     PerHour {
         /// Who asks too much.
         principal: EntityRef,
@@ -56,9 +56,9 @@ pub enum RestraintError {
     },
     /// People said no.
     #[error(
-        "{} denied `{}` on {} for {}, and it cools down; ask again in {} s, or after {} persons who may answer have lifted that: \
+        "{} denied `{}` on {} for {}, and it cools down; ask again in {}, or after {} persons who may answer have lifted that: \
          `countersign approvals lift {}`",
-        .0.by, .0.operation, .0.resource, .0.owner, .1.as_secs(), .0.lifts_needed, .0.denied
+        .0.by, .0.operation, .0.resource, .0.owner, Span(*.1), .0.lifts_needed, .0.denied
     )]
     CoolingDown(Box<CoolDown>, Duration),
     /// There is no cool-down to lift.

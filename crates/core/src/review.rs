@@ -16,7 +16,7 @@ use crate::approval::AskingRule;
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::{DecisionId, ReviewId, SessionId, TokenId};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// What the names of those who were passed over may take together, in bytes: some hundreds of them.
 const MAX_NAMES_BYTES: usize = 12 * 1024;
@@ -55,8 +55,8 @@ pub enum GlassError {
     },
     /// The person has broken it too often of late.
     #[error(
-        "{person} broke the glass {times} times within {} s, as often as one person may; it can be broken again in {} s",
-        .within.as_secs(), .again_in.as_secs()
+        "{person} broke the glass {times} times within {}, as often as one person may; it can be broken again in {}",
+        Span(*.within), Span(*.again_in)
     )]
     TooOften {
         /// Who.

@@ -41,6 +41,23 @@ impl Timestamp {
     }
 }
 
+/// How long something takes, for people: its two largest units, such as `1h 30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl std::fmt::Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0.as_secs();
+        let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+        match (days, hours, minutes) {
+            (0, 0, 0) => write!(f, "{seconds}s"),
+            (0, 0, m) => write!(f, "{m}m {}s", seconds % 60),
+            (0, h, m) => write!(f, "{h}h {m}m"),
+            (d, h, _) => write!(f, "{d}d {h}h"),
+        }
+    }
+}
+
 /// Where time comes from. Two readings, because a wall clock alone cannot tell a jump from a wait.
 pub trait Clock: Send + Sync + 'static {
     /// The wall clock.

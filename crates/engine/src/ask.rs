@@ -117,7 +117,7 @@ impl<K: Kernel> Engine<K> {
 
         let live = before.filter(|approval| !approval.value.state(scene.now).is_terminal());
         let lapses = [session.value.lapses_at(scene.now), live.and_then(|live| live.value.lapses_at(scene.now))];
-        let sees_all = |approval: &Approval| !unseen(scene.view(), approval, &action, &standing);
+        let sees_all = |approval: &Approval| !unseen(approval, &standing);
         let same = live.filter(|live| asks_the_same(&live.value, &rules) && sees_all(&live.value));
         let joined = same.cloned().map(|mut joined| {
             joined.value.excluded.clone_from(&excluded);
@@ -126,8 +126,11 @@ impl<K: Kernel> Engine<K> {
         if let Some(mut joined) = joined.filter(|joined| still_good(&joined.value, facts)) {
             let answer = Asked { approval: joined.value.id, shared: true };
             let commit = self.guarded(scene, lapses).unchanged(&session);
-            let again = joined.value.join(&scene.caller.entity, &ask.justification, scene.now)?;
-            check_size(&joined.value)?;
+            let again = joined.value.join(&scene.caller.entity, &ask.justification, scene.now);
+            if again {
+                check_size("justification", &joined.value)?;
+                self.sights.forget(answer.approval);
+            }
             // Whoever has asked before disturbs nobody who reads it, watches it or votes on it.
             let known = !again && live.is_some_and(|live| live.value.excluded == joined.value.excluded);
             let commit = if known { commit.unchanged(&joined) } else { commit.update(&joined) };
@@ -148,7 +151,7 @@ impl<K: Kernel> Engine<K> {
             asked_by: scene.caller.entity.clone(),
             justification: ask.justification.clone(),
             purpose: session.value.purpose.clone(),
-            labels: standing.labels.clone(),
+            labels: &standing.labels | &scene.view().labels_of(&action.resource),
             rules: rules.iter().map(asked).collect(),
             bundle: bundle.digest(),
             excluded: excluded.clone(),
@@ -160,7 +163,7 @@ impl<K: Kernel> Engine<K> {
             Some(pre) => approval.within(pre.bounds, pre.until, pre_approve::wording(scene.view(), &pre.rules)),
             None => approval,
         };
-        check_size(&approval)?;
+        check_size("operation", &approval)?;
         let replaces = live.map(|approval| approval.value.id);
         let key = self.repo.asked_key(approval.digest);
         let mut commit = self.guarded(scene, lapses).unchanged(&session).insert(&approval);
@@ -251,13 +254,13 @@ pub(crate) fn still_good(approval: &Approval, facts: Facts<'_>) -> bool {
 }
 
 /// Room is left for the votes, a deny above all, and for the uses of a pre-approval: whoever asks must not be able to fill it.
-fn check_size(approval: &Approval) -> Result<(), Error> {
+fn check_size(field: &str, approval: &Approval) -> Result<(), Error> {
     let kept = encode(approval).len().saturating_add(approval.pre_approval().map_or(0, |_| USES_ROOM));
     if kept > MAX_KEPT_BYTES {
         let reason = format!(
-            "takes {kept} bytes as a question, at most {MAX_KEPT_BYTES} are allowed; send large content as its hash"
+            "makes a question of {kept} bytes, at most {MAX_KEPT_BYTES} are allowed; send large content as its hash"
         );
-        return Err(Error::field("operation", reason));
+        return Err(Error::field(field, reason));
     }
     Ok(())
 }

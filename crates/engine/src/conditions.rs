@@ -279,7 +279,7 @@ impl Question {
         let excluded = &self.excluded(view)?;
         let Self { approval, session, action } = self;
         let approval = &approval.value;
-        if unseen(view, approval, action, standing) {
+        if unseen(approval, standing) {
             return Ok(Some(Changed::Labels));
         }
         if approval.pre_approval().is_some() {
@@ -292,7 +292,8 @@ impl Question {
         if !same_form || !view.contains(&enforcement_point(&action.audience)?) {
             return Ok(Some(Changed::Schema));
         }
-        if action.input.values().any(is_committed) {
+        // A budget that is used up now, also by what was minted for this very request, may have room again when it is redeemed.
+        if action.input.values().any(is_committed) || view.bundle().rests_on_counts(&action.operation) {
             return Ok(partly_changed(approval, action, excluded, view, now));
         }
         let Ok(session) = session.value.require_open(now) else { return Ok(None) };

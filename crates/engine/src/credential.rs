@@ -51,23 +51,23 @@ pub struct Claims {
 pub enum NotAnswering {
     /// Nothing in the configuration says that its issuer's credentials are.
     #[error(
-        "the credential's issuer is not one whose credentials vote and publish; the server's configuration would need its `approving`"
+        "the credential's issuer is not one whose credentials vote, publish and break glass; the server's configuration would need its `approving`"
     )]
     NotTrusted,
     /// It is not for that audience.
     #[error(
-        "the credential is not for voting and publishing, which take an audience of their own; ask its issuer for one with the \
+        "the credential is not for voting, publishing and breaking glass, which take an audience of their own; ask its issuer for one with the \
          `approving.audience` of the server's configuration"
     )]
     Audience,
     /// It does not say when the person authenticated, or that was too long ago.
     #[error(
-        "voting and publishing take a fresh authentication, and the credential's `auth_time` is missing or too old; log in again"
+        "voting, publishing and breaking glass take a fresh authentication, and the credential's `auth_time` is missing or too old; log in again"
     )]
     Stale,
     /// It does not say that the person authenticated in one of the ways that are asked for.
     #[error(
-        "voting and publishing take a stronger authentication than the credential's `amr` tells of; log in again with one of the \
+        "voting, publishing and breaking glass take a stronger authentication than the credential's `amr` tells of; log in again with one of the \
          methods in `approving.amr` of the server's configuration"
     )]
     Weak,

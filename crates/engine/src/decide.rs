@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
-use crate::ledger::{Ledgers, Taking};
+use crate::ledger::{Ledgers, Taking, Turn};
 use crate::pre_approve;
 use crate::record::{Event, UseRecord};
 
@@ -172,7 +172,7 @@ impl<K: Kernel> Engine<K> {
             Ruling::Allow(permit) if ask.mint => self.mint(scene, permit, decision, &outcome, approved).await,
             Ruling::Allow(permit) => self.allow(scene, permit, decision, &outcome, approved).await,
         }?;
-        self.shadow.offer(scene, weighed, &answered);
+        self.shadow.offer(scene, weighed.over(), &answered);
         Ok(Replayable::fresh(answered))
     }
 
@@ -182,6 +182,7 @@ impl<K: Kernel> Engine<K> {
         session.value.require_open(scene.now)?;
         let (action, canonical) = self.action(scene, &session.value, &ask.operation, &ask.audience)?;
         let rules = scene.active.bundle.kept();
+        let turn = self.turn(scene.view(), &session.value, &ask.operation).await;
         let ledgers = self.ledgers(rules, &session.value, scene.now).await?;
         let standing = ledgers.standing(rules, &session.value, None, scene.now);
         let approval = match ask.approval {
@@ -201,6 +202,7 @@ impl<K: Kernel> Engine<K> {
             excluded,
             ledgers,
             standing,
+            turn,
             determining: Vec::new(),
             counted: None,
         };
@@ -395,6 +397,8 @@ pub(crate) struct Weighed {
     pub(crate) excluded: BTreeSet<EntityRef>,
     ledgers: Ledgers,
     standing: Standing,
+    /// It is its turn to change the ledgers, until it is decided.
+    turn: Turn,
     determining: Vec<String>,
     counted: Option<ApprovalFacts>,
     revisions: Revisions,
@@ -416,6 +420,12 @@ impl Decided {
 }
 
 impl Weighed {
+    /// It is decided, and nobody has to wait for it any more.
+    fn over(mut self) -> Self {
+        self.turn = Turn::default();
+        self
+    }
+
     fn facts<'a>(&'a self, scene: &'a Scene) -> Result<Facts<'a>, Error> {
         self.facts_in(scene.view(), scene.now)
     }

@@ -22,6 +22,7 @@ use crate::caller::{self, Caller};
 use crate::credential::Credential;
 use crate::error::Error;
 use crate::keys::Keys;
+use crate::ledger::Turns;
 use crate::outbox::{Outbox, SinkSettings};
 use crate::pending::Pending;
 use crate::refusal::Refusals;
@@ -100,6 +101,8 @@ pub struct Engine<K> {
     pub(crate) outbox: Outbox,
     pub(crate) pending: Pending,
     pub(crate) sights: Sights,
+    /// Whose turn it is to change what is kept of those who act.
+    pub(crate) turns: Turns,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
     /// Tells that a bundle became active, or a stored entity changed.
@@ -232,6 +235,7 @@ impl<K: Kernel> Engine<K> {
             outbox: Outbox::new(sinks)?,
             pending: Pending::default(),
             sights: Sights::since(time.now()?),
+            turns: Turns::default(),
             ended: tokio::sync::broadcast::channel(64).0,
             activated: tokio::sync::watch::Sender::new(()),
             active: ArcSwapOption::empty(),

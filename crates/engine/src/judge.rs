@@ -109,7 +109,7 @@ pub enum Ruling {
 /// [`Error::InvalidField`] if the action does not fit the schema.
 pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
     // What people answered, they answered about a session with fewer labels, if it has others now.
-    let seen = |approval: &&Approval| !unseen(facts.view, approval, facts.action, facts.standing);
+    let seen = |approval: &&Approval| !unseen(approval, facts.standing);
     let tally = facts
         .approval
         .filter(seen)

@@ -2,16 +2,19 @@
 //! actions are judged by the same state of a counter and both count (I12).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use countersign_core::approval::Approval;
+use countersign_core::capability::Grant;
 use countersign_core::ledger::{Amounts, Ledger, Rules, Standing, Subject};
 use countersign_core::session::Session;
-use countersign_core::{Action, EntityRef, Timestamp, TokenId};
+use countersign_core::{EntityRef, SessionId, Timestamp, TokenId};
 use countersign_policy::View;
 use countersign_store::repository::{CommitExt, Stored};
 use countersign_store::{Commit, Guard, Kernel, Key, Revision};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Operation, Scene};
 use crate::error::Error;
 
 /// Everything that is kept of a session and of those who act in it. Nothing, where the bundle keeps nothing.
@@ -25,6 +28,54 @@ struct Held {
     read: Option<Revision>,
 }
 
+/// Actions that would write the same ledgers take turns, and whoever only reads them waits for those that write: judged side by side,
+/// one of them would win and the others start over, again and again. Nothing rests on it but time: the commit is guarded.
+#[derive(Debug)]
+pub(crate) struct Turns(Vec<Arc<RwLock<()>>>);
+
+/// The turn of one action. It is over when this is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    _held: Vec<Hold>,
+}
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "they are held, and not looked at")]
+enum Hold {
+    Reading(OwnedRwLockReadGuard<()>),
+    Writing(OwnedRwLockWriteGuard<()>),
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self((0..STRIPES).map(|_| Arc::default()).collect())
+    }
+}
+
+/// Subjects share that many locks.
+const STRIPES: usize = 256;
+
+impl Turns {
+    /// Waits for the turn of an action that writes the ledgers of a session, or reads them. In one order for all, so that nobody waits
+    /// for each other.
+    pub(crate) async fn take(&self, session: &Session, writes: bool) -> Turn {
+        let place = |entity: &EntityRef| {
+            let digest = Subject::Entity(entity.clone()).digest();
+            digest.as_bytes().first().map_or(0, |byte| usize::from(*byte) % STRIPES)
+        };
+        let places: BTreeSet<usize> = acting(session).into_iter().map(place).collect();
+        let mut turn = Vec::new();
+        for lock in places.into_iter().filter_map(|place| self.0.get(place)) {
+            turn.push(if writes {
+                Hold::Writing(Arc::clone(lock).write_owned().await)
+            } else {
+                Hold::Reading(Arc::clone(lock).read_owned().await)
+            });
+        }
+        Turn { _held: turn }
+    }
+}
+
 /// What an action does to the ledgers.
 #[derive(Debug)]
 pub(crate) enum Taking {
@@ -34,9 +85,33 @@ pub(crate) enum Taking {
     Act(BTreeSet<String>),
     /// It happens, and runs until its outcome is known.
     Redeem(TokenId, BTreeSet<String>),
+    /// It will never happen.
+    Release(TokenId),
+}
+
+impl Taking {
+    /// Whether it leaves labels: where they are there already, they must still count when it happens, also for whoever has started
+    /// clean meanwhile.
+    fn leaves(&self) -> bool {
+        match self {
+            Self::Act(labels) | Self::Redeem(_, labels) => !labels.is_empty(),
+            Self::Reserve(..) | Self::Release(_) => false,
+        }
+    }
 }
 
 impl<K: Kernel> Engine<K> {
+    /// The turn of an action that is to be decided or redeemed, if it has to wait for one.
+    pub(crate) async fn turn(&self, view: View<'_>, session: &Session, operation: &Operation) -> Turn {
+        let (bundle, Operation { name, resource, input, .. }) = (view.bundle(), operation);
+        let rules = bundle.kept();
+        let writes = rules.running || !rules.amounts(name, input).is_empty() || !view.labels_of(resource).is_empty();
+        if rules.are_empty() || !(writes || bundle.rests_on_kept(name)) {
+            return Turn::default();
+        }
+        self.turns.take(session, writes).await
+    }
+
     /// What is kept of a session.
     pub(crate) async fn ledgers(&self, rules: &Rules, session: &Session, now: Timestamp) -> Result<Ledgers, Error> {
         if rules.are_empty() {
@@ -68,17 +143,19 @@ impl<K: Kernel> Engine<K> {
         })
     }
 
-    /// Adds to a commit that the outcome of an action is known, whoever says so.
-    pub(crate) async fn finished(
-        &self,
-        rules: &Rules,
-        session: countersign_core::SessionId,
-        token: TokenId,
-        commit: Commit,
-    ) -> Result<Commit, Error> {
-        if !rules.running {
+    /// Adds to a commit that a capability is never redeemed: what it reserved is free.
+    pub(crate) async fn released(&self, scene: &Scene, grant: &Grant, commit: Commit) -> Result<Commit, Error> {
+        let rules = scene.active.bundle.kept();
+        if rules.are_empty() {
             return Ok(commit);
         }
+        let Some(session) = self.repo.session(grant.session).await? else { return Ok(commit) };
+        let ledgers = self.ledgers(rules, &session.value, scene.now).await?;
+        ledgers.settle(rules, &Amounts::new(), &Taking::Release(grant.id), false, scene.now, commit)
+    }
+
+    /// Adds to a commit that the outcome of an action is known, whoever says so, and whatever the active bundle keeps.
+    pub(crate) async fn finished(&self, session: SessionId, token: TokenId, commit: Commit) -> Result<Commit, Error> {
         let Some(mut kept) = self.repo.ledger(&Subject::Session(session)).await? else { return Ok(commit) };
         Ok(if kept.value.finish(token) { commit.update(&kept) } else { commit })
     }
@@ -125,10 +202,11 @@ impl Ledgers {
                     let charged = after.charge(rules, Some(*token), amounts, labels, now)?;
                     after.start(rules, *token)? || charged
                 }
+                Taking::Release(token) => after.release(*token),
             };
             if changed {
                 commit = commit.upsert(&after, *read);
-            } else if rests {
+            } else if rests || taking.leaves() {
                 let key = Key::ledger(&commit.log, &ledger.subject);
                 commit = commit
                     .guard(read.map_or_else(|| Guard::Absent(key.clone()), |read| Guard::Revision(key.clone(), read)));
@@ -153,13 +231,7 @@ impl Ledgers {
     }
 }
 
-/// The labels of a session that people were not shown when they were asked: beside those, the resource's own are no news, since
-/// what was asked about is an action on it.
-pub(crate) fn unseen(view: View<'_>, approval: &Approval, action: &Action, standing: &Standing) -> bool {
-    let seen = |label: &String| approval.labels.contains(label);
-    if standing.labels.iter().all(seen) {
-        return false;
-    }
-    let own = view.labels_of(&action.resource);
-    !standing.labels.iter().all(|label| seen(label) || own.contains(label))
+/// Whether the session has labels by now that people were not shown when they were asked.
+pub(crate) fn unseen(approval: &Approval, standing: &Standing) -> bool {
+    !standing.labels.is_subset(&approval.labels)
 }

@@ -7,11 +7,13 @@
 //! request's row: so there are never more uses than were voted on (I1), however many capabilities were minted for them.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use countersign_core::approval::{Approval, Changed};
 use countersign_core::ledger::Standing;
 use countersign_core::pre_approval::Bounds;
 use countersign_core::session::Session;
+use countersign_core::time::Span;
 use countersign_core::{Action, ApprovalId, Digest, EntityRef, PreApproval, Timestamp};
 use countersign_policy::{AdminAction, ApprovalFacts, AskingRule, View};
 use countersign_store::Kernel;
@@ -48,9 +50,9 @@ pub(crate) fn subject(facts: Facts<'_>, session: &Session, bounds: Bounds) -> Re
     let Judgement { ruling, .. } = judge(facts)?;
     let rules = asking(ruling)?;
     require_offered(facts.view, facts.action, &rules, bounds)?;
-    let left = session.deadline.since(facts.now).as_secs();
-    if bounds.seconds > left {
-        return Err(too_far("duration", format!("{} s, when the session is over", left)));
+    let left = session.deadline.since(facts.now);
+    if bounds.seconds > left.as_secs() {
+        return Err(too_far("duration", format!("{}, when the session is over", Span(left))));
     }
     let rules = rules.into_iter().map(|rule| rule.id).collect();
     Ok(PreApproval::like(facts.action, rules, bounds, session.deadline))
@@ -76,7 +78,10 @@ fn require_offered(view: View<'_>, action: &Action, rules: &[AskingRule], bounds
             return Err(too_far("uses", format!("{}, as the rule `{}` says", most.uses, rule.id)));
         }
         if bounds.seconds > most.seconds {
-            return Err(too_far("duration", format!("{} s, as the rule `{}` says", most.seconds, rule.id)));
+            return Err(too_far(
+                "duration",
+                format!("{}, as the rule `{}` says", Span(Duration::from_secs(most.seconds)), rule.id),
+            ));
         }
     }
     if !bounds.are_sound() {
@@ -190,6 +195,8 @@ pub(crate) fn changed(
     match ruled_out(facts) {
         Err(Error::InvalidField { .. }) => return Ok(Some(Changed::Schema)),
         Err(error) => return Err(error),
+        // Of a budget that is used up for now.
+        Ok(true) if view.bundle().rests_on_counts(&action.operation) => {}
         Ok(true) => return Ok(Some(Changed::Denied)),
         Ok(false) => {}
     }

@@ -100,6 +100,7 @@ impl<K: Kernel> Engine<K> {
         excluded.extend(approval.iter().flat_map(|approval| approval.value.excluded.iter().cloned()));
         excluded.extend(review.iter().flat_map(|review| review.value.excluded.iter().cloned()));
         let (bundle, id) = (&scene.active.bundle, capability.value.grant.id);
+        let _turn = self.turn(scene.view(), &session.value, &redeem.operation).await;
         let ledgers = self.ledgers(bundle.kept(), &session.value, now).await?;
         let standing = ledgers.standing(bundle.kept(), &session.value, Some(id), now);
         let facts = Facts {

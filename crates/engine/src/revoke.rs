@@ -51,8 +51,7 @@ impl<K: Kernel> Engine<K> {
             let Complete { outcome, result, .. } = report;
             let event = Event::Complete { capability: id, outcome, result, late };
             let commit = self.lasting([lapses]).update(&capability);
-            let (rules, session) = (scene.active.bundle.kept(), capability.value.grant.session);
-            let commit = self.finished(rules, session, id, commit).await?;
+            let commit = self.finished(capability.value.grant.session, id, commit).await?;
             self.commit(scene, commit, event, &Done { capability: id }).await?;
             Ok(Replayable::fresh(id))
         };
@@ -80,6 +79,7 @@ impl<K: Kernel> Engine<K> {
             let lapses = capability.value.lapses_at(scene.now);
             capability.value.revoke(scene.caller.entity.clone(), reason.to_owned(), scene.now)?;
             let commit = self.lasting([lapses]).update(&capability);
+            let commit = self.released(scene, &capability.value.grant, commit).await?;
             let event = Event::Revoke { capability: id, reason };
             self.commit(scene, commit, event, &Done { capability: id }).await?;
             Ok(Replayable::fresh(id))

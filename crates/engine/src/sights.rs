@@ -77,6 +77,11 @@ impl Sights {
     }
 
     /// Forgets what nobody can vote on any more.
+    /// What is shown of a request has changed: whoever has seen it has not seen that.
+    pub(crate) fn forget(&self, id: ApprovalId) {
+        self.kept(|kept| kept.first.retain(|(seen, _), _| *seen != id));
+    }
+
     pub(crate) fn tidy(&self, now: Timestamp) {
         self.kept(|kept| kept.first.retain(|_, sight| !now.reached(sight.until)));
     }

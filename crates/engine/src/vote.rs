@@ -83,7 +83,7 @@ impl<K: Kernel> Engine<K> {
             let rules = bundle.kept();
             let standing = self.ledgers(rules, &session.value, scene.now).await?;
             let standing = standing.standing(rules, &session.value, None, scene.now);
-            if unseen(view, &approval.value, &action, &standing) {
+            if unseen(&approval.value, &standing) {
                 return Err(ApprovalError::StaleView.into());
             }
         }

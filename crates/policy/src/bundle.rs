@@ -16,7 +16,7 @@ use crate::compose::{Composed, compose};
 use crate::entities::Directory;
 use crate::finding::{Finding, Refused, Severity};
 use crate::index::Index;
-use crate::kept;
+use crate::kept::{self, Resting};
 use crate::lint;
 use crate::manifest::{Manifest, check_files, check_publish};
 use crate::policies::{self, Authored, Kind};
@@ -89,7 +89,7 @@ pub(crate) struct Operation {
     /// The policies whose scope can match the action.
     pub policies: Index,
     /// Whether one of these reads labels or counters.
-    pub rests_on_kept: bool,
+    pub resting: Resting,
 }
 
 /// A reserved action, and the policies whose scope can match it.
@@ -246,7 +246,14 @@ impl Bundle {
     /// Whether what is kept can change the answer about an operation.
     #[must_use]
     pub fn rests_on_kept(&self, operation: &str) -> bool {
-        self.operations.get(operation).is_some_and(|operation| operation.rests_on_kept)
+        self.operations.get(operation).is_some_and(|operation| operation.resting.any)
+    }
+
+    /// Whether the answer about an operation rests on what goes up and down again with what is done: counters, and what is not
+    /// completed.
+    #[must_use]
+    pub fn rests_on_counts(&self, operation: &str) -> bool {
+        self.operations.get(operation).is_some_and(|operation| operation.resting.counts)
     }
 
     /// Where a policy stands, kernel policies included.
@@ -325,7 +332,7 @@ impl Parts {
         let operations = operations(&composed, authored, &directory, findings);
         check_publish(manifest, source, &operations, &directory, findings);
         let Manifest { labels, counters, .. } = manifest;
-        let kept = kept::rules(labels, counters, source, authored, &operations, &directory, findings);
+        let kept = kept::rules(labels, counters, source, authored, &composed.json, &operations, &directory, findings);
         let reserved = reserved(&composed, authored, &directory, findings);
         Some(Self { composed, directory, rules, kept, answerable, operations, reserved })
     }
@@ -388,7 +395,12 @@ fn operations(
             (Ok(input), Ok(environment), Ok(policies)) => {
                 let in_scope = policies.whole();
                 let operation = Operation {
-                    rests_on_kept: resting.iter().any(|id| in_scope.policy(&PolicyId::new(id)).is_some()),
+                    resting: Resting {
+                        any: resting.keys().any(|id| in_scope.policy(&PolicyId::new(id)).is_some()),
+                        counts: resting
+                            .iter()
+                            .any(|(id, resting)| resting.counts && in_scope.policy(&PolicyId::new(id)).is_some()),
+                    },
                     uid: uid.clone(),
                     principals: types(principals),
                     resources: types(resources),

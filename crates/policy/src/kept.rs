@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cedar_policy::{Entity, EvalResult};
 use countersign_core::EntityRef;
-use countersign_core::ledger::{Counter, Rules};
+use countersign_core::ledger::{Counter, LONGEST_WINDOW, Rules};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -14,9 +14,9 @@ use crate::clause::path;
 use crate::closed_form::children;
 use crate::entities::Directory;
 use crate::finding::{Finding, locate};
-use crate::lint::duration;
+use crate::lint;
 use crate::policies::{Authored, Kind};
-use crate::source::{ENTITIES, MANIFEST, Source};
+use crate::source::{ENTITIES, MANIFEST, SCHEMA, Source};
 use crate::view::View;
 
 /// The attribute by which a resource has labels.
@@ -25,7 +25,6 @@ const LABELS: &str = "labels";
 const MOST: usize = 32;
 const MAX_FOLLOW: Duration = Duration::from_secs(366 * 86_400);
 const MIN_WINDOW: Duration = Duration::from_secs(60);
-const MAX_WINDOW: Duration = Duration::from_secs(31 * 86_400);
 
 /// A counter, as `bundle.toml` declares it.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,19 +45,33 @@ fn usual_window() -> String {
 /// The window of what counts for its session alone. Said, and not left out: a new session begins at nothing.
 const SESSION: &str = "session";
 
+/// As everywhere, or in days: `30d`.
+fn duration(text: &str) -> Option<Duration> {
+    let Some(days) = text.strip_suffix('d') else { return lint::duration(text) };
+    let number: u64 = days.parse().ok().filter(|number: &u64| number.to_string() == days)?;
+    number.checked_mul(86_400).map(Duration::from_secs)
+}
+
 /// What policies read of `context.session` that has to be kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Reads {
     labels: bool,
     counters: bool,
     unresolved: bool,
+    /// Whether it names labels, counters or `unresolved`, and not the session as a whole.
+    named: bool,
 }
 
 impl Reads {
-    const ALL: Self = Self { labels: true, counters: true, unresolved: true };
+    const ALL: Self = Self { labels: true, counters: true, unresolved: true, named: false };
 
     fn any(self) -> bool {
-        self.labels || self.counters || self.unresolved
+        self.labels || self.counts()
+    }
+
+    /// Whether it reads what goes up and down again with what is done.
+    fn counts(self) -> bool {
+        self.counters || self.unresolved
     }
 }
 
@@ -71,10 +84,12 @@ fn reads(policy: &Value) -> Reads {
         if let Some((variable, fields)) = path(at) {
             let mut fields = fields.iter().map(String::as_str);
             match (variable.as_str(), fields.next(), fields.next()) {
-                ("context", None, _) | ("context", Some("session"), None) => return Reads::ALL,
-                ("context", Some("session"), Some("labels")) => found.labels = true,
-                ("context", Some("session"), Some("counters")) => found.counters = true,
-                ("context", Some("session"), Some("unresolved")) => found.unresolved = true,
+                ("context", None, _) | ("context", Some("session"), None) => {
+                    found = Reads { named: found.named, ..Reads::ALL };
+                }
+                ("context", Some("session"), Some("labels")) => (found.labels, found.named) = (true, true),
+                ("context", Some("session"), Some("counters")) => (found.counters, found.named) = (true, true),
+                ("context", Some("session"), Some("unresolved")) => (found.unresolved, found.named) = (true, true),
                 _nothing_kept => {}
             }
             continue;
@@ -87,10 +102,51 @@ fn reads(policy: &Value) -> Reads {
     found
 }
 
+/// What an answer rests on of what is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Resting {
+    pub any: bool,
+    /// On what goes up and down again with what is done.
+    pub counts: bool,
+}
+
 /// The policies for work whose answer rests on what is kept.
-pub(crate) fn resting(authored: &BTreeMap<String, Authored>) -> BTreeSet<&str> {
+pub(crate) fn resting(authored: &BTreeMap<String, Authored>) -> BTreeMap<&str, Resting> {
     let work = authored.values().filter(|policy| policy.kind == Kind::Work);
-    work.filter(|policy| reads(&policy.json).any()).map(|policy| policy.id.as_str()).collect()
+    let resting = work.map(|policy| (policy.id.as_str(), reads(&policy.json))).filter(|(_, reads)| reads.any());
+    resting.map(|(id, reads)| (id, Resting { any: true, counts: reads.counts() })).collect()
+}
+
+/// The labels that a policy looks for by name.
+fn looked_for(policy: &Value) -> BTreeSet<String> {
+    let labels = ("context".to_owned(), vec!["session".to_owned(), LABELS.to_owned()]);
+    let mut found = BTreeSet::new();
+    let conditions = policy.get("conditions").and_then(Value::as_array).into_iter().flatten();
+    let mut rest: Vec<&Value> = conditions.filter_map(|clause| clause.get("body")).collect();
+    while let Some(at) = rest.pop() {
+        for operator in ["contains", "containsAny", "containsAll"] {
+            let sides = at.get(operator).and_then(|sides| Some((sides.get("left")?, sides.get("right")?)));
+            match sides {
+                Some((left, right)) if path(left).as_ref() == Some(&labels) => texts(right, &mut found),
+                Some((left, right)) if path(right).as_ref() == Some(&labels) => texts(left, &mut found),
+                Some(_) | None => {}
+            }
+        }
+        rest.extend(children(at).unwrap_or_default());
+    }
+    found
+}
+
+/// The strings of an expression that is one, or a set of them.
+fn texts(expression: &Value, found: &mut BTreeSet<String>) {
+    let mut rest = vec![expression];
+    while let Some(at) = rest.pop() {
+        match at.get("Value").unwrap_or(at) {
+            Value::String(text) => drop(found.insert(text.clone())),
+            Value::Array(items) => rest.extend(items),
+            other => rest.extend(other.get("Set")),
+        }
+    }
 }
 
 /// What is kept, if what the manifest declares can be.
@@ -99,6 +155,7 @@ pub(crate) fn rules(
     counters: &BTreeMap<String, Declared>,
     source: &Source,
     authored: &BTreeMap<String, Authored>,
+    schema: &Value,
     operations: &BTreeMap<String, Operation>,
     directory: &Directory,
     findings: &mut Vec<Finding>,
@@ -143,13 +200,50 @@ pub(crate) fn rules(
     let work = authored.values().filter(|policy| policy.kind == Kind::Work);
     for (policy, reads) in work.map(|policy| (policy, reads(&policy.json))).filter(|(_, reads)| reads.any()) {
         kept.running = kept.running || reads.unresolved;
-        if reads.labels && labels.is_empty() {
+        if !labels.is_empty() {
+            for unknown in looked_for(&policy.json).iter().filter(|label| !labels.contains_key(*label)) {
+                let message = format!("looks for the label `{}`, which is not declared", unknown.escape_debug());
+                let hint = "declare it in `bundle.toml` under `[labels]`, or correct it";
+                findings.push(policy.finding(message).hint(hint));
+            }
+        }
+        if reads.labels && reads.named && labels.is_empty() {
             let hint = "declare the labels in `bundle.toml`, such as `[labels]` and `pii = \"30d\"`";
             findings.push(policy.finding("reads `context.session.labels`, and the bundle keeps none").hint(hint));
         }
     }
+    check_types(&kept, source, schema, findings);
     check_entities(&kept, source, directory, findings);
     kept
+}
+
+/// What is called `labels`, and is none, would be looked at by nobody.
+fn check_types(kept: &Rules, source: &Source, schema: &Value, findings: &mut Vec<Finding>) {
+    let text = source.text(SCHEMA).unwrap_or_default();
+    for (namespace, declared) in schema.as_object().into_iter().flatten() {
+        let types = declared.get("entityTypes").and_then(Value::as_object).into_iter().flatten();
+        for (name, of) in types {
+            let at = ["shape", "attributes", LABELS].into_iter().try_fold(of, |at, key| at.get(key));
+            let Some(attribute) = at else { continue };
+            let is = |value: &Value, kind: &str| {
+                let named = value.get("name").and_then(Value::as_str);
+                value.get("type").and_then(Value::as_str) == Some(kind) || named == Some(kind)
+            };
+            let element = attribute.get("element");
+            let fits = is(attribute, "Set")
+                && element.is_some_and(|element| is(element, "String") || is(element, "__cedar::String"));
+            let name = if namespace.is_empty() { name.clone() } else { format!("{namespace}::{name}") };
+            if !kept.labels.is_empty() && !fits {
+                let hint = "write `labels: Set<String>`, or call it otherwise";
+                let message = format!("the `labels` of `{name}` are no set of strings");
+                findings.push(Finding::error(SCHEMA, message).at(locate(text, LABELS)).hint(hint));
+            } else if kept.labels.is_empty() && fits {
+                let hint = "declare them in `bundle.toml` under `[labels]`, or nobody carries them";
+                let message = format!("the `labels` of `{name}` are not kept");
+                findings.push(Finding::error(SCHEMA, message).warning().at(locate(text, LABELS)).hint(hint));
+            }
+        }
+    }
 }
 
 fn counter(declared: &Declared, operations: &BTreeMap<String, Operation>) -> Result<Counter, (String, String)> {
@@ -164,17 +258,19 @@ fn counter(declared: &Declared, operations: &BTreeMap<String, Operation>) -> Res
             return Err((message, format!("the operations are {}", known.join(", "))));
         };
         if let Some(field) = sum.as_ref().filter(|field| !operation.input.is_long(field)) {
-            let message =
-                format!("the counter adds up `input.{}` of `{name}`, which is no `Long`", field.escape_debug());
+            let message = format!(
+                "the counter adds up `input.{}` of `{name}`, which is no `Long` that is always there",
+                field.escape_debug()
+            );
             return Err((
                 message,
-                "name a field of the input that is a `Long`, or leave `sum` out to count actions".into(),
+                "name a field of the input that is a `Long` without `?`, or leave `sum` out to count actions".into(),
             ));
         }
     }
     let window = match window.as_str() {
         SESSION => None,
-        time => match duration(time).filter(|window| (MIN_WINDOW..=MAX_WINDOW).contains(window)) {
+        time => match duration(time).filter(|window| (MIN_WINDOW..=LONGEST_WINDOW).contains(window)) {
             Some(window) => Some(window),
             None => {
                 let message = format!("`{}` is not a window", time.escape_debug());
@@ -204,7 +300,7 @@ fn check_entities(kept: &Rules, source: &Source, directory: &Directory, findings
 }
 
 /// The labels of an entity, if it has any.
-fn labels(entity: &Entity) -> Option<BTreeSet<String>> {
+pub(crate) fn labels(entity: &Entity) -> Option<BTreeSet<String>> {
     let Some(Ok(EvalResult::Set(labels))) = entity.attr(LABELS) else { return None };
     let text = |label: &EvalResult| if let EvalResult::String(text) = label { Some(text.clone()) } else { None };
     labels.iter().map(text).collect()
@@ -244,10 +340,21 @@ mod tests {
         ] {
             assert!(read(body).labels, "{body}");
         }
-        assert_eq!(read(r#"when { context has session.labels }"#), labels);
+        assert_eq!(read(r#"when { context has session.labels }"#), Reads { named: true, ..labels });
         assert!(read("when { context.session.counters.rows + context.input.rows > 10 }").counters);
         assert!(read("when { context.session.unresolved > 0 }").unresolved);
         assert_eq!(read("when { context.session == context.session }"), Reads::ALL);
+    }
+
+    #[test]
+    fn labels_that_a_policy_looks_for_are_found() {
+        let looked = |condition: &str| {
+            let policy = format!("forbid (principal, action, resource) {condition};");
+            looked_for(&Policy::parse(None, policy).unwrap().to_json().unwrap()).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(looked(r#"when { !context.session.labels.contains("a") }"#), ["a"]);
+        assert_eq!(looked(r#"when { context.session.labels.containsAny(["a", "b"]) }"#), ["a", "b"]);
+        assert_eq!(looked(r#"unless { ["c"].containsAll(context.session.labels) || "d" == "d" }"#), ["c"]);
     }
 
     #[test]

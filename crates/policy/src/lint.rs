@@ -165,7 +165,7 @@ fn pre_approval(text: &str) -> Option<Bounds> {
     (60..=MAX_SECONDS).contains(&seconds).then_some(Bounds { uses, seconds })
 }
 
-/// `90s`, `15m`, `2h` or `30d`.
+/// `90s`, `15m` or `2h`.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: u64 = digits.parse().ok().filter(|n: &u64| n.to_string() == digits)?;
@@ -173,7 +173,6 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         "s" => 1,
         "m" => 60,
         "h" => 3_600,
-        "d" => 86_400,
         _unknown => return None,
     };
     number.checked_mul(seconds).map(Duration::from_secs)

@@ -175,9 +175,9 @@ impl Fields {
         }
     }
 
-    /// Whether a field is a whole number.
+    /// Whether a field is a whole number, and always there.
     pub(crate) fn is_long(&self, name: &str) -> bool {
-        matches!(self.0.get(name), Some((Shape::Long, _)))
+        matches!(self.0.get(name), Some((Shape::Long, true)))
     }
 
     /// The record as Cedar's, if it has the fields that it must have and no others.

@@ -13,6 +13,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::alike::likeness;
 use crate::bundle::Bundle;
 use crate::entities::{ALIKE, STAND_IN, in_words, is_account, to_ref};
+use crate::kept::labels;
 
 /// The longest reason that is passed on from Cedar, in characters.
 const MAX_REASON: usize = 512;
@@ -120,6 +121,14 @@ impl Bundle {
                 account: Visible::cut(account, 128).to_string(),
                 reason: "is not written `issuer#subject`, as in `https://login.example.com#alice`".to_owned(),
             });
+        }
+        let declared = &self.kept().labels;
+        let unknown = |label: &String| !declared.contains_key(label);
+        if !declared.is_empty()
+            && let Some(label) = labels(&read).into_iter().flatten().find(unknown)
+        {
+            let label = Visible::cut(&label, 64).to_string();
+            return Err(misfit(format!("the label `{label}` is not declared in `[labels]` of `bundle.toml`")));
         }
         Ok(CheckedEntity { entity: read, parents, accounts })
     }

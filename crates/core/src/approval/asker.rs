@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Approval, ApprovalError, ApprovalState};
+use super::{Approval, ApprovalState};
 use crate::entity::EntityRef;
 use crate::time::Timestamp;
 
@@ -27,22 +27,17 @@ impl Approval {
     }
 
     /// Somebody puts the same question: their words are shown beside the others'. Whoever voted has not seen them, so the votes are
-    /// asked for again. Each asker is heard once, and of an approved request, which nobody votes on any more, nothing changes.
-    /// Answers whether what is shown has changed.
-    ///
-    /// # Errors
-    /// [`ApprovalError::Askers`].
-    pub fn join(&mut self, by: &EntityRef, justification: &str, now: Timestamp) -> Result<bool, ApprovalError> {
+    /// asked for again. Each asker is heard once, [`MAX_ASKERS`] are heard, and of an approved request, which nobody votes on any more,
+    /// nothing changes. Answers whether what is shown has changed.
+    pub fn join(&mut self, by: &EntityRef, justification: &str, now: Timestamp) -> bool {
         let heard = self.asked_by == *by || self.also.iter().any(|asker| asker.by == *by);
-        if heard || self.state(now) != ApprovalState::Pending {
-            return Ok(false);
-        }
-        if self.also.len().saturating_add(1) >= MAX_ASKERS {
-            return Err(ApprovalError::Askers);
+        let full = self.also.len().saturating_add(1) >= MAX_ASKERS;
+        if heard || full || self.state(now) != ApprovalState::Pending {
+            return false;
         }
         self.also.push(AlsoAsked { by: by.clone(), justification: justification.to_owned() });
         self.votes.clear();
         self.view = self.view_digest();
-        Ok(true)
+        true
     }
 }

@@ -1,6 +1,6 @@
 //! Why a request refuses what is tried on it.
 
-use super::{MAX_ASKERS, MAX_WITHDRAWALS};
+use super::MAX_WITHDRAWALS;
 use crate::entity::EntityRef;
 
 /// Why a request refused what was tried on it.
@@ -30,9 +30,6 @@ pub enum ApprovalError {
     /// There is no vote to take back.
     #[error("{0} has no vote on this request")]
     NoVote(EntityRef),
-    /// Too many have put the question.
-    #[error("{MAX_ASKERS} have put this question, as many as it shows; wait for the answer")]
-    Askers,
     /// Every use of a pre-approval is charged.
     #[error("all {0} uses of the pre-approval are charged; ask again for what is left to do")]
     UsedUp(u32),

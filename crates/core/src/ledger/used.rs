@@ -10,6 +10,9 @@ use crate::time::Timestamp;
 /// by that much too long, and never too short.
 const PARTS: u64 = 16;
 
+/// So many parts are kept, the last ones; the others are one. More than a window has, for bundles that come with a longer one.
+const KEPT: usize = 20;
+
 /// Charges, those of one part of the window together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -39,6 +42,12 @@ impl Used {
         match self.0.last_mut() {
             Some(part) if part.end >= end => part.amount = part.amount.saturating_add(amount),
             Some(_) | None => self.0.push(Part { end, amount }),
+        }
+        while self.0.len() > KEPT {
+            let oldest = self.0.remove(0);
+            if let Some(next) = self.0.first_mut() {
+                next.amount = next.amount.saturating_add(oldest.amount);
+            }
         }
         end.plus(window)
     }

@@ -349,7 +349,6 @@ pub fn class(error: &Error) -> String {
                 ApprovalError::NoVote(_) => "no vote",
                 ApprovalError::Wavering(_) => "wavering",
                 ApprovalError::UsedUp(_) => "used up",
-                ApprovalError::Askers => "askers",
             }
         ),
         Error::Capability(why) => format!(

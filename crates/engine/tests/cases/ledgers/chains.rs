@@ -129,7 +129,7 @@ async fn play(steps: Vec<Step>) {
 
 fn export(rows: i64) -> Operation {
     let input = [("rows".to_owned(), countersign_core::Value::Long(rows))].into();
-    Operation { input, ..operation("export", "docs") }
+    Operation { input, ..operation("bulk", "docs") }
 }
 
 #[test]
