@@ -32,6 +32,8 @@ pub fn claims() -> Claims {
         digest: Digest::of(b"what was decided"),
         audience: "warehouse".into(),
         approval: Some("apr_019b76da-a418-7c33-b7a9-0d1e6f5a4c28".parse::<ApprovalId>().unwrap()),
+        holder: None,
+        open: false,
         issued_at: at(ISSUED),
         expires_at: at(EXPIRES),
         shard: 3,
@@ -62,6 +64,7 @@ pub fn presented(claims: &Claims) -> Presented<'_> {
         session: claims.session,
         audience: &claims.audience,
         digest: claims.digest,
+        holder: claims.holder,
         now: at(ISSUED),
     }
 }
