@@ -280,6 +280,8 @@ mod tests {
             audience: "warehouse".into(),
             approval: None,
             review: None,
+            holder: None,
+            open: false,
             issued_at: at(0),
             expires_at: at(10),
             shard: 0,

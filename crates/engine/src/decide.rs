@@ -9,15 +9,16 @@ use countersign_core::capability::{Capability, Grant};
 use countersign_core::pre_approval::Bounds;
 use countersign_core::session::Session;
 use countersign_core::{
-    Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, ReviewId, SessionId, Timestamp, TokenId,
+    Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, Holder, HolderKind, ReviewId, SessionId, Timestamp,
+    TokenId,
 };
-use countersign_policy::{ApprovalFacts, AskingRule, DenyCause, Evaluated, View};
+use countersign_policy::{AdminAction, ApprovalFacts, AskingRule, DenyCause, Evaluated, View};
 use countersign_store::repository::{CommitExt, Stored};
 use countersign_store::{Commit, Kernel};
 use countersign_token::Token;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene};
+use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene, enforcement_point};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
 use crate::pre_approve;
@@ -40,6 +41,10 @@ pub struct Decide {
     pub approval: Option<ApprovalId>,
     /// Whether to mint on ALLOW.
     pub mint: bool,
+    /// Whom the capability is to be bound to.
+    pub holder: Option<Holder>,
+    /// Whether its holder is to narrow it without asking.
+    pub open: bool,
     /// The change of an entity that the decision must know of already.
     pub entity_revision: Option<u64>,
 }
@@ -135,6 +140,11 @@ impl<K: Kernel> Engine<K> {
             let missing = Error::field("request_id", "required with `mint` or `approval_id`; send a new UUID");
             return Err(self.refuse(call, None, missing).await);
         }
+        if !ask.mint && (ask.holder.is_some() || ask.open) {
+            // An ALLOW without a capability is bound to nobody, and policies that demand a holder must not be told of one.
+            let field = if ask.open { "open" } else { "holder" };
+            return Err(self.refuse(call, None, Error::field(field, "only with `mint`; set it too")).await);
+        }
         self.settle(call, Some(&ask.session.to_string()), |scene| async move { self.decide_once(&scene, ask).await })
             .await
     }
@@ -145,6 +155,9 @@ impl<K: Kernel> Engine<K> {
         }
         if let Some(asked) = ask.entity_revision.filter(|asked| *asked > scene.active.entity_revision) {
             return Err(Error::EntityRevision { asked, newest: scene.active.entity_revision });
+        }
+        if ask.open {
+            self.require_stay_open(scene, ask)?;
         }
         let (weighed, ruling) = self.weigh(scene, ask, &BTreeSet::new()).await?;
         let facts = weighed.facts(scene)?;
@@ -167,11 +180,25 @@ impl<K: Kernel> Engine<K> {
                 };
                 self.answer(scene, decision, &outcome, &[], std::convert::identity).await
             }
-            Ruling::Allow(permit) if ask.mint => self.mint(scene, permit, decision, &outcome, approved).await,
+            Ruling::Allow(permit) if ask.mint => {
+                let held = Held { holder: ask.holder, open: ask.open };
+                self.mint(scene, permit, decision, &outcome, approved, held).await
+            }
             Ruling::Allow(permit) => self.allow(scene, permit, decision, &outcome, approved).await,
         }?;
         self.shadow.offer(scene, weighed, &answered);
         Ok(Replayable::fresh(answered))
+    }
+
+    /// That the policies let the caller have a capability that its holder may narrow.
+    fn require_stay_open(&self, scene: &Scene, ask: &Decide) -> Result<(), Error> {
+        let point = enforcement_point(&ask.audience)?;
+        let stay = AdminAction::StayOpen {
+            enforcement_point: &point,
+            operation: &ask.operation.name,
+            holder: ask.holder.map(|holder| holder.kind),
+        };
+        self.administer(scene, stay, "stayOpen").map(drop)
     }
 
     /// Reads what an action is judged by, and judges it. `also` can answer for it as little as those whom it involves.
@@ -194,6 +221,7 @@ impl<K: Kernel> Engine<K> {
             canonical,
             approved,
             excluded,
+            holder: ask.holder.map(|holder| holder.kind),
             determining: Vec::new(),
             counted: None,
         };
@@ -313,9 +341,10 @@ impl<K: Kernel> Engine<K> {
         mut decision: Decision,
         outcome: &Outcome<'_>,
         approval: Option<&Stored<Approval>>,
+        held: Held,
     ) -> Result<Decision, Error> {
         let Permit { .. } = permit;
-        let (grant, token) = self.grant(scene, outcome, approval, None)?;
+        let (grant, token) = self.grant(scene, outcome, approval, None, held)?;
         decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
         let capability = Capability::mint(grant, decision.id, decision.bundle);
         let lapses = outcome.lapses(scene, approval);
@@ -338,6 +367,7 @@ impl<K: Kernel> Engine<K> {
         outcome: &Outcome<'_>,
         approval: Option<&Stored<Approval>>,
         review: Option<ReviewId>,
+        Held { holder, open }: Held,
     ) -> Result<(Grant, Token), Error> {
         let keys = self.keys.load_full();
         let session = &outcome.session.value;
@@ -354,6 +384,8 @@ impl<K: Kernel> Engine<K> {
             audience: outcome.action.audience.clone(),
             approval: approval.map(|a| a.value.id),
             review,
+            holder,
+            open,
             issued_at: scene.now,
             expires_at,
             shard: 0,
@@ -374,6 +406,13 @@ impl<K: Kernel> Engine<K> {
     }
 }
 
+/// Whom a capability is bound to, and whether they may narrow it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    holder: Option<Holder>,
+    open: bool,
+}
+
 /// What was read for one action.
 #[derive(Debug)]
 pub(crate) struct Weighed {
@@ -383,6 +422,7 @@ pub(crate) struct Weighed {
     /// The approval that the caller wants to use, if people have given it.
     pub(crate) approved: Option<Stored<Approval>>,
     pub(crate) excluded: BTreeSet<EntityRef>,
+    holder: Option<HolderKind>,
     determining: Vec<String>,
     counted: Option<ApprovalFacts>,
     revisions: Revisions,
@@ -417,6 +457,7 @@ impl Weighed {
             canonical: &self.canonical,
             approval: self.approved.as_ref().map(|approval| &approval.value),
             excluded: &self.excluded,
+            holder: self.holder,
             now,
         })
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use countersign_audit::NoteSigner;
 use countersign_core::approval::{ApprovalError, Verdict as Says};
 use countersign_core::time::ManualClock;
-use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp};
+use countersign_core::{ApprovalId, Digest, EntityRef, Holder, SessionId, TenantId, Timestamp};
 use countersign_engine::{
     Acting, Ask, Ballot, Call, Claims, Credential, Decide, Decision, Engine, Error, Limits, OpenSession, Operation,
     Parts, RequestId, RevisionRule, Subject, Verdict,
@@ -85,7 +85,7 @@ impl<'a> Play<'a> {
     fn call(&mut self, credential: Arc<Credential>, rpc: &'static str) -> Call {
         self.calls += 1;
         let id = format!("call-{}", self.calls);
-        Call { credential, rpc, request: Some(RequestId { body: Digest::of(id.as_bytes()), id }) }
+        Call { credential, rpc, certificate: None, request: Some(RequestId { body: Digest::of(id.as_bytes()), id }) }
     }
 
     /// The principal's call, for its operator if it has one.
@@ -123,7 +123,10 @@ impl<'a> Play<'a> {
             audience: self.scenario.audience.clone(),
             acting: Acting::Caller,
             approval,
-            mint,
+            mint: mint || self.scenario.holder.is_some(),
+            // Nobody redeems here, so any thumbprint will do.
+            holder: self.scenario.holder.map(|kind| Holder { kind, thumbprint: Digest::of(b"whoever") }),
+            open: false,
             entity_revision: None,
         };
         Ok(self.engine.decide(&call, &decide).await?.answer)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign_core::{Action, Digest, EntityRef, Record, SessionId, Timestamp};
+use countersign_core::{Action, Digest, EntityRef, HolderKind, Record, SessionId, Timestamp};
 use serde::{Deserialize, Deserializer};
 
 use crate::decide::{ApprovalFacts, Evaluation, Query, SessionFacts, Verdict};
@@ -41,6 +41,8 @@ pub struct Question {
     pub approval: Option<ApprovalFacts>,
     /// The groups that the principal is in by its credential, and not by the directory.
     pub claimed: BTreeSet<EntityRef>,
+    /// How whoever the capability is bound to proves it; absent if it is bound to nobody.
+    pub holder: Option<HolderKind>,
 }
 
 impl Question {
@@ -70,6 +72,7 @@ impl Question {
             now: self.now,
             excluded: &self.excluded,
             approval: self.approval.as_ref(),
+            holder: self.holder,
         }
     }
 }
@@ -112,7 +115,7 @@ impl RecordedDecision {
         // What the policies said, before a person went past those whom they ask.
         let verdict = if glass_broken.is_some() { "NEEDS_APPROVAL".to_owned() } else { verdict };
         let action = Action::from_canonical(&action).map_err(|error| RecordError(error.to_string()))?;
-        let Context { input, environment, session, excluded, digest, now, operator, approval, claimed } = context;
+        let Context { input, environment, session, excluded, digest, now, operator, approval, claimed, holder } = context;
         let withheld = action.input.keys().filter(|name| !input.contains_key(*name)).cloned().collect();
         let question = Question {
             principal: action.principal,
@@ -135,6 +138,7 @@ impl RecordedDecision {
                 expires,
             }),
             claimed,
+            holder: holder.map(|Holder { kind }| kind),
         };
         Ok(Some(Self { id: decision, verdict, determining, bundle, question, withheld }))
     }
@@ -201,6 +205,12 @@ struct Context {
     approval: Option<Approval>,
     #[serde(default)]
     claimed: BTreeSet<EntityRef>,
+    holder: Option<Holder>,
+}
+
+#[derive(Deserialize)]
+struct Holder {
+    kind: HolderKind,
 }
 
 #[derive(Deserialize)]

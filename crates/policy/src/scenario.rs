@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
+use countersign_core::{Digest, EntityRef, HolderKind, Record, SessionId, Timestamp};
 use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
@@ -49,6 +49,9 @@ pub struct Scenario {
     /// The circumstances.
     #[serde(default)]
     pub environment: Record,
+    /// How whoever the capability is bound to proves it: `key` or `certificate`; absent if it is bound to nobody.
+    #[serde(default)]
+    pub holder: Option<HolderKind>,
     /// The first answer.
     pub expect: Expect,
     /// The rules that ask when approval is needed, the determining policies otherwise; absent means: not compared.
@@ -338,6 +341,7 @@ impl Scenario {
             excluded: self.excluded(view),
             approval: None,
             claimed: BTreeSet::new(),
+            holder: self.holder,
         }
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign_core::{Digest, Holder, HolderKind, Timestamp};
-use ed25519_dalek::pkcs8::DecodePrivateKey as _;
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -132,6 +132,17 @@ pub fn holder_of_key(public: &[u8]) -> Result<Holder, HolderKeyError> {
         return Err(HolderKeyError::Public);
     }
     Ok(Holder { kind: HolderKind::Key, thumbprint: thumbprint(&bytes) })
+}
+
+/// Whom a capability is bound to that is bound to the key in this PEM text: the private one (PKCS#8), or the public one alone.
+///
+/// # Errors
+/// [`HolderKeyError`].
+pub fn holder_of_pem(pem: &str) -> Result<Holder, HolderKeyError> {
+    match VerifyingKey::from_public_key_pem(pem) {
+        Ok(key) => holder_of_key(key.as_bytes()),
+        Err(_) => HolderKey::from_pem(pem).map(|key| key.holder()),
+    }
 }
 
 /// Whom a capability is bound to that is bound to the client certificate of this DER.

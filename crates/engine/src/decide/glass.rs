@@ -11,7 +11,7 @@ use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, encode};
 use serde::{Deserialize, Serialize};
 
-use super::{Decide, Decision, Verdict, Weighed, because};
+use super::{Decide, Decision, Held, Verdict, Weighed, because};
 use crate::ask::{check_text, require_request_id};
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene, tenant_entity};
 use crate::error::Error;
@@ -116,7 +116,7 @@ impl<K: Kernel> Engine<K> {
         let mut commit = self.guarded(scene, outcome.lapses(scene, None)).unchanged(&weighed.session);
         let mut capability = None;
         if ask.mint {
-            let (grant, token) = self.grant(scene, &outcome, None, Some(id))?;
+            let (grant, token) = self.grant(scene, &outcome, None, Some(id), Held::default())?;
             decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
             decision.token = Some(token);
             let minted = Capability::mint(grant, decision.id, decision.bundle);
@@ -175,6 +175,8 @@ impl BreakGlass {
             acting: Acting::Caller,
             approval: None,
             mint: self.mint,
+            holder: None,
+            open: false,
             entity_revision: None,
         }
     }

@@ -153,7 +153,7 @@ pub(crate) fn call_via(who: &str, via: &[&str], rpc: &'static str) -> Call {
         hash: Digest::of(who.as_bytes()),
     };
     let request = Some(RequestId { body: Digest::of(id.as_bytes()), id });
-    Call { credential: Arc::new(credential), rpc, request }
+    Call { credential: Arc::new(credential), rpc, certificate: None, request }
 }
 
 pub(crate) struct World<K: Kernel> {
@@ -268,7 +268,7 @@ impl<K: Kernel> World<K> {
 
     pub(crate) fn redeem(&self, decision: &Decision) -> Redeem {
         let token = decision.token.as_ref().unwrap().expose().to_owned();
-        Redeem { token, operation: operation("query", "docs"), audience: "gate".to_owned() }
+        Redeem { token, operation: operation("query", "docs"), audience: "gate".to_owned(), holder_proof: String::new() }
     }
 }
 

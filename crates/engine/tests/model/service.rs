@@ -121,7 +121,7 @@ pub fn credential(caller: Caller) -> Arc<Credential> {
 
 pub fn call(caller: Caller, rpc: &'static str, request: Option<(String, Digest)>) -> Call {
     let request = request.map(|(id, body)| RequestId { id, body });
-    Call { credential: credential(caller), rpc, request }
+    Call { credential: credential(caller), rpc, certificate: None, request }
 }
 
 impl Sent {
@@ -224,6 +224,8 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
                 acting: acting(who),
                 approval: approval.map(|number| asked(number).id),
                 mint,
+                holder: None,
+                open: false,
                 entity_revision: None,
             };
             let done = engine.decide(call, &decide).await?;
@@ -292,7 +294,7 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
             let Minted { token, action, .. } = capability(number);
             let action = altered.present(action);
             let token = if altered == Altered::Token { spoil(&token) } else { token };
-            let redeem = Redeem { token, operation: operation(action), audience: action.at.name().to_owned() };
+            let redeem = Redeem { token, operation: operation(action), audience: action.at.name().to_owned(), holder_proof: String::new() };
             let done = engine.redeem(call, &redeem).await?;
             Ok((Told::Redeemed(done.answer.capability, done.answer.digest), done.replayed))
         }
@@ -383,9 +385,11 @@ pub fn class(error: &Error) -> String {
                 | TokenError::Signature
                 | TokenError::UnknownKey(_)
                 | TokenError::NotOurs(_) => "bad",
-                TokenError::CompromisedKey(_) | TokenError::Tenant | TokenError::Session | TokenError::Unevaluated => {
-                    "otherwise refused"
-                }
+                TokenError::CompromisedKey(_)
+                | TokenError::Tenant
+                | TokenError::Session
+                | TokenError::Holder
+                | TokenError::Unevaluated => "otherwise refused",
             }
         ),
         Error::SessionOver(SessionError::Ended) => "SessionOver ended".to_owned(),

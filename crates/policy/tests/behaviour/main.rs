@@ -19,7 +19,7 @@ mod stored;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
+use countersign_core::{Digest, EntityRef, HolderKind, Record, SessionId, Timestamp};
 use countersign_policy::{
     AnswerQuery, ApprovalFacts, Bundle, Evaluation, Finding, Query, QueryError, Refused, SessionFacts, Source, View,
 };
@@ -163,6 +163,7 @@ pub(crate) struct Ask {
     pub(crate) excluded: BTreeSet<EntityRef>,
     pub(crate) now: Timestamp,
     pub(crate) approval: Option<ApprovalFacts>,
+    pub(crate) holder: Option<HolderKind>,
 }
 
 impl Ask {
@@ -177,6 +178,7 @@ impl Ask {
             excluded: BTreeSet::from([person("olivia")]),
             now: NOW,
             approval: None,
+            holder: None,
         }
     }
 
@@ -211,6 +213,7 @@ impl Ask {
             now: self.now,
             excluded: &self.excluded,
             approval: self.approval.as_ref(),
+            holder: self.holder,
         }
     }
 

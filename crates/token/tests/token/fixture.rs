@@ -2,7 +2,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use biscuit_auth::datalog::SymbolTable;
 use biscuit_auth::{Algorithm, Biscuit, KeyPair, PrivateKey};
-use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use countersign_core::{ApprovalId, Digest, EntityRef, Holder, HolderKind, SessionId, TenantId, Timestamp, TokenId};
 use countersign_token::{
     Claims, KeyId, KeyRing, KeyState, Limits, PREFIX, Presented, SigningKey, Token, TokenError, Verified, mint, verify,
 };
@@ -40,6 +40,10 @@ pub fn claims() -> Claims {
         mint_epoch: 12,
         development: false,
     }
+}
+
+pub fn holder(kind: HolderKind) -> Holder {
+    Holder { kind, thumbprint: Digest::of(b"what it is proved with") }
 }
 
 pub fn key() -> SigningKey {
