@@ -14,10 +14,10 @@ use countersign_token::{Claims, Limits, Verified, verify};
 use serde_json::{Value, json};
 
 use super::args::{ActionArgs, Connection, read_secret};
+use super::holder::{AttenuateArgs, ProveArgs};
 use super::output::{GOOD, Output, STRONG, WARN, paint};
 use super::text::{Lines, entity};
 use super::when::{relative, rfc3339};
-use super::holder::{AttenuateArgs, ProveArgs};
 use super::{Exit, Failure, holder, keys};
 
 /// What nobody may conclude from a token that verifies.
@@ -282,7 +282,9 @@ fn claims_human(verified: &Verified) -> String {
     match (claims.open, verified.narrowings().len()) {
         (false, _) => {}
         (true, 0) => drop(text.field("open", "its holder may narrow it")),
-        (true, times) => drop(text.field("open", format!("narrowed {}", super::text::count(times as u64, "time", "times")))),
+        (true, times) => {
+            drop(text.field("open", format!("narrowed {}", super::text::count(times as u64, "time", "times"))))
+        }
     }
     text.field("digest", claims.digest).field("expires", relative(wire(verified.expires_at()).as_ref()));
     text.field("key", verified.key().0).field("mint epoch", claims.mint_epoch);

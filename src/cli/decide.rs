@@ -4,8 +4,8 @@ use clap::Args;
 use countersign::proto::{DecideRequest, Verdict};
 
 use super::args::{ActionArgs, Connection, PrincipalArgs};
-use super::output::Output;
 use super::holder::HolderArgs;
+use super::output::Output;
 use super::{Exit, Failure, json, text};
 
 pub const EXAMPLES: &str = "Exit codes: 0 ALLOW, 3 DENY, 4 NEEDS_APPROVAL, 1 error.\n\n\

@@ -94,9 +94,9 @@ impl ClientConfig {
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .tcp_nodelay(true);
         match (uri.scheme_str(), &self.ca_pem) {
-            (Some("http"), _) if self.identity.is_some() => {
-                Err(wrong("a client certificate proves something over `https` only; write `https://host:port`".to_owned()))
-            }
+            (Some("http"), _) if self.identity.is_some() => Err(wrong(
+                "a client certificate proves something over `https` only; write `https://host:port`".to_owned(),
+            )),
             (Some("http"), _) if uri.host().is_some_and(is_loopback) => Ok(endpoint),
             (Some("http"), _) => Err(wrong(format!(
                 "`{}` would send the credential in the clear; use `https`, or an address on loopback",
@@ -108,7 +108,8 @@ impl ClientConfig {
                     Some(identity) => tls.identity(identity.clone()),
                     None => tls,
                 };
-                let unusable = |error| wrong(format!("the certificate authority, or the client's own, cannot be used: {error}"));
+                let unusable =
+                    |error| wrong(format!("the certificate authority, or the client's own, cannot be used: {error}"));
                 endpoint.tls_config(tls).map_err(unusable)
             }
             (Some("https"), None) => {

@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 
 use super::call::{Backend, Verified, request_id_of};
 use super::convert::{acting, decision, id, operation, optional_id};
-use super::holder::holder_to_bind;
 use super::errors::{Failure, reason_name};
+use super::holder::holder_to_bind;
 use crate::http::metrics as names;
 use crate::proto::decide_batch_result::Result as ItemResult;
 use crate::proto::decision_service_server::DecisionService;

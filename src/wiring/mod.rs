@@ -183,7 +183,8 @@ impl Server {
         let backend = Backend::new(tenants, authenticator, config.limits.clone(), ready.clone());
         let router = router(&config, backend, health_service)?;
         let most = config.limits.connections as usize;
-        let tls = config.server.tls.as_ref().map(|files| ServerTls::read(files, Some(Authenticator::client_verifier())));
+        let tls =
+            config.server.tls.as_ref().map(|files| ServerTls::read(files, Some(Authenticator::client_verifier())));
         let tls = tls.transpose()?;
         let secured = tls.as_ref().map(|tls| Arc::clone(&tls.config));
         let incoming = listen::secured(listen::incoming(grpc_listener, most), secured, most);

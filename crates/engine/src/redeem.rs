@@ -220,7 +220,10 @@ fn shown_holder(
             return Ok(None);
         }
         // Whoever signs one believes that the token is worth nothing to a thief.
-        return Err(Error::field("holder_proof", "the capability is bound to nobody; send none, or decide with a `holder`"));
+        return Err(Error::field(
+            "holder_proof",
+            "the capability is bound to nobody; send none, or decide with a `holder`",
+        ));
     };
     let about = About {
         token: Digest::of(redeem.token.as_bytes()),

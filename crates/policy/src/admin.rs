@@ -203,8 +203,14 @@ impl<'a> AdminAction<'a> {
     fn asked(self) -> Asked<'a> {
         let text = |name: &str, value: &str| (name.to_owned(), RestrictedExpression::new_string(value.to_owned()));
         let long = |name: &str, value: i64| (name.to_owned(), RestrictedExpression::new_long(value));
-        let plain =
-            |name, resource| Asked { name, resource, context: Vec::new(), operator: None, holder: None, persons: Named::Nobody };
+        let plain = |name, resource| Asked {
+            name,
+            resource,
+            context: Vec::new(),
+            operator: None,
+            holder: None,
+            persons: Named::Nobody,
+        };
         match self {
             Self::OpenSession { principal, purpose, operator, seconds } => Asked {
                 name: "openSession",
@@ -225,7 +231,14 @@ impl<'a> AdminAction<'a> {
             Self::Redeem { enforcement_point, operation, issuer } => {
                 let issuer = issuer.map(|issuer| text("issuer", issuer));
                 let context = std::iter::once(text("operation", operation)).chain(issuer).collect();
-                Asked { name: "redeem", resource: enforcement_point, context, operator: None, holder: None, persons: Named::Nobody }
+                Asked {
+                    name: "redeem",
+                    resource: enforcement_point,
+                    context,
+                    operator: None,
+                    holder: None,
+                    persons: Named::Nobody,
+                }
             }
             Self::StayOpen { enforcement_point, operation, holder } => Asked {
                 name: "stayOpen",

@@ -115,7 +115,8 @@ impl RecordedDecision {
         // What the policies said, before a person went past those whom they ask.
         let verdict = if glass_broken.is_some() { "NEEDS_APPROVAL".to_owned() } else { verdict };
         let action = Action::from_canonical(&action).map_err(|error| RecordError(error.to_string()))?;
-        let Context { input, environment, session, excluded, digest, now, operator, approval, claimed, holder } = context;
+        let Context { input, environment, session, excluded, digest, now, operator, approval, claimed, holder } =
+            context;
         let withheld = action.input.keys().filter(|name| !input.contains_key(*name)).cloned().collect();
         let question = Question {
             principal: action.principal,

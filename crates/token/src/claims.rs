@@ -166,9 +166,10 @@ impl Claims {
             fact("audience", &[string(&self.audience)]),
         ]);
         facts.extend(self.approval.map(|approval| fact("approval", &[string(&approval.to_string())])));
-        facts.extend(self.holder.map(|holder| {
-            fact("holder", &[string(holder.kind.word()), bytes(holder.thumbprint.as_bytes())])
-        }));
+        facts.extend(
+            self.holder
+                .map(|holder| fact("holder", &[string(holder.kind.word()), bytes(holder.thumbprint.as_bytes())])),
+        );
         facts.extend(self.open.then(|| fact("open", &[boolean(true)])));
         facts.extend([
             fact("issued_at", &[int(self.issued_at.millis())]),

@@ -110,10 +110,16 @@ pub enum NarrowError {
     #[error("the capability is sealed; decide again with `open`, which the `stayOpen` policies must permit")]
     Sealed,
     /// It has as many blocks as it may.
-    #[error("the capability was narrowed {} times, as often as one may be; narrow an earlier copy", crate::MAX_NARROWINGS)]
+    #[error(
+        "the capability was narrowed {} times, as often as one may be; narrow an earlier copy",
+        crate::MAX_NARROWINGS
+    )]
     Often,
     /// Nothing is demanded, or an audience that nobody can have.
-    #[error("nothing would be narrowed; name an earlier end, or an audience of 1 to {} bytes", countersign_core::action::MAX_NAME_BYTES)]
+    #[error(
+        "nothing would be narrowed; name an earlier end, or an audience of 1 to {} bytes",
+        countersign_core::action::MAX_NAME_BYTES
+    )]
     Nothing,
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes; nothing was narrowed, try again")]

@@ -85,5 +85,7 @@ pub use error::{HolderError, HolderKeyError, KeyError, MintError, NarrowError, T
 pub use key::{KeyId, KeyRing, KeyState, PublicKey, SigningKey};
 pub use mint::{PREFIX, Token, mint};
 pub use narrow::{MAX_NARROWINGS, Narrowing, narrow, unverified_claims};
-pub use proof::{About, HolderKey, MAX_AGE, MAX_AHEAD, MAX_PROOF_BYTES, holder_of_certificate, holder_of_key, holder_of_pem, shown};
+pub use proof::{
+    About, HolderKey, MAX_AGE, MAX_AHEAD, MAX_PROOF_BYTES, holder_of_certificate, holder_of_key, holder_of_pem, shown,
+};
 pub use verify::{Limits, MAX_TEXT_BYTES, Presented, Verified, verify};

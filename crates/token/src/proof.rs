@@ -101,7 +101,8 @@ impl HolderKey {
     pub fn sign(&self, about: &About<'_>) -> String {
         let About { token, digest, audience, request_id, now } = about;
         let x = URL_SAFE_NO_PAD.encode(self.public());
-        let header = Header { typ: TYPE.into(), alg: Algorithm::EdDsa, jwk: Jwk { kty: Kty::Okp, crv: Crv::Ed25519, x } };
+        let header =
+            Header { typ: TYPE.into(), alg: Algorithm::EdDsa, jwk: Jwk { kty: Kty::Okp, crv: Crv::Ed25519, x } };
         let payload = Payload {
             ath: URL_SAFE_NO_PAD.encode(token.as_bytes()),
             digest: digest.to_string(),

@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use biscuit_auth::builder::{Expression, Fact, Op, Policy, PolicyKind, Rule, Term, boolean, pred};
+use biscuit_auth::datalog::SymbolTable;
 use biscuit_auth::error::{FailedCheck, Format, Logic, Token as BiscuitError};
 use biscuit_auth::{AuthorizerBuilder, AuthorizerLimits, Biscuit};
-use biscuit_auth::datalog::SymbolTable;
 use countersign_core::{Digest, Holder, SessionId, TenantId, Timestamp};
 use zeroize::Zeroizing;
 
@@ -212,7 +212,10 @@ pub fn verify(text: &str, ring: &KeyRing, now: Timestamp, limits: &Limits) -> Re
         }
     })?;
     // Two readers saw the bytes. What the library understood must be all that is there.
-    if biscuit.root_key_id() != Some(key.0) || biscuit.block_count() != envelope.appended.len() + 1 || !rewrites_to(&biscuit, &bytes) {
+    if biscuit.root_key_id() != Some(key.0)
+        || biscuit.block_count() != envelope.appended.len() + 1
+        || !rewrites_to(&biscuit, &bytes)
+    {
         return Err(TokenError::Malformed("it is not a token in its one encoding"));
     }
 

@@ -15,6 +15,7 @@ mod conditions;
 mod entities;
 mod figures;
 mod glass;
+mod holder;
 mod listing;
 mod notifications;
 mod pre_approved;
@@ -268,7 +269,12 @@ impl<K: Kernel> World<K> {
 
     pub(crate) fn redeem(&self, decision: &Decision) -> Redeem {
         let token = decision.token.as_ref().unwrap().expose().to_owned();
-        Redeem { token, operation: operation("query", "docs"), audience: "gate".to_owned(), holder_proof: String::new() }
+        Redeem {
+            token,
+            operation: operation("query", "docs"),
+            audience: "gate".to_owned(),
+            holder_proof: String::new(),
+        }
     }
 }
 

@@ -294,7 +294,12 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
             let Minted { token, action, .. } = capability(number);
             let action = altered.present(action);
             let token = if altered == Altered::Token { spoil(&token) } else { token };
-            let redeem = Redeem { token, operation: operation(action), audience: action.at.name().to_owned(), holder_proof: String::new() };
+            let redeem = Redeem {
+                token,
+                operation: operation(action),
+                audience: action.at.name().to_owned(),
+                holder_proof: String::new(),
+            };
             let done = engine.redeem(call, &redeem).await?;
             Ok((Told::Redeemed(done.answer.capability, done.answer.digest), done.replayed))
         }

@@ -1,7 +1,9 @@
 use countersign_core::action::MAX_NAME_BYTES;
 use countersign_core::entity::{MAX_ID_BYTES, MAX_TYPE_BYTES};
 use countersign_core::{Digest, HolderKind, TenantId};
-use countersign_token::{Claims, KeyId, Limits, MAX_TEXT_BYTES, MintError, Narrowing, PREFIX, SigningKey, mint, narrow};
+use countersign_token::{
+    Claims, KeyId, Limits, MAX_TEXT_BYTES, MintError, Narrowing, PREFIX, SigningKey, mint, narrow,
+};
 use proptest::prelude::*;
 
 use crate::fixture::{at, biscuit, claims, entity, holder, key, minted, presented, read};
@@ -44,7 +46,7 @@ fn a_retry_mints_the_same_bytes() {
 /// The bytes that the first releases minted for these claims: whoever kept a token or a row of one still has it.
 #[test]
 fn a_token_that_is_sealed_and_bound_to_nobody_is_the_bytes_that_were_released() {
-    assert_eq!(minted().hash().to_string(), "RELEASED");
+    assert_eq!(minted().hash().to_string(), "e5f065503c2769a7f1be8931392a2409c9334f4b4a0c26a277b176989dd66a2f");
 }
 
 #[test]

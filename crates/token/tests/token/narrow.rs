@@ -9,7 +9,9 @@ use countersign_token::{
 };
 use proptest::prelude::*;
 
-use crate::fixture::{EXPIRES, ISSUED, at, biscuit, claims, encode, holder, key, minted, presented, read, ring, sealed};
+use crate::fixture::{
+    EXPIRES, ISSUED, at, biscuit, claims, encode, holder, key, minted, presented, read, ring, sealed,
+};
 
 fn open_claims() -> Claims {
     Claims { open: true, ..claims() }
@@ -139,7 +141,6 @@ fn what_is_appended_only_narrows_or_is_refused() {
         "check if now($now), $now < 1767225600010, true",
         "check if time($now), $now < 2030-01-01T00:00:00Z",
         "check all now($now), $now < 1767225600010",
-        "reject if now($now), $now < 1767225600010",
         "check if now($now), $now < 1767225600010; now(1)",
         "check if now($now), $now < 1767225600010; check if now($now), $now < 1767225600010",
         "check if presented_audience(\"warehouse\"); check if now($now), $now < 1767225600010",
@@ -154,6 +155,9 @@ fn what_is_appended_only_narrows_or_is_refused() {
     ] {
         assert_eq!(refused(&append(&token, source)), "what was appended to it does not only narrow it", "{source}");
     }
+    // Newer Datalog is signed in another way.
+    let newer = append(&token, "reject if now($now), $now < 1767225600010");
+    assert_eq!(refused(&newer), "blocks were appended to it");
     // After a good one, too, and a good one after a bad one.
     let narrowed = biscuit(narrow(open().expose(), &until(ISSUED + 10)).unwrap().expose());
     assert_eq!(refused(&append(&narrowed, "check if true")), "what was appended to it does not only narrow it");
