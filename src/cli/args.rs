@@ -255,6 +255,8 @@ mod tests {
             token: token.map(str::to_owned),
             token_file: file.map(PathBuf::from),
             ca: None,
+            client_certificate: None,
+            client_key: None,
         };
         let shown = |connection: Connection, variable: Option<&str>| {
             format!("{:?}", connection.credentials(variable.map(str::to_owned)))

@@ -279,12 +279,11 @@ fn claims_human(verified: &Verified) -> String {
     if let Some(holder) = claims.holder {
         text.field("bound to", holder);
     }
-    match (claims.open, verified.narrowings().len()) {
-        (false, _) => {}
-        (true, 0) => drop(text.field("open", "its holder may narrow it")),
-        (true, times) => {
-            drop(text.field("open", format!("narrowed {}", super::text::count(times as u64, "time", "times"))))
-        }
+    let times = verified.narrowings().len();
+    if claims.open && times == 0 {
+        text.field("open", "its holder may narrow it");
+    } else if claims.open {
+        text.field("open", format!("narrowed {}", super::text::count(times as u64, "time", "times")));
     }
     text.field("digest", claims.digest).field("expires", relative(wire(verified.expires_at()).as_ref()));
     text.field("key", verified.key().0).field("mint epoch", claims.mint_epoch);

@@ -131,8 +131,8 @@ async fn a_bound_capability_is_redeemed_with_its_holders_proof_and_with_nothing_
         }
     }
     // Another action, signed for: the token is not for it.
-    let other = scene.world.engine.redeem(&attempt, &Redeem { operation: operation("query", "docs"), ..good.clone() });
-    assert!(matches!(other.await, Err(Error::Holder(HolderError::OtherAction))));
+    let other = Redeem { operation: operation("query", "docs"), ..good.clone() };
+    assert!(matches!(scene.redeem(&attempt, &other).await, Err(Error::Holder(HolderError::OtherAction))));
     // By the server's clock.
     scene.world.clock.advance(Duration::from_secs(61));
     assert!(matches!(scene.redeem(&attempt, &good).await, Err(Error::Holder(HolderError::Stale("too old")))));

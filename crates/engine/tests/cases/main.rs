@@ -236,6 +236,8 @@ impl<K: Kernel> World<K> {
             acting: Acting::Caller,
             approval,
             mint: true,
+            holder: None,
+            open: false,
             entity_revision,
         };
         self.engine.decide(&call("agent:bot", "Decide"), &decide).await.map(|decision| decision.answer)
