@@ -66,6 +66,12 @@ impl HolderKey {
         Ok(Self(SigningKey::from_bytes(&seed)))
     }
 
+    /// The key of an RFC 8032 seed; every 32 bytes are one.
+    #[must_use]
+    pub fn from_seed(seed: &Zeroizing<[u8; 32]>) -> Self {
+        Self(SigningKey::from_bytes(seed))
+    }
+
     /// Reads one in PKCS#8 PEM form (RFC 8410), as `openssl genpkey -algorithm ed25519` writes it.
     ///
     /// # Errors
