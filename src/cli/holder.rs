@@ -91,6 +91,17 @@ impl HolderArgs {
     }
 }
 
+/// Whom a capability is bound to, as JSON.
+pub fn shown(Holder { holder }: &Holder) -> Option<serde_json::Value> {
+    let (kind, thumbprint) = match holder.as_ref()? {
+        holder::Holder::CertificateThumbprint(thumbprint) => ("certificate", thumbprint.clone()),
+        holder::Holder::KeyThumbprint(thumbprint) => ("key", thumbprint.clone()),
+        // Never sent; servers tell of thumbprints.
+        holder::Holder::PublicKey(key) => ("public_key", super::json::hex(key)),
+    };
+    Some(json!({ "kind": kind, "thumbprint": thumbprint }))
+}
+
 /// The private key in a file.
 pub fn holder_key(path: &Path) -> Result<HolderKey, Failure> {
     let pem = Zeroizing::new(read_file(path)?);

@@ -4,9 +4,9 @@
 use countersign::client::record_from_struct;
 use countersign::proto::{
     Approval, ApprovalState, AskingRule, BatchPlace, Bundle, Capability, CapabilityState, CoolDown, DecideResponse,
-    Entity, Finding, History, Holder, KeyState, MintedCapability, NeededApproval, PreApproval, PreApprovalBounds,
+    Entity, Finding, History, KeyState, MintedCapability, NeededApproval, PreApproval, PreApprovalBounds,
     PreApprovalUse, Precedent, PublicKey, Reason, Record, RedeemResponse, Revisions, RuleTally, Session, SessionState,
-    StoredEntity, Verdict, Vote, VoteVerdict, holder,
+    StoredEntity, Verdict, Vote, VoteVerdict,
 };
 use serde_json::{Value, json};
 
@@ -369,20 +369,9 @@ pub fn capability(capability: &Capability) -> Value {
         "decision_id": decision_id,
         "issued_at": rfc3339(issued_at.as_ref()),
         "expires_at": rfc3339(expires_at.as_ref()),
-        "holder": holder.as_ref().and_then(holder_of),
+        "holder": holder.as_ref().and_then(super::holder::shown),
         "open": open,
     })
-}
-
-/// Whom a capability is bound to.
-pub fn holder_of(Holder { holder }: &Holder) -> Option<Value> {
-    let (kind, thumbprint) = match holder.as_ref()? {
-        holder::Holder::CertificateThumbprint(thumbprint) => ("certificate", thumbprint.clone()),
-        holder::Holder::KeyThumbprint(thumbprint) => ("key", thumbprint.clone()),
-        // Never sent; servers tell of thumbprints.
-        holder::Holder::PublicKey(key) => ("public_key", hex(key)),
-    };
-    Some(json!({ "kind": kind, "thumbprint": thumbprint }))
 }
 
 /// A session.

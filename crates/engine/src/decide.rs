@@ -1,6 +1,7 @@
 //! Decide: read, judge, act.
 
 mod glass;
+mod held;
 
 use std::collections::BTreeSet;
 
@@ -12,17 +13,19 @@ use countersign_core::{
     Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, Holder, HolderKind, ReviewId, SessionId, Timestamp,
     TokenId,
 };
-use countersign_policy::{AdminAction, ApprovalFacts, AskingRule, DenyCause, Evaluated, View};
+use countersign_policy::{ApprovalFacts, AskingRule, DenyCause, Evaluated, View};
 use countersign_store::repository::{CommitExt, Stored};
 use countersign_store::{Commit, Kernel};
 use countersign_token::Token;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene, enforcement_point};
+use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
 use crate::pre_approve;
 use crate::record::{Event, UseRecord};
+
+use held::Held;
 
 pub use glass::{BreakGlass, Broken};
 
@@ -140,11 +143,7 @@ impl<K: Kernel> Engine<K> {
             let missing = Error::field("request_id", "required with `mint` or `approval_id`; send a new UUID");
             return Err(self.refuse(call, None, missing).await);
         }
-        if !ask.mint && (ask.holder.is_some() || ask.open) {
-            // An ALLOW without a capability is bound to nobody, and policies that demand a holder must not be told of one.
-            let field = if ask.open { "open" } else { "holder" };
-            return Err(self.refuse(call, None, Error::field(field, "only with `mint`; set it too")).await);
-        }
+        self.require(call, ask.require_mint_for_holder()).await?;
         self.settle(call, Some(&ask.session.to_string()), |scene| async move { self.decide_once(&scene, ask).await })
             .await
     }
@@ -156,9 +155,7 @@ impl<K: Kernel> Engine<K> {
         if let Some(asked) = ask.entity_revision.filter(|asked| *asked > scene.active.entity_revision) {
             return Err(Error::EntityRevision { asked, newest: scene.active.entity_revision });
         }
-        if ask.open {
-            self.require_stay_open(scene, ask)?;
-        }
+        self.require_stay_open(scene, ask)?;
         let (weighed, ruling) = self.weigh(scene, ask, &BTreeSet::new()).await?;
         let facts = weighed.facts(scene)?;
         let context = facts.evaluated(weighed.counted.as_ref());
@@ -188,17 +185,6 @@ impl<K: Kernel> Engine<K> {
         }?;
         self.shadow.offer(scene, weighed, &answered);
         Ok(Replayable::fresh(answered))
-    }
-
-    /// That the policies let the caller have a capability that its holder may narrow.
-    fn require_stay_open(&self, scene: &Scene, ask: &Decide) -> Result<(), Error> {
-        let point = enforcement_point(&ask.audience)?;
-        let stay = AdminAction::StayOpen {
-            enforcement_point: &point,
-            operation: &ask.operation.name,
-            holder: ask.holder.map(|holder| holder.kind),
-        };
-        self.administer(scene, stay, "stayOpen").map(drop)
     }
 
     /// Reads what an action is judged by, and judges it. `also` can answer for it as little as those whom it involves.
@@ -404,13 +390,6 @@ impl<K: Kernel> Engine<K> {
         }
         Ok(decision)
     }
-}
-
-/// Whom a capability is bound to, and whether they may narrow it.
-#[derive(Debug, Clone, Copy, Default)]
-struct Held {
-    holder: Option<Holder>,
-    open: bool,
 }
 
 /// What was read for one action.

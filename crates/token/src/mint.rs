@@ -62,9 +62,9 @@ impl fmt::Debug for Token {
 
 /// Writes the capability of these claims, sealed, so that nothing can be appended to it, unless they say that it stays open.
 ///
-/// Deterministic: Ed25519 is, and the key that seals (or that an open token holds, to append with) is derived from the root seed and the token id. So a retry mints the
-/// identical token from the claims that were stored, and no bearer token need lie at rest. A token id must therefore be
-/// given to one set of claims only.
+/// Deterministic: Ed25519 is, and the key that seals, or that an open token holds to append with, is derived from the root
+/// seed and the token id. So a retry mints the identical token from the claims that were stored, and no bearer token need
+/// lie at rest. A token id must therefore be given to one set of claims only.
 ///
 /// Whether this key may mint is the ring's to say: [`crate::KeyRing::may_mint`].
 ///

@@ -189,8 +189,9 @@ impl fmt::Debug for Verified {
 }
 
 /// Reads a presented token. Accepts what [`crate::mint`] writes under a key of the ring that is not compromised, in its
-/// one spelling, and what [`crate::narrow`] makes of it if it was minted open, until it expires; nothing else. Cheap refusals come first: length, spelling and key are looked at before
-/// any signature, the signature before any contents, the contents before any Datalog.
+/// one spelling, and what [`crate::narrow`] makes of it if it was minted open, until it expires; nothing else. Cheap
+/// refusals come first: length, spelling and key are looked at before any signature, the signatures before any contents,
+/// the contents before any Datalog.
 ///
 /// # Errors
 /// [`TokenError`] says what to repair, and never repeats what was sent.

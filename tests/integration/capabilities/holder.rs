@@ -247,7 +247,23 @@ async fn a_capability_that_is_bound_to_a_certificate_is_redeemed_over_its_connec
     let wrong = connect("service:warehouse-gateway", Some(&other)).await;
     assert_eq!(refused(wrong.redeem(redeem()).await), denied("HOLDER_MISMATCH"));
     let right = connect("service:warehouse-gateway", Some(&own)).await;
-    assert!(!right.redeem(redeem()).await.unwrap().replayed);
+    let other = RedeemRequest { operation: Some(crate::approvals::shared::query()), ..redeem() };
+    assert_eq!(refused(right.redeem(other).await), denied("CAPABILITY_MISMATCH"));
+    // By the command line, as the holder.
+    let (ca, certificate, key) =
+        (file("ca.pem", &made.cert.pem()), file("own.pem", &own.certificate), file("own.key", &own.key));
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let env = [
+        ("COUNTERSIGN_ENDPOINT", server.endpoint()),
+        ("COUNTERSIGN_TOKEN", &acme.issuer.token("service:warehouse-gateway")),
+        ("COUNTERSIGN_CA", ca.to_str().unwrap()),
+    ];
+    let redeem = ["capability", "redeem", &minted.token, "describe", "Dataset::docs", "--audience", "warehouse"];
+    let bare = crate::harness::cli::run(&[&redeem[..], &["--json"]].concat(), &env).await;
+    assert_eq!((bare.code, &bare.json_error()["reason"]), (1, &json!("HOLDER_MISSING")), "{bare:?}");
+    let with = ["--client-certificate", certificate, "--client-key", key];
+    let redeemed = crate::harness::cli::run(&[&redeem[..], &with].concat(), &env).await;
+    assert_eq!(redeemed.code, 0, "{redeemed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,8 @@ use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, encode};
 use serde::{Deserialize, Serialize};
 
-use super::{Decide, Decision, Held, Verdict, Weighed, because};
+use super::held::Held;
+use super::{Decide, Decision, Verdict, Weighed, because};
 use crate::ask::{check_text, require_request_id};
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene, tenant_entity};
 use crate::error::Error;
