@@ -202,5 +202,5 @@ fn call(who: &str, rpc: &'static str) -> Result<Call> {
         hash: Digest::of(who.as_bytes()),
     };
     let request = Some(RequestId { body: Digest::of(id.as_bytes()), id });
-    Ok(Call { credential: Arc::new(credential), rpc, request })
+    Ok(Call { credential: Arc::new(credential), rpc, certificate: None, request })
 }

@@ -91,6 +91,8 @@ impl World {
             audience: "gate".to_owned(),
             approval: None,
             review: None,
+            holder: None,
+            open: false,
             issued_at: now,
             expires_at: now.plus(Duration::from_secs(3_600)),
             shard: 0,
@@ -113,13 +115,16 @@ impl World {
             approval: None,
             mint: true,
             entity_revision: None,
+            holder: None,
+            open: false,
         };
         Ok(self.engine.decide(&call("Decide")?, &decide).await?.answer)
     }
 
     pub async fn redeem(&self, minted: &Decision) -> Result<()> {
         let token = minted.token.as_ref().ok_or("no capability was minted")?.expose().to_owned();
-        let redeem = Redeem { token, operation: operation()?, audience: "gate".to_owned() };
+        let redeem =
+            Redeem { token, operation: operation()?, audience: "gate".to_owned(), holder_proof: String::new() };
         self.engine.redeem(&call("Redeem")?, &redeem).await?;
         Ok(())
     }

@@ -83,6 +83,7 @@ impl Question {
             now: NOW,
             excluded: &self.nobody,
             approval: None,
+            holder: None,
         });
         assert!(answer.is_ok_and(|answer| matches!(answer.verdict, countersign_policy::Verdict::Allow)));
     }

@@ -186,7 +186,8 @@ impl Worker {
 
     async fn spend(&mut self, token: String) -> Result<RedeemResponse> {
         let operation = Some(self.operation.clone());
-        let request = RedeemRequest { token, operation, audience: AUDIENCE.to_owned(), request_id: uuid() };
+        let (audience, request_id) = (AUDIENCE.to_owned(), uuid());
+        let request = RedeemRequest { token, operation, audience, request_id, ..RedeemRequest::default() };
         Ok(self.capabilities.redeem(with(&self.gateway, request)).await?.into_inner())
     }
 }

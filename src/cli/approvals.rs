@@ -256,8 +256,11 @@ async fn request(args: RequestArgs, client: &Client, output: &mut Output) -> Res
     };
     let answer = client.request_approval(request).await?;
     let approval = answer.approval.ok_or(ClientError::Incomplete("approval"))?;
-    let remark =
-        if answer.shared { "\nan identical question is pending already; your words are shown with it, if they were not before" } else { "" };
+    let remark = if answer.shared {
+        "\nan identical question is pending already; your words are shown with it, if they were not before"
+    } else {
+        ""
+    };
     let json = serde_json::json!({
         "approval": json::approval(&approval),
         "shared": answer.shared,

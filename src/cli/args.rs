@@ -4,11 +4,13 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use countersign::client::{Client, ClientConfig, Credentials, entity, struct_from_record};
 use countersign::proto::{Entity, Operation};
 use countersign_core::value::record_from_json;
-use countersign_core::{EntityError, EntityRef, Record};
+use countersign_core::{EntityError, EntityRef, HolderKind, Record};
+
+use zeroize::Zeroizing;
 
 use super::failure::Failure;
 
@@ -37,6 +39,28 @@ pub struct Connection {
     /// The certificate authority that the server's certificate must lead to, in PEM
     #[arg(long, global = true, value_name = "FILE", env = "COUNTERSIGN_CA", help_heading = "Connection")]
     pub ca: Option<PathBuf>,
+    /// The client certificate to connect with, in PEM: who calls, or whom a capability is bound to
+    #[arg(long, global = true, value_name = "FILE", requires = "client_key", help_heading = "Connection")]
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of the client certificate, in PEM
+    #[arg(long, global = true, value_name = "FILE", requires = "client_certificate", help_heading = "Connection")]
+    pub client_key: Option<PathBuf>,
+}
+
+/// To whom a capability is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HolderArg {
+    Certificate,
+    Key,
+}
+
+impl From<HolderArg> for HolderKind {
+    fn from(arg: HolderArg) -> Self {
+        match arg {
+            HolderArg::Certificate => Self::Certificate,
+            HolderArg::Key => Self::Key,
+        }
+    }
 }
 
 impl Connection {
@@ -46,6 +70,9 @@ impl Connection {
             ClientConfig::new(&self.endpoint).credentials(self.credentials(std::env::var(TOKEN_VARIABLE).ok()));
         if let Some(path) = &self.ca {
             config = config.ca_pem(read_file(path)?);
+        }
+        if let (Some(certificate), Some(key)) = (&self.client_certificate, &self.client_key) {
+            config = config.identity_pem(read_file(certificate)?, Zeroizing::new(read_file(key)?));
         }
         Ok(Client::connect(config).await?)
     }
@@ -228,6 +255,8 @@ mod tests {
             token: token.map(str::to_owned),
             token_file: file.map(PathBuf::from),
             ca: None,
+            client_certificate: None,
+            client_key: None,
         };
         let shown = |connection: Connection, variable: Option<&str>| {
             format!("{:?}", connection.credentials(variable.map(str::to_owned)))

@@ -14,10 +14,11 @@ use countersign_token::{Claims, Limits, Verified, verify};
 use serde_json::{Value, json};
 
 use super::args::{ActionArgs, Connection, read_secret};
+use super::holder::{AttenuateArgs, ProveArgs};
 use super::output::{GOOD, Output, STRONG, WARN, paint};
 use super::text::{Lines, entity};
 use super::when::{relative, rfc3339};
-use super::{Exit, Failure, keys};
+use super::{Exit, Failure, holder, keys};
 
 /// What nobody may conclude from a token that verifies.
 const NEVER_AUTHORIZES: &str = "looking at a token authorizes nothing: it may be spent, revoked or in a session that is over; only `redeem` decides";
@@ -67,6 +68,12 @@ pub enum CapabilityCommand {
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: usize,
     },
+    /// Sign that you hold a capability that is bound to your key, for whoever redeems it
+    #[command(after_help = holder::PROVE_EXAMPLES)]
+    Prove(ProveArgs),
+    /// Narrow an open token without the server: an earlier end, its audience again
+    #[command(after_help = holder::ATTENUATE_EXAMPLES)]
+    Attenuate(AttenuateArgs),
     /// Check a token's signature and print what it says, which never authorizes
     #[command(after_help = "Examples:\n  countersign capability verify @token --keys keys.json\n  \
         countersign capability verify - --endpoint http://127.0.0.1:8443")]
@@ -92,6 +99,12 @@ pub struct RedeemArgs {
     /// Identifies this attempt: when a reply was lost, retry with the same UUID
     #[arg(long, value_name = "UUID")]
     request_id: Option<String>,
+    /// The Ed25519 private key that the capability is bound to, in PEM
+    #[arg(long, value_name = "FILE", conflicts_with = "holder_proof")]
+    holder_key: Option<PathBuf>,
+    /// What its holder signed, as `capability prove` printed it, for the same request id
+    #[arg(long, value_name = "PROOF", requires = "request_id")]
+    holder_proof: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -104,6 +117,8 @@ pub enum OutcomeArg {
 pub async fn run(command: CapabilityCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     let after: Option<Capability> = match command {
         CapabilityCommand::Redeem(args) => return redeem(args, connection, output).await,
+        CapabilityCommand::Prove(args) => return holder::prove(args, output),
+        CapabilityCommand::Attenuate(args) => return holder::attenuate(args, output),
         CapabilityCommand::Verify { token, keys } => {
             let ring = match keys {
                 Some(path) => keys::ring_of_file(&path)?,
@@ -164,8 +179,14 @@ async fn redeem(args: RedeemArgs, connection: &Connection, output: &mut Output) 
         operation: Some(args.action.operation()?),
         audience: args.action.audience,
         request_id: args.request_id.unwrap_or_default(),
+        holder_proof: args.holder_proof.unwrap_or_default(),
     };
-    let receipt = connection.client().await?.redeem(request).await?;
+    let key = args.holder_key.as_deref().map(holder::holder_key).transpose()?;
+    let client = connection.client().await?;
+    let receipt = match &key {
+        Some(key) => client.redeem_as(key, request).await?,
+        None => client.redeem(request).await?,
+    };
     output.document(&super::json::receipt(&receipt), &receipt_human(&receipt))?;
     redeemed(receipt.replayed)
 }
@@ -208,8 +229,11 @@ fn claims_json(verified: &Verified) -> Value {
         digest,
         audience,
         approval,
+        holder,
+        open,
         issued_at,
-        expires_at,
+        // What counts is what its holder narrowed that to.
+        expires_at: _,
         shard,
         mint_epoch,
         development,
@@ -228,8 +252,11 @@ fn claims_json(verified: &Verified) -> Value {
         "digest": digest,
         "audience": audience,
         "approval_id": approval,
+        "holder": holder,
+        "open": open,
+        "narrowed": verified.narrowings().len(),
         "issued_at": rfc3339(wire(*issued_at).as_ref()),
-        "expires_at": rfc3339(wire(*expires_at).as_ref()),
+        "expires_at": rfc3339(wire(verified.expires_at()).as_ref()),
         "shard": shard,
         "mint_epoch": mint_epoch,
         "development": development,
@@ -249,7 +276,16 @@ fn claims_human(verified: &Verified) -> String {
     if let Some(approval) = claims.approval {
         text.field("approval", approval);
     }
-    text.field("digest", claims.digest).field("expires", relative(wire(claims.expires_at).as_ref()));
+    if let Some(holder) = claims.holder {
+        text.field("bound to", holder);
+    }
+    let times = verified.narrowings().len();
+    if claims.open && times == 0 {
+        text.field("open", "its holder may narrow it");
+    } else if claims.open {
+        text.field("open", format!("narrowed {}", super::text::count(times as u64, "time", "times")));
+    }
+    text.field("digest", claims.digest).field("expires", relative(wire(verified.expires_at()).as_ref()));
     text.field("key", verified.key().0).field("mint epoch", claims.mint_epoch);
     if claims.development {
         text.line(paint(WARN, "  minted by a development server: worthless in production"));
@@ -258,7 +294,7 @@ fn claims_human(verified: &Verified) -> String {
     text.finish()
 }
 
-fn wire(time: countersign_core::Timestamp) -> Option<prost_types::Timestamp> {
+pub fn wire(time: countersign_core::Timestamp) -> Option<prost_types::Timestamp> {
     let nanos = i32::try_from(time.millis().rem_euclid(1_000)).ok()?.checked_mul(1_000_000)?;
     Some(prost_types::Timestamp { seconds: time.millis().div_euclid(1_000), nanos })
 }
@@ -283,6 +319,8 @@ mod tests {
             digest: Digest::of(b"x"),
             audience: "warehouse".into(),
             approval: None,
+            holder: None,
+            open: false,
             issued_at: Timestamp::from_millis(1_500),
             expires_at: Timestamp::from_millis(9_000),
             shard: 0,

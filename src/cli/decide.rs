@@ -4,6 +4,7 @@ use clap::Args;
 use countersign::proto::{DecideRequest, Verdict};
 
 use super::args::{ActionArgs, Connection, PrincipalArgs};
+use super::holder::HolderArgs;
 use super::output::Output;
 use super::{Exit, Failure, json, text};
 
@@ -14,7 +15,8 @@ pub const EXAMPLES: &str = "Exit codes: 0 ALLOW, 3 DENY, 4 NEEDS_APPROVAL, 1 err
     countersign decide export Dataset::customers --audience warehouse --session SES \\\n    \
     --input '{\"rows\": 500, \"destination\": \"s3://ours-reports\"}'\n  \
     countersign decide export Dataset::customers --audience warehouse --session SES \\\n    \
-    --input @export.json --approval APR --mint";
+    --input @export.json --approval APR --mint\n  \
+    countersign decide describe Dataset::docs --audience warehouse --session SES --mint --holder-key agent.pem";
 
 /// What to decide.
 #[derive(Debug, Args)]
@@ -32,6 +34,11 @@ pub struct DecideArgs {
     /// Mint the capability on ALLOW; it is printed, and is a secret
     #[arg(long)]
     mint: bool,
+    #[command(flatten)]
+    holder: HolderArgs,
+    /// Let the capability stay open, so that its holder can narrow it offline; policy must permit it
+    #[arg(long, requires = "mint")]
+    open: bool,
     /// Identifies this attempt: the same UUID gives the same answer
     #[arg(long, value_name = "UUID")]
     request_id: Option<String>,
@@ -53,6 +60,8 @@ pub async fn run(args: DecideArgs, connection: &Connection, output: &mut Output)
         mint: args.mint,
         request_id: args.request_id.unwrap_or_default(),
         min_entity_revision: args.min_entity_revision.unwrap_or_default(),
+        holder: args.holder.holder()?,
+        open: args.open,
     };
     let answer = connection.client().await?.decide(request).await?;
     output.document(&json::decision(&answer), &text::decision(&answer))?;

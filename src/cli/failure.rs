@@ -172,6 +172,10 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
             Some("decide again with `countersign decide --mint`")
         }
         ErrorReason::BundleNotFound => Some("list those that were with `countersign policy history`"),
+        ErrorReason::HolderMissing => Some(
+            "have its holder sign with `countersign capability prove`, and pass `--holder-proof`; or `--holder-key`, or `--client-certificate`",
+        ),
+        ErrorReason::HolderProofStale => Some("have its holder sign again with `countersign capability prove`"),
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
         | ErrorReason::PrincipalUnknown
@@ -216,7 +220,9 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::OwnEntity
         | ErrorReason::EntityRevision
         | ErrorReason::LedgerFull
-        | ErrorReason::NotificationNotFound => None,
+        | ErrorReason::NotificationNotFound
+        | ErrorReason::HolderMismatch
+        | ErrorReason::HolderProofInvalid => None,
     }
 }
 

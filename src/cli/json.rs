@@ -362,6 +362,8 @@ pub fn capability(capability: &Capability) -> Value {
         decision_id,
         issued_at,
         expires_at,
+        holder,
+        open,
     } = capability;
     json!({
         "capability_id": capability_id,
@@ -376,6 +378,8 @@ pub fn capability(capability: &Capability) -> Value {
         "decision_id": decision_id,
         "issued_at": rfc3339(issued_at.as_ref()),
         "expires_at": rfc3339(expires_at.as_ref()),
+        "holder": holder.as_ref().and_then(super::holder::shown),
+        "open": open,
     })
 }
 

@@ -23,7 +23,7 @@ pub enum KeysCommand {
 pub async fn run(command: KeysCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     match command {
         KeysCommand::List => {
-            let keys = fetch(&connection.client().await?).await?;
+            let (keys, max_age) = fetch(&connection.client().await?).await?;
             let human: Vec<String> = keys
                 .iter()
                 .map(|key| {
@@ -32,19 +32,22 @@ pub async fn run(command: KeysCommand, connection: &Connection, output: &mut Out
                 })
                 .collect();
             let list: serde_json::Value = keys.iter().map(json::public_key).collect();
-            output.document(&serde_json::json!({"keys": list}), &human.join("\n"))?;
+            let listed = serde_json::json!({ "keys": list, "max_age_seconds": max_age });
+            output.document(&listed, &human.join("\n"))?;
             Ok(Exit::Done)
         }
     }
 }
 
-async fn fetch(client: &Client) -> Result<Vec<proto::PublicKey>, Failure> {
-    Ok(client.list_public_keys(ListPublicKeysRequest {}).await?.keys)
+/// The keys, and for how many seconds they may be gone on with.
+async fn fetch(client: &Client) -> Result<(Vec<proto::PublicKey>, i64), Failure> {
+    let proto::ListPublicKeysResponse { keys, max_age } = client.list_public_keys(ListPublicKeysRequest {}).await?;
+    Ok((keys, max_age.map(|age| age.seconds).unwrap_or_default()))
 }
 
 /// The server's keys, to check tokens with.
 pub async fn ring_of_server(client: &Client) -> Result<KeyRing, Failure> {
-    ring(fetch(client).await?.into_iter().map(|key| {
+    ring(fetch(client).await?.0.into_iter().map(|key| {
         let state = match key.state() {
             proto::KeyState::Active => KeyState::Active,
             proto::KeyState::Retired => KeyState::Retired,

@@ -16,6 +16,7 @@ mod entity;
 mod explain;
 mod failure;
 mod figures;
+mod holder;
 mod json;
 mod keys;
 pub mod logcheck;

@@ -11,7 +11,7 @@ use countersign_policy::scenario::{Expect, Scenario};
 use countersign_policy::{Bundle, Entities, Question, RecordedDecision, Source, View};
 
 use super::Failure;
-use super::args::{Connection, parse_entity, read_record, read_text};
+use super::args::{Connection, HolderArg, parse_entity, read_record, read_text};
 use super::output::Output;
 
 /// A bundle's directory.
@@ -46,6 +46,9 @@ pub struct ActorArgs {
     /// The enforcement point that would execute it, whose owner may not answer
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     audience: String,
+    /// To whom the capability would be bound; to nobody, if absent
+    #[arg(long, value_name = "KIND", value_enum)]
+    holder: Option<HolderArg>,
     /// The time that decides, such as `2026-11-20T18:00:00Z`; now, if absent
     #[arg(long, value_name = "TIME")]
     at: Option<jiff::Timestamp>,
@@ -180,6 +183,7 @@ impl ActorArgs {
             purpose: self.purpose.clone(),
             input: countersign_core::Record::new(),
             environment: countersign_core::Record::new(),
+            holder: self.holder.map(Into::into),
             expect: Expect::Allow,
             rules: None,
             before: Vec::new(),

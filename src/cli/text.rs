@@ -172,6 +172,13 @@ pub fn capability(capability: &Capability) -> String {
     if !capability.approval_id.is_empty() {
         text.shown("approval", &capability.approval_id);
     }
+    if let Some(holder) = capability.holder.as_ref().and_then(super::holder::shown) {
+        let word = |name: &str| holder.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+        text.shown("bound to", &format!("{} {}", word("kind"), word("thumbprint")));
+    }
+    if capability.open {
+        text.field("open", "its holder may narrow it");
+    }
     text.shown("digest", &capability.digest).field("expires", relative(capability.expires_at.as_ref()));
     text.finish()
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Uri};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
 
 use super::error::ClientError;
 
@@ -24,6 +24,7 @@ pub struct ClientConfig {
     pub(super) endpoint: String,
     pub(super) credentials: Credentials,
     pub(super) ca_pem: Option<Vec<u8>>,
+    pub(super) identity: Option<Identity>,
     pub(super) timeout: Duration,
     pub(super) attempts: u32,
 }
@@ -37,6 +38,7 @@ impl ClientConfig {
             endpoint: endpoint.into(),
             credentials: Credentials::none(),
             ca_pem: None,
+            identity: None,
             timeout: Duration::from_secs(10),
             attempts: 5,
         }
@@ -54,6 +56,14 @@ impl ClientConfig {
     #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.ca_pem = Some(pem.into());
+        self
+    }
+
+    /// The certificate chain and its private key, both in PEM, that the connection proves itself with: who calls, in a trust domain
+    /// of the server, or whom capabilities are bound to.
+    #[must_use]
+    pub fn identity_pem(mut self, certificate: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
+        self.identity = Some(Identity::from_pem(certificate, key));
         self
     }
 
@@ -84,14 +94,24 @@ impl ClientConfig {
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .tcp_nodelay(true);
         match (uri.scheme_str(), &self.ca_pem) {
+            (Some("http"), _) if self.identity.is_some() => Err(wrong(
+                "a client certificate proves something over `https` only; write `https://host:port`".to_owned(),
+            )),
             (Some("http"), _) if uri.host().is_some_and(is_loopback) => Ok(endpoint),
             (Some("http"), _) => Err(wrong(format!(
                 "`{}` would send the credential in the clear; use `https`, or an address on loopback",
                 self.endpoint
             ))),
-            (Some("https"), Some(pem)) => endpoint
-                .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
-                .map_err(|error| wrong(format!("the certificate authority cannot be used: {error}"))),
+            (Some("https"), Some(pem)) => {
+                let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+                let tls = match &self.identity {
+                    Some(identity) => tls.identity(identity.clone()),
+                    None => tls,
+                };
+                let unusable =
+                    |error| wrong(format!("the certificate authority, or the client's own, cannot be used: {error}"));
+                endpoint.tls_config(tls).map_err(unusable)
+            }
             (Some("https"), None) => {
                 Err(wrong("`https` needs the certificate authority to trust; give its PEM file".to_owned()))
             }

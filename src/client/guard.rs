@@ -58,8 +58,24 @@ impl Client {
             token: token.to_owned(),
             operation: Some(operation),
             audience: audience.to_owned(),
-            request_id: String::new(),
+            ..RedeemRequest::default()
         };
+        self.enforce_redeem(redeem, run).await
+    }
+
+    /// As [`Client::enforce`], for a capability that is bound to a key: with the proof that its holder signed, and the request id
+    /// that it was signed for.
+    ///
+    /// # Errors
+    /// As [`Client::enforce`].
+    pub async fn enforce_redeem<T, E, F>(
+        &self,
+        redeem: RedeemRequest,
+        run: impl FnOnce() -> F,
+    ) -> Result<T, EnforceError<T, E>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
         let receipt = self.redeem(redeem).await.map_err(EnforceError::Refused)?;
         if receipt.replayed {
             return Err(EnforceError::Replayed { capability_id: receipt.capability_id });

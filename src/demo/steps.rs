@@ -234,7 +234,7 @@ async fn redeem(client: &Client, token: &str, operation: &Operation) -> Result<R
             token: token.to_owned(),
             operation: Some(operation.clone()),
             audience: AUDIENCE.to_owned(),
-            request_id: String::new(),
+            ..RedeemRequest::default()
         })
         .await
 }

@@ -9,11 +9,12 @@ use countersign_core::time::SystemClock;
 use countersign_core::{Clock, Digest, TenantId, Timestamp};
 use countersign_engine::{Call, Credential, Engine, Error, RequestId};
 use countersign_store::RocksKernel;
+use countersign_token::holder_of_certificate;
 use http::HeaderMap;
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 use tracing::Instrument;
 
 use super::errors::{Failure, reason_name};
@@ -135,6 +136,7 @@ impl Backend {
         let started = Instant::now();
         let (metadata, extensions, message) = request.into_parts();
         let gated = extensions.get::<Arc<Credential>>().cloned();
+        let certificate = certificate(&extensions);
         let credential = gated.map_or_else(|| self.authenticate(&metadata), Ok);
         // A message is looked at when it is known to be somebody's.
         let request = if credential.is_ok() { request_id_of(request_id(&message), &message) } else { Ok(None) };
@@ -149,7 +151,7 @@ impl Backend {
         let work = async {
             let credential = credential?;
             let _permits = self.admit(&credential)?;
-            let mut verified = self.verified(rpc, credential)?;
+            let mut verified = self.verified(rpc, credential, certificate)?;
             let (engine, call) = (Arc::clone(&verified.engine), verified.call.clone());
             let deadline = deadline(&metadata).unwrap_or(Duration::MAX).min(self.0.limits.request_timeout());
             let answer = async {
@@ -176,7 +178,7 @@ impl Backend {
         let (_, own) = self.caller(&credential);
         let own = take(&own, "watches_per_caller", "watch streams of yours", self.0.limits.watches_per_caller)?;
         let permits = (own, take(&self.0.watches, "watches", "watch streams", self.0.limits.watches)?);
-        Ok((self.verified(rpc, credential)?, permits))
+        Ok((self.verified(rpc, credential, certificate(request.extensions()))?, permits))
     }
 
     fn authenticate(&self, metadata: &MetadataMap) -> Result<Arc<Credential>, Failure> {
@@ -184,13 +186,18 @@ impl Backend {
         verified.map_err(refused_credential)
     }
 
-    fn verified(&self, rpc: &'static str, credential: Arc<Credential>) -> Result<Verified, Failure> {
+    fn verified(
+        &self,
+        rpc: &'static str,
+        credential: Arc<Credential>,
+        certificate: Option<Digest>,
+    ) -> Result<Verified, Failure> {
         let (engine, bundle_dir) = self
             .0
             .tenants
             .get(&credential.tenant)
             .ok_or_else(|| Error::Internal(format!("no engine for tenant {}", credential.tenant)))?;
-        let call = Call { credential, rpc, request: None };
+        let call = Call { credential, rpc, certificate, request: None };
         Ok(Verified { engine: Arc::clone(engine), bundle_dir: bundle_dir.clone(), call })
     }
 
@@ -217,6 +224,12 @@ impl Backend {
         };
         callers.entry(key).or_insert_with(new).clone()
     }
+}
+
+/// What the connection's client certificate is known by (RFC 8705): that the caller holds its key, the handshake has shown.
+fn certificate(extensions: &Extensions) -> Option<Digest> {
+    let peer = extensions.get::<Peer>()?;
+    peer.certificates.first().map(|own| holder_of_certificate(own).thumbprint)
 }
 
 fn refused_credential(error: CredentialError) -> Failure {

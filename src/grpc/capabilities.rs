@@ -2,11 +2,11 @@
 
 use countersign_core::TokenId;
 use countersign_core::capability::Outcome;
-use countersign_engine::{Complete, Redeem, Replayable};
+use countersign_engine::{Call, Complete, Redeem, Replayable};
 use countersign_token::KeyState as State;
 use tonic::{Request, Response, Status};
 
-use super::call::{Backend, Verified};
+use super::call::{Backend, Verified, request_id_of};
 use super::convert::{capability, digest, id, operation, optional_id, outcome, page_size, receipt};
 use super::errors::Failure;
 use crate::http::metrics as names;
@@ -21,6 +21,19 @@ use crate::proto::{
 #[derive(Clone)]
 pub struct Capabilities(pub Backend);
 
+/// How long keys that were listed may be gone on with. A key that is compromised is believed offline for so long at most.
+const KEYS_MAX_AGE: prost_types::Duration = prost_types::Duration { seconds: 300, nanos: 0 };
+
+/// The call as one attempt, whatever the holder signed for it: a proof lasts a minute, and a retry after that bears another. What
+/// is answered then was answered before, and authorizes nothing.
+fn attempt(call: &Call, message: &RedeemRequest) -> Result<Call, Failure> {
+    if message.holder_proof.is_empty() {
+        return Ok(call.clone());
+    }
+    let unproved = RedeemRequest { holder_proof: String::new(), ..message.clone() };
+    Ok(Call { request: request_id_of(&message.request_id, &unproved)?, ..call.clone() })
+}
+
 async fn after(verified: &Verified, id: TokenId) -> Result<Option<Capability>, Failure> {
     let stored = verified.engine.peek(id).await?;
     Ok(Some(capability(&stored.value, verified.engine.now()?)))
@@ -31,9 +44,10 @@ impl CapabilityService for Capabilities {
     async fn redeem(&self, request: Request<RedeemRequest>) -> Result<Response<RedeemResponse>, Status> {
         let run = |verified: Verified, message| async move {
             let verified = &verified;
-            let RedeemRequest { token, operation: action, audience, request_id: _ } = message;
-            let redeem = Redeem { token, operation: operation(action)?, audience };
-            let result = verified.engine.redeem(&verified.call, &redeem).await;
+            let call = attempt(&verified.call, &message)?;
+            let RedeemRequest { token, operation: action, audience, request_id: _, holder_proof } = message;
+            let redeem = Redeem { token, operation: operation(action)?, audience, holder_proof };
+            let result = verified.engine.redeem(&call, &redeem).await;
             let word = match &result {
                 Ok(Replayable { replayed: true, .. }) => "replayed",
                 Ok(_) => "redeemed",
@@ -123,7 +137,7 @@ impl CapabilityService for Capabilities {
                 }
                 .into(),
             });
-            Ok(ListPublicKeysResponse { keys: keys.collect() })
+            Ok(ListPublicKeysResponse { keys: keys.collect(), max_age: Some(KEYS_MAX_AGE) })
         };
         self.0.handle("ListPublicKeys", request, |_| "", run).await
     }

@@ -193,6 +193,8 @@ pub fn capability(capability: &Capability, now: Timestamp) -> proto::Capability 
         decision_id: capability.decision.to_string(),
         issued_at: Some(timestamp(grant.issued_at)),
         expires_at: Some(timestamp(grant.expires_at)),
+        holder: grant.holder.map(super::holder::holder),
+        open: grant.open,
     }
 }
 

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use super::call::{Backend, Verified, request_id_of};
 use super::convert::{acting, decision, id, operation, optional_id};
 use super::errors::{Failure, reason_name};
+use super::holder::holder_to_bind;
 use crate::http::metrics as names;
 use crate::proto::decide_batch_result::Result as ItemResult;
 use crate::proto::decision_service_server::DecisionService;
@@ -33,6 +34,8 @@ impl Decisions {
             mint,
             request_id: _,
             min_entity_revision,
+            holder,
+            open,
         } = message;
         let ask = Decide {
             session: id("session_id", &session_id)?,
@@ -41,6 +44,8 @@ impl Decisions {
             acting: acting(principal, &principal_credential, &self.0).await?,
             approval: optional_id("approval_id", &approval_id)?,
             mint,
+            holder: holder.map(holder_to_bind).transpose()?,
+            open,
             entity_revision: Some(min_entity_revision).filter(|revision| *revision > 0),
         };
         let started = std::time::Instant::now();

@@ -7,7 +7,7 @@ use countersign_core::ledger::LedgerError;
 use countersign_core::restraint::RestraintError;
 use countersign_core::review::GlassError;
 use countersign_engine::{Error, NotAnswering, PublishAction};
-use countersign_token::TokenError;
+use countersign_token::{HolderError, TokenError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -107,6 +107,7 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::NothingToAsk(_) | Error::NotPreApprovable(_) => (Code::FailedPrecondition, ErrorReason::NothingToAsk),
         Error::NotificationNotFound => (Code::NotFound, ErrorReason::NotificationNotFound),
         Error::Token(error) => token(error),
+        Error::Holder(error) => holder(error),
         Error::TokenDead(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
         Error::Capability(error) => capability(error),
         Error::ApprovalGone(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
@@ -222,6 +223,7 @@ const fn token(error: &TokenError) -> (Code, ErrorReason) {
         | TokenError::Signature
         | TokenError::UnknownKey(_)
         | TokenError::NotOurs(_) => (Code::PermissionDenied, ErrorReason::CapabilityInvalid),
+        TokenError::Holder => (Code::PermissionDenied, ErrorReason::HolderMissing),
         TokenError::CompromisedKey(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
         TokenError::Expired(_) => (Code::PermissionDenied, ErrorReason::CapabilityExpired),
         TokenError::Tenant | TokenError::Session | TokenError::Audience | TokenError::DigestMismatch => {
@@ -229,6 +231,20 @@ const fn token(error: &TokenError) -> (Code, ErrorReason) {
         }
         TokenError::Unevaluated => (Code::Unavailable, ErrorReason::Internal),
     }
+}
+
+const fn holder(error: &HolderError) -> (Code, ErrorReason) {
+    let reason = match error {
+        HolderError::Missing(_) => ErrorReason::HolderMissing,
+        HolderError::OtherCertificate | HolderError::OtherKey | HolderError::Signature => ErrorReason::HolderMismatch,
+        HolderError::Malformed(_)
+        | HolderError::OtherToken
+        | HolderError::OtherAction
+        | HolderError::OtherAudience
+        | HolderError::OtherRequest => ErrorReason::HolderProofInvalid,
+        HolderError::Stale(_) => ErrorReason::HolderProofStale,
+    };
+    (Code::PermissionDenied, reason)
 }
 
 const fn capability(error: &CapabilityError) -> (Code, ErrorReason) {

@@ -178,10 +178,11 @@ impl Authenticator {
         self.issuers.values().filter_map(upkeep).chain(domains).collect()
     }
 
-    /// Who asks for client certificates in TLS handshakes; nobody, where no trust domain is configured. That a certificate was taken
-    /// there says nothing of whose it is: that is up to [`Self::workload`].
-    pub fn client_verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
-        (!self.domains.is_empty()).then(|| Arc::new(Possession::new()) as Arc<dyn ClientCertVerifier>)
+    /// Who asks for client certificates in TLS handshakes, also where no trust domain is configured: a capability may be bound to a
+    /// certificate, whoever issued it. That a certificate was taken there says nothing of whose it is: that is up to
+    /// [`Self::workload`].
+    pub fn client_verifier() -> Arc<dyn ClientCertVerifier> {
+        Arc::new(Possession::new())
     }
 
     /// The credential of whoever proved in a handshake to hold the key of this chain's first certificate.

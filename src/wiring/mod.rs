@@ -163,7 +163,7 @@ impl Server {
             DevIssuer::open_or_create(&config.server.data_dir)?;
         }
         let authenticator = Arc::new(Authenticator::new(&config)?);
-        let (upkeep, callers) = (authenticator.upkeep(), authenticator.client_verifier());
+        let upkeep = authenticator.upkeep();
         let kernel = Arc::new(open_store(&config).await?);
         let (mut tenants, mut sinks) = (Tenants::new(), BTreeMap::new());
         for (tenant, settings) in &config.tenants {
@@ -183,7 +183,9 @@ impl Server {
         let backend = Backend::new(tenants, authenticator, config.limits.clone(), ready.clone());
         let router = router(&config, backend, health_service)?;
         let most = config.limits.connections as usize;
-        let tls = config.server.tls.as_ref().map(|files| ServerTls::read(files, callers)).transpose()?;
+        let tls =
+            config.server.tls.as_ref().map(|files| ServerTls::read(files, Some(Authenticator::client_verifier())));
+        let tls = tls.transpose()?;
         let secured = tls.as_ref().map(|tls| Arc::clone(&tls.config));
         let incoming = listen::secured(listen::incoming(grpc_listener, most), secured, most);
         let grpc = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async {

@@ -3,5 +3,6 @@
 mod ending;
 mod exact;
 mod forged;
+mod holder;
 mod once;
 mod tokens;

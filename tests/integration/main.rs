@@ -29,3 +29,4 @@ mod publishing;
 mod scenarios;
 mod sessions;
 mod storage;
+mod verifiers;

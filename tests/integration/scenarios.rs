@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign::client::{Client, entity, struct_from_record};
 use countersign::proto::*;
-use countersign_core::{EntityRef, Timestamp};
+use countersign_core::{EntityRef, HolderKind, Timestamp};
 use countersign_policy::scenario::{Expect, Scenario, VoteExpect, VoteVerdict as Says};
 use tonic::Code;
 
@@ -93,7 +93,13 @@ impl Played<'_> {
             let answer = client.decide(request).await.unwrap();
             assert_eq!(answer.verdict(), Verdict::Allow, "`{}`: {answer:?}", self.scenario.name);
             if let Some(minted) = answer.capability {
-                let request = RedeemRequest { token: minted.token, operation, audience, request_id: fresh_id() };
+                let request = RedeemRequest {
+                    token: minted.token,
+                    operation,
+                    audience,
+                    request_id: fresh_id(),
+                    ..RedeemRequest::default()
+                };
                 client.redeem(request).await.unwrap();
             }
             if step.earlier_session {
@@ -110,6 +116,8 @@ impl Played<'_> {
             operation: Some(operation),
             audience: self.scenario.audience.clone(),
             approval_id: approval.to_owned(),
+            mint: self.scenario.holder.is_some(),
+            holder: self.scenario.holder.map(whoever),
             request_id: fresh_id(),
             ..DecideRequest::default()
         };
@@ -174,6 +182,16 @@ async fn cast(server: &Server, pending: &Approval, vote: &countersign_policy::sc
         ApprovalState::Denied => VoteExpect::Ended,
         other => panic!("{other:?} after a vote"),
     }
+}
+
+/// Nobody redeems here, so any holder of the kind will do.
+fn whoever(kind: HolderKind) -> Holder {
+    let thumbprint = "A".repeat(43);
+    let holder = match kind {
+        HolderKind::Certificate => holder::Holder::CertificateThumbprint(thumbprint),
+        HolderKind::Key => holder::Holder::KeyThumbprint(thumbprint),
+    };
+    Holder { holder: Some(holder) }
 }
 
 /// The hour, which is as exact as policies look at the time.
@@ -241,4 +259,9 @@ async fn a_server_with_the_sessions_bundle_answers_as_its_scenarios_say() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_with_the_minimal_bundle_answers_as_its_scenarios_say() {
     assert!(play("minimal").await >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_the_bundle_about_holders_answers_as_its_scenarios_say() {
+    assert!(play("holders").await >= 6);
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::entity::EntityRef;
+use crate::holder::Holder;
 use crate::id::{ApprovalId, DecisionId, ReviewId, SessionId, TokenId};
 use crate::time::Timestamp;
 
@@ -38,6 +39,12 @@ pub struct Grant {
     /// The review of the broken glass that it needed instead. Absent where nobody broke any.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub review: Option<ReviewId>,
+    /// Whom it is bound to. Absent of a bearer token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub holder: Option<Holder>,
+    /// Whether its holder may narrow it without asking. Absent if not.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub open: bool,
     /// When it was minted.
     pub issued_at: Timestamp,
     /// From when on it is worthless.
@@ -273,6 +280,8 @@ mod tests {
             audience: "warehouse".into(),
             approval: None,
             review: None,
+            holder: None,
+            open: false,
             issued_at: at(0),
             expires_at: at(10),
             shard: 0,

@@ -174,6 +174,8 @@ fn act(store: &Store) -> bool {
         audience: "gate".into(),
         approval: Some(approval.value.id),
         review: None,
+        holder: None,
+        open: false,
         issued_at: store.now(),
         expires_at: approval.value.expires_at(),
         shard: 0,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::shortest_ttl;
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene};
 use crate::error::Error;
-use crate::judge::{Facts, Judgement, Ruling, answer_query, answerers, asked, judge};
+use crate::judge::{Facts, Judgement, Ruling, answer_query, answerers, asked, judge_for_any_holder};
 use crate::ledger::unseen;
 use crate::pre_approve::{self, USES_ROOM, asking};
 use crate::record::Event;
@@ -96,6 +96,7 @@ impl<K: Kernel> Engine<K> {
             canonical: &canonical,
             approval: None,
             excluded: &involved,
+            holder: None,
             now: scene.now,
         };
         let pre = bounds.map(|bounds| pre_approve::subject(facts, &session.value, bounds)).transpose()?;
@@ -109,7 +110,7 @@ impl<K: Kernel> Engine<K> {
         excluded.extend(before.iter().flat_map(|before| before.value.excluded.iter().cloned()));
         let bundle = &scene.active.bundle;
         let facts = Facts { excluded: &excluded, ..facts };
-        let Judgement { ruling, .. } = judge(facts)?;
+        let Judgement { ruling, .. } = judge_for_any_holder(facts)?;
         let rules = asking(ruling)?;
         if pre.as_ref().is_some_and(|pre| !rules.iter().map(|rule| &rule.id).eq(&pre.rules)) {
             return Err(Error::NothingToAsk("asked about by rules that depend on who is excluded; ask about it alone"));
@@ -249,7 +250,7 @@ pub(crate) fn asks_the_same(approval: &Approval, rules: &[AskingRule]) -> bool {
 /// any more, it is a dead end until it expires, and has to be put anew.
 pub(crate) fn still_good(approval: &Approval, facts: Facts<'_>) -> bool {
     approval.state(facts.now) != ApprovalState::Approved
-        || judge(Facts { approval: Some(approval), ..facts })
+        || judge_for_any_holder(Facts { approval: Some(approval), ..facts })
             .is_ok_and(|judgement| matches!(judgement.ruling, Ruling::Allow(_unused)))
 }
 

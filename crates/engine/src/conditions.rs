@@ -23,7 +23,7 @@ use tokio::time::MissedTickBehavior;
 use crate::ask::{asks_the_same, still_good};
 use crate::engine::{Active, Engine, enforcement_point};
 use crate::error::Error;
-use crate::judge::{Facts, Ruling, asked, count, judge};
+use crate::judge::{Facts, Ruling, asked, count, judge_for_any_holder};
 use crate::ledger::unseen;
 use crate::pre_approve;
 use crate::record::{Event, record};
@@ -298,8 +298,8 @@ impl Question {
         }
         let Ok(session) = session.value.require_open(now) else { return Ok(None) };
         let canonical = &action.canonical()?;
-        let facts = Facts { view, session, action, canonical, approval: None, standing, excluded, now };
-        Ok(match judge(facts).map(|judgement| judgement.ruling) {
+        let facts = Facts { view, session, action, canonical, approval: None, standing, excluded, holder: None, now };
+        Ok(match judge_for_any_holder(facts).map(|judgement| judgement.ruling) {
             Err(Error::InvalidField { .. }) => Some(Changed::Schema),
             Err(error) => return Err(error),
             Ok(Ruling::Deny { .. }) => Some(Changed::Denied),

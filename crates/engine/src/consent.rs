@@ -70,6 +70,8 @@ impl<K: Kernel> Engine<K> {
             acting: Acting::Caller,
             approval: *approval,
             mint: false,
+            holder: None,
+            open: false,
             entity_revision: None,
         };
         let signers = admitted.signed_by.iter().filter_map(|name| EntityRef::new("Person", name.as_str()).ok());

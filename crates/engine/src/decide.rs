@@ -1,6 +1,7 @@
 //! Decide: read, judge, act.
 
 mod glass;
+mod held;
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,8 @@ use countersign_core::ledger::Standing;
 use countersign_core::pre_approval::Bounds;
 use countersign_core::session::Session;
 use countersign_core::{
-    Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, ReviewId, SessionId, Timestamp, TokenId,
+    Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, Holder, HolderKind, ReviewId, SessionId, Timestamp,
+    TokenId,
 };
 use countersign_policy::{ApprovalFacts, AskingRule, DenyCause, Evaluated, View};
 use countersign_store::repository::{CommitExt, Stored};
@@ -24,6 +26,8 @@ use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, ju
 use crate::ledger::{Ledgers, Taking, Turn};
 use crate::pre_approve;
 use crate::record::{Event, UseRecord};
+
+use held::Held;
 
 pub use glass::{BreakGlass, Broken};
 
@@ -42,6 +46,10 @@ pub struct Decide {
     pub approval: Option<ApprovalId>,
     /// Whether to mint on ALLOW.
     pub mint: bool,
+    /// Whom the capability is to be bound to.
+    pub holder: Option<Holder>,
+    /// Whether its holder is to narrow it without asking.
+    pub open: bool,
     /// The change of an entity that the decision must know of already.
     pub entity_revision: Option<u64>,
 }
@@ -137,6 +145,7 @@ impl<K: Kernel> Engine<K> {
             let missing = Error::field("request_id", "required with `mint` or `approval_id`; send a new UUID");
             return Err(self.refuse(call, None, missing).await);
         }
+        self.require(call, ask.require_mint_for_holder()).await?;
         self.settle(call, Some(&ask.session.to_string()), |scene| async move { self.decide_once(&scene, ask).await })
             .await
     }
@@ -148,6 +157,7 @@ impl<K: Kernel> Engine<K> {
         if let Some(asked) = ask.entity_revision.filter(|asked| *asked > scene.active.entity_revision) {
             return Err(Error::EntityRevision { asked, newest: scene.active.entity_revision });
         }
+        self.require_stay_open(scene, ask)?;
         let (weighed, ruling) = self.weigh(scene, ask, &BTreeSet::new()).await?;
         let facts = weighed.facts(scene)?;
         let context = facts.evaluated(weighed.counted.as_ref());
@@ -169,7 +179,10 @@ impl<K: Kernel> Engine<K> {
                 };
                 self.answer(scene, decision, &outcome, &[], std::convert::identity).await
             }
-            Ruling::Allow(permit) if ask.mint => self.mint(scene, permit, decision, &outcome, approved).await,
+            Ruling::Allow(permit) if ask.mint => {
+                let held = Held { holder: ask.holder, open: ask.open };
+                self.mint(scene, permit, decision, &outcome, approved, held).await
+            }
             Ruling::Allow(permit) => self.allow(scene, permit, decision, &outcome, approved).await,
         }?;
         self.shadow.offer(scene, weighed.over(), &answered);
@@ -203,6 +216,7 @@ impl<K: Kernel> Engine<K> {
             ledgers,
             standing,
             turn,
+            holder: ask.holder.map(|holder| holder.kind),
             determining: Vec::new(),
             counted: None,
         };
@@ -324,9 +338,10 @@ impl<K: Kernel> Engine<K> {
         mut decision: Decision,
         outcome: &Outcome<'_>,
         approval: Option<&Stored<Approval>>,
+        held: Held,
     ) -> Result<Decision, Error> {
         let Permit { .. } = permit;
-        let (grant, token) = self.grant(scene, outcome, approval, None)?;
+        let (grant, token) = self.grant(scene, outcome, approval, None, held)?;
         decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
         let capability = Capability::mint(grant, decision.id, decision.bundle);
         let lapses = outcome.lapses(scene, approval);
@@ -350,6 +365,7 @@ impl<K: Kernel> Engine<K> {
         outcome: &Outcome<'_>,
         approval: Option<&Stored<Approval>>,
         review: Option<ReviewId>,
+        Held { holder, open }: Held,
     ) -> Result<(Grant, Token), Error> {
         let keys = self.keys.load_full();
         let session = &outcome.session.value;
@@ -366,6 +382,8 @@ impl<K: Kernel> Engine<K> {
             audience: outcome.action.audience.clone(),
             approval: approval.map(|a| a.value.id),
             review,
+            holder,
+            open,
             issued_at: scene.now,
             expires_at,
             shard: 0,
@@ -399,6 +417,7 @@ pub(crate) struct Weighed {
     standing: Standing,
     /// It is its turn to change the ledgers, until it is decided.
     turn: Turn,
+    holder: Option<HolderKind>,
     determining: Vec<String>,
     counted: Option<ApprovalFacts>,
     revisions: Revisions,
@@ -440,6 +459,7 @@ impl Weighed {
             approval: self.approved.as_ref().map(|approval| &approval.value),
             standing: &self.standing,
             excluded: &self.excluded,
+            holder: self.holder,
             now,
         })
     }

@@ -139,6 +139,8 @@ pub struct Call {
     pub credential: Arc<Credential>,
     /// The RPC: request ids are scoped to it.
     pub rpc: &'static str,
+    /// The SHA-256 of the client certificate that the caller proved to hold, if they did: whatever it was believed for.
+    pub certificate: Option<Digest>,
     /// The request id, if one was given.
     pub request: Option<RequestId>,
 }
@@ -554,6 +556,7 @@ const fn governs(action: AdminAction<'_>) -> bool {
         | AdminAction::StartClean { .. }
         | AdminAction::ActFor { .. }
         | AdminAction::Redeem { .. }
+        | AdminAction::StayOpen { .. }
         | AdminAction::Revoke { .. }
         | AdminAction::EndSession { .. }
         | AdminAction::ReadLog { .. }

@@ -9,7 +9,7 @@ use countersign_core::review::GlassError;
 use countersign_core::session::SessionError;
 use countersign_policy::{QueryError, Refused};
 use countersign_store::{CommitError, StoreError};
-use countersign_token::{MintError, TokenError};
+use countersign_token::{HolderError, MintError, TokenError};
 
 use crate::credential::NotAnswering;
 
@@ -129,6 +129,9 @@ pub enum Error {
     /// The token is not one that is worth anything here.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// Nobody is shown to hold the capability. It is not spent.
+    #[error(transparent)]
+    Holder(#[from] HolderError),
     /// The token is genuine, but dead.
     #[error("the capability is dead: {0}")]
     TokenDead(&'static str),
@@ -275,6 +278,7 @@ impl Error {
             | Self::NotPreApprovable(_)
             | Self::NotificationNotFound
             | Self::Token(_)
+            | Self::Holder(_)
             | Self::TokenDead(_)
             | Self::Capability(_)
             | Self::ApprovalGone(_)

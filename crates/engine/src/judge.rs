@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use countersign_core::approval::{Approval, AskingRule as Asked, Tally, Vote};
 use countersign_core::ledger::Standing;
 use countersign_core::session::OpenSession;
-use countersign_core::{Action, Canonical, EntityRef, Timestamp};
+use countersign_core::{Action, Canonical, EntityRef, HolderKind, Timestamp};
 use countersign_policy::{
     AdminAction, AdminQuery, AnswerQuery, ApprovalFacts, AskingRule, DenyCause, Evaluated, Prospect, Query,
     SessionFacts, Verdict, View,
@@ -39,6 +39,8 @@ pub struct Facts<'a> {
     pub standing: &'a Standing,
     /// Whose approval counts for nothing.
     pub excluded: &'a BTreeSet<EntityRef>,
+    /// How whoever the capability is bound to proves it, if there is a capability that is bound.
+    pub holder: Option<HolderKind>,
     /// The time that decides.
     pub now: Timestamp,
 }
@@ -51,7 +53,7 @@ impl<'a> Facts<'a> {
     }
 
     fn query(&self, approval: Option<&'a ApprovalFacts>) -> Query<'a> {
-        let Self { session, action, canonical, standing, excluded, now, .. } = *self;
+        let Self { session, action, canonical, standing, excluded, holder, now, .. } = *self;
         Query {
             principal: &action.principal,
             operation: &action.operation,
@@ -70,6 +72,7 @@ impl<'a> Facts<'a> {
             now,
             excluded,
             approval,
+            holder,
         }
     }
 }
@@ -128,15 +131,39 @@ pub fn judge(facts: Facts<'_>) -> Result<Judgement, Error> {
     Ok(Judgement { ruling, determining: evaluation.determining, counted, tally })
 }
 
-/// Whether the policies deny an action whatever its input, whoever approves it.
+/// Judges what people are asked about before anybody knows to whom the capability will be bound: as it stands, and if that is
+/// denied, as it would be for a holder. Policies that demand one would otherwise keep people from being asked at all. What is
+/// granted in the end is judged by [`judge`], with whoever holds it then.
+///
+/// # Errors
+/// As [`judge`].
+pub(crate) fn judge_for_any_holder(facts: Facts<'_>) -> Result<Judgement, Error> {
+    let bearer = judge(facts)?;
+    if matches!(bearer.ruling, Ruling::Deny { .. }) {
+        for kind in HolderKind::ALL {
+            let bound = judge(Facts { holder: Some(kind), ..facts })?;
+            if !matches!(bound.ruling, Ruling::Deny { .. }) {
+                return Ok(bound);
+            }
+        }
+    }
+    Ok(bearer)
+}
+
+/// Whether the policies deny an action whatever its input, whoever approves it, and whoever holds the capability.
 ///
 /// # Errors
 /// [`Error::InvalidField`] if it does not fit the schema.
 pub(crate) fn ruled_out(facts: Facts<'_>) -> Result<bool, Error> {
     let session = facts.session.session();
     let view = facts.view.claiming(&session.principal, session.groups_at(facts.now));
-    let outlook = view.outlook(&facts.query(None))?;
-    Ok(matches!(outlook.prospect, Prospect::Never(_)))
+    for holder in [None].into_iter().chain(HolderKind::ALL.map(Some)) {
+        let outlook = view.outlook(&Facts { holder, ..facts }.query(None))?;
+        if !matches!(outlook.prospect, Prospect::Never(_)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Decides as [`judge`], with the glass broken for `rules`: what only these keep from being allowed is allowed. That the policies

@@ -94,6 +94,8 @@ fn claims(grant: &Grant, tenant: &TenantId, development: bool) -> Claims {
         approval,
         // The row says it, and every redeem reads the row.
         review: _,
+        holder,
+        open,
         issued_at,
         expires_at,
         shard,
@@ -111,6 +113,8 @@ fn claims(grant: &Grant, tenant: &TenantId, development: bool) -> Claims {
         digest,
         audience,
         approval,
+        holder,
+        open,
         issued_at,
         expires_at,
         shard,

@@ -22,7 +22,7 @@ use crate::ask::{Ask, How};
 use crate::conditions::partly_changed;
 use crate::engine::{Call, Engine, Replayable, Scene, enforcement_point};
 use crate::error::Error;
-use crate::judge::{Facts, Judgement, Ruling, judge, ruled_out};
+use crate::judge::{Facts, Judgement, Ruling, judge_for_any_holder, ruled_out};
 use crate::vote::Question;
 
 /// How much room a request that is a pre-approval leaves for what it is used for, in bytes.
@@ -47,7 +47,7 @@ impl<K: Kernel> Engine<K> {
 
 /// What people are to be asked about, if the rules that ask for an action offer it.
 pub(crate) fn subject(facts: Facts<'_>, session: &Session, bounds: Bounds) -> Result<PreApproval, Error> {
-    let Judgement { ruling, .. } = judge(facts)?;
+    let Judgement { ruling, .. } = judge_for_any_holder(facts)?;
     let rules = asking(ruling)?;
     require_offered(facts.view, facts.action, &rules, bounds)?;
     let left = session.deadline.since(facts.now);
@@ -191,7 +191,7 @@ pub(crate) fn changed(
     }
     let Ok(session) = session.value.require_open(now) else { return Ok(None) };
     let canonical = &action.canonical()?;
-    let facts = Facts { view, session, action, canonical, approval: None, standing, excluded, now };
+    let facts = Facts { view, session, action, canonical, approval: None, standing, excluded, holder: None, now };
     match ruled_out(facts) {
         Err(Error::InvalidField { .. }) => return Ok(Some(Changed::Schema)),
         Err(error) => return Err(error),

@@ -8,7 +8,7 @@ use countersign_core::approval::{Approval, AskingRule, Tally, Together, Verdict 
 use countersign_core::capability::{Grant, Outcome};
 use countersign_core::pre_approval::Bounds;
 use countersign_core::{
-    ApprovalId, DecisionId, Digest, EntityRef, NotificationId, NotificationKind, ReviewId, SessionId, TenantId,
+    ApprovalId, DecisionId, Digest, EntityRef, Holder, NotificationId, NotificationKind, ReviewId, SessionId, TenantId,
     Timestamp, TokenId,
 };
 use countersign_policy::{EntityData, Evaluated};
@@ -252,6 +252,9 @@ pub enum Event<'a> {
         /// That the approval is a pre-approval, and which of its uses this was.
         #[serde(skip_serializing_if = "Option::is_none")]
         pre_approval: Option<UseRecord>,
+        /// Who was shown to hold it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        holder: Option<Holder>,
     },
     /// An outcome was reported.
     Complete {

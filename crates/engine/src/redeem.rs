@@ -2,11 +2,11 @@
 
 use countersign_core::approval::{Approval, ApprovalState, Spender};
 use countersign_core::capability::CapabilityError;
-use countersign_core::{Digest, EntityRef, SessionId, Timestamp, TokenId};
+use countersign_core::{Digest, EntityRef, Holder, SessionId, Timestamp, TokenId};
 use countersign_policy::AdminAction;
 use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored};
-use countersign_token::{Limits, Presented, Verified};
+use countersign_token::{About, Limits, Presented, Verified, shown};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::require_request_id;
@@ -25,6 +25,8 @@ pub struct Redeem {
     pub operation: Operation,
     /// The enforcement point that executes it.
     pub audience: String,
+    /// What the holder signed, if the capability is bound to a key; empty otherwise.
+    pub holder_proof: String,
 }
 
 /// The receipt.
@@ -79,11 +81,13 @@ impl<K: Kernel> Engine<K> {
         let session = self.repo.session(capability.value.grant.session).await?.ok_or(Error::SessionNotFound)?;
         let open = session.value.require_open(now)?;
         let (action, canonical) = self.action(scene, &session.value, &redeem.operation, &redeem.audience)?;
+        let holder = shown_holder(scene, token.claims().holder, redeem, canonical.digest())?;
         token.authorize(&Presented {
             tenant: self.tenant(),
             session: session.value.id,
             audience: &redeem.audience,
             digest: canonical.digest(),
+            holder,
             now,
         })?;
         capability.value.require_minted(now)?;
@@ -111,6 +115,7 @@ impl<K: Kernel> Engine<K> {
             canonical: &canonical,
             approval: approval.as_ref().map(|approval| &approval.value),
             excluded: &excluded,
+            holder: holder.map(|holder| holder.kind),
             now,
         };
         let judgement = match &review {
@@ -169,6 +174,7 @@ impl<K: Kernel> Engine<K> {
             context: &facts.evaluated(counted.as_ref()),
             complete_by,
             pre_approval: charged,
+            holder,
         };
         let committed = self.commit(scene, commit, event, &receipt).await?;
         receipt.log_index = Some(committed.first_log_index);
@@ -209,4 +215,32 @@ impl<K: Kernel> Engine<K> {
             | ApprovalState::Void { .. }) => Err(Error::ApprovalGone(over.word())),
         }
     }
+}
+
+/// The holder that a capability is bound to, if whoever presents it is shown to be that one: by the connection's certificate, or by
+/// a proof over this token, action, audience and attempt, by the clock that decides (I13).
+fn shown_holder(
+    scene: &Scene,
+    bound: Option<Holder>,
+    redeem: &Redeem,
+    digest: Digest,
+) -> Result<Option<Holder>, Error> {
+    let Some(bound) = bound else {
+        if redeem.holder_proof.is_empty() {
+            return Ok(None);
+        }
+        // Whoever signs one believes that the token is worth nothing to a thief.
+        return Err(Error::field(
+            "holder_proof",
+            "the capability is bound to nobody; send none, or decide with a `holder`",
+        ));
+    };
+    let about = About {
+        token: Digest::of(redeem.token.as_bytes()),
+        digest,
+        audience: &redeem.audience,
+        request_id: scene.call.request.as_ref().map(|request| request.id.as_str()).unwrap_or_default(),
+        now: scene.now,
+    };
+    Ok(Some(shown(bound, scene.call.certificate, &redeem.holder_proof, &about)?))
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use cedar_policy::{EntityUid, RestrictedExpression};
-use countersign_core::{Digest, EntityRef, Timestamp};
+use countersign_core::{Digest, EntityRef, HolderKind, Timestamp};
 
 use crate::answer::Answer;
 use crate::decide::QueryError;
-use crate::request::{Pairs, Pass, clock, evaluate, operator_of, person, persons, strings};
+use crate::request::{Pairs, Pass, clock, evaluate, holder_of, operator_of, person, persons, strings};
 use crate::view::View;
 
 /// May `caller` do this to the service?
@@ -65,6 +65,15 @@ pub enum AdminAction<'a> {
         operation: &'a str,
         /// The issuer of the caller's credential.
         issuer: Option<&'a str>,
+    },
+    /// `stayOpen`: be given a capability that its holder may narrow without asking.
+    StayOpen {
+        /// The audience of the capability.
+        enforcement_point: &'a EntityRef,
+        /// The operation.
+        operation: &'a str,
+        /// How whoever it is bound to proves it, if it is.
+        holder: Option<HolderKind>,
     },
     /// `revoke`: revoke a capability, or an approval, of `principal`.
     Revoke {
@@ -151,7 +160,7 @@ impl View<'_> {
     }
 
     fn administered(&self, query: &AdminQuery<'_>) -> Result<Pass, QueryError> {
-        let Asked { name, resource, mut context, operator, persons: named } = query.action.asked();
+        let Asked { name, resource, mut context, operator, holder, persons: named } = query.action.asked();
         let missing = |field: &str, entity: &EntityRef| QueryError::Invalid {
             field: field.to_owned(),
             reason: format!("`{entity}` has no known type"),
@@ -164,6 +173,7 @@ impl View<'_> {
         let caller = bundle.directory.uid(query.caller).ok_or_else(|| missing("caller", query.caller))?;
         let resource = bundle.directory.uid(resource).ok_or_else(|| missing("resource", resource))?;
         context.extend(operator_of(bundle, operator)?);
+        context.extend(holder_of(holder)?);
         match named {
             Named::Nobody => {}
             Named::Bound(bound) => context.push(("persons".to_owned(), persons(bundle, bound, "persons")?)),
@@ -186,6 +196,7 @@ struct Asked<'a> {
     resource: &'a EntityRef,
     context: Pairs,
     operator: Option<&'a EntityRef>,
+    holder: Option<HolderKind>,
     persons: Named<'a>,
 }
 
@@ -205,14 +216,21 @@ impl<'a> AdminAction<'a> {
     fn asked(self) -> Asked<'a> {
         let text = |name: &str, value: &str| (name.to_owned(), RestrictedExpression::new_string(value.to_owned()));
         let long = |name: &str, value: i64| (name.to_owned(), RestrictedExpression::new_long(value));
-        let plain =
-            |name, resource| Asked { name, resource, context: Vec::new(), operator: None, persons: Named::Nobody };
+        let plain = |name, resource| Asked {
+            name,
+            resource,
+            context: Vec::new(),
+            operator: None,
+            holder: None,
+            persons: Named::Nobody,
+        };
         match self {
             Self::OpenSession { principal, purpose, operator, seconds } => Asked {
                 name: "openSession",
                 resource: principal,
                 context: vec![text("purpose", purpose), long("seconds", i64::from(seconds))],
                 operator,
+                holder: None,
                 persons: Named::Nobody,
             },
             Self::StartClean { principal, purpose, labels, operator, seconds } => Asked {
@@ -224,6 +242,7 @@ impl<'a> AdminAction<'a> {
                     long("seconds", i64::from(seconds)),
                 ],
                 operator,
+                holder: None,
                 persons: Named::Nobody,
             },
             Self::ActFor { principal, operation, operator } => Asked {
@@ -231,13 +250,29 @@ impl<'a> AdminAction<'a> {
                 resource: principal,
                 context: vec![text("operation", operation)],
                 operator,
+                holder: None,
                 persons: Named::Nobody,
             },
             Self::Redeem { enforcement_point, operation, issuer } => {
                 let issuer = issuer.map(|issuer| text("issuer", issuer));
                 let context = std::iter::once(text("operation", operation)).chain(issuer).collect();
-                Asked { name: "redeem", resource: enforcement_point, context, operator: None, persons: Named::Nobody }
+                Asked {
+                    name: "redeem",
+                    resource: enforcement_point,
+                    context,
+                    operator: None,
+                    holder: None,
+                    persons: Named::Nobody,
+                }
             }
+            Self::StayOpen { enforcement_point, operation, holder } => Asked {
+                name: "stayOpen",
+                resource: enforcement_point,
+                context: vec![text("operation", operation)],
+                operator: None,
+                holder,
+                persons: Named::Nobody,
+            },
             Self::Revoke { principal } => plain("revoke", principal),
             Self::EndSession { principal } => plain("endSession", principal),
             Self::Publish { tenant, digest, revision } => Asked {
@@ -249,6 +284,7 @@ impl<'a> AdminAction<'a> {
                     long("revision", i64::try_from(revision).unwrap_or(i64::MAX)),
                 ],
                 operator: None,
+                holder: None,
                 persons: Named::Nobody,
             },
             Self::ReadLog { tenant } => plain("readLog", tenant),
@@ -262,6 +298,7 @@ impl<'a> AdminAction<'a> {
                     resource: tenant,
                     context,
                     operator: None,
+                    holder: None,
                     persons: Named::Bound(persons),
                 }
             }
@@ -272,6 +309,7 @@ impl<'a> AdminAction<'a> {
                 resource: tenant,
                 context: vec![text("operation", operation), ("rules".to_owned(), strings(rules))],
                 operator: None,
+                holder: None,
                 persons: Named::Nobody,
             },
             Self::ReviewBreakGlass { tenant, person, operation, rules, excluded } => Asked {
@@ -279,6 +317,7 @@ impl<'a> AdminAction<'a> {
                 resource: tenant,
                 context: vec![text("operation", operation), ("rules".to_owned(), strings(rules))],
                 operator: None,
+                holder: None,
                 persons: Named::Reviewed { person, excluded },
             },
         }

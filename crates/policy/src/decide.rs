@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use countersign_core::ledger::Standing;
-use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
+use countersign_core::{Digest, EntityRef, HolderKind, Record, SessionId, Timestamp};
 
 use crate::bundle::AskingRule;
 use crate::entities::STAND_IN;
@@ -39,6 +39,8 @@ pub struct Query<'a> {
     pub excluded: &'a BTreeSet<EntityRef>,
     /// What people have approved of this digest; absent until at least one rule is met.
     pub approval: Option<&'a ApprovalFacts>,
+    /// How whoever the capability is bound to proves it; absent if it is bound to nobody.
+    pub holder: Option<HolderKind>,
 }
 
 /// What policies may know of a session.

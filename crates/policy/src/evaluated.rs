@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp, Value};
+use countersign_core::{Digest, EntityRef, HolderKind, Record, SessionId, Timestamp, Value};
 use serde::{Serialize, Serializer};
 
 use crate::bundle::Bundle;
@@ -26,6 +26,13 @@ pub struct Evaluated<'a> {
     /// Not of the context: the groups that the principal was in by its credential, and not by the directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     claimed: Option<&'a BTreeSet<EntityRef>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<Holder>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Holder {
+    kind: HolderKind,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -92,6 +99,7 @@ impl Bundle {
             operator: query.operator,
             approval: query.approval.map(approval),
             claimed: None,
+            holder: query.holder.map(|kind| Holder { kind }),
         }
     }
 }

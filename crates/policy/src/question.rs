@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::ledger::Standing;
-use countersign_core::{Action, Digest, EntityRef, Record, SessionId, Timestamp};
+use countersign_core::{Action, Digest, EntityRef, HolderKind, Record, SessionId, Timestamp};
 use serde::{Deserialize, Deserializer};
 
 use crate::decide::{ApprovalFacts, Evaluation, Query, SessionFacts, Verdict};
@@ -44,6 +44,8 @@ pub struct Question {
     pub approval: Option<ApprovalFacts>,
     /// The groups that the principal is in by its credential, and not by the directory.
     pub claimed: BTreeSet<EntityRef>,
+    /// How whoever the capability is bound to proves it; absent if it is bound to nobody.
+    pub holder: Option<HolderKind>,
 }
 
 impl Question {
@@ -74,6 +76,7 @@ impl Question {
             now: self.now,
             excluded: &self.excluded,
             approval: self.approval.as_ref(),
+            holder: self.holder,
         }
     }
 }
@@ -116,7 +119,8 @@ impl RecordedDecision {
         // What the policies said, before a person went past those whom they ask.
         let verdict = if glass_broken.is_some() { "NEEDS_APPROVAL".to_owned() } else { verdict };
         let action = Action::from_canonical(&action).map_err(|error| RecordError(error.to_string()))?;
-        let Context { input, environment, session, excluded, digest, now, operator, approval, claimed } = context;
+        let Context { input, environment, session, excluded, digest, now, operator, approval, claimed, holder } =
+            context;
         let withheld = action.input.keys().filter(|name| !input.contains_key(*name)).cloned().collect();
         let question = Question {
             principal: action.principal,
@@ -140,6 +144,7 @@ impl RecordedDecision {
                 expires,
             }),
             claimed,
+            holder: holder.map(|Holder { kind }| kind),
         };
         Ok(Some(Self { id: decision, verdict, determining, bundle, question, withheld }))
     }
@@ -206,6 +211,12 @@ struct Context {
     approval: Option<Approval>,
     #[serde(default)]
     claimed: BTreeSet<EntityRef>,
+    holder: Option<Holder>,
+}
+
+#[derive(Deserialize)]
+struct Holder {
+    kind: HolderKind,
 }
 
 #[derive(Deserialize)]

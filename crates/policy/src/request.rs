@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cedar_policy::{Context, Decision, EntityUid, Request, RestrictedExpression};
 use countersign_core::visible::Visible;
-use countersign_core::{EntityRef, Timestamp};
+use countersign_core::{EntityRef, HolderKind, Timestamp};
 
 use crate::bundle::{Bundle, Operation};
 use crate::clause::Ground;
@@ -81,6 +81,7 @@ impl<'a> Prepared<'a> {
             ("digest".to_owned(), RestrictedExpression::new_string(query.digest.to_string())),
         ];
         context.extend(circumstances(bundle, query.operator, query.excluded, query.now)?);
+        context.extend(holder_of(query.holder)?);
         // Whatever a policy can go on from: the request's own entities, and those that the context names.
         let mut named = Vec::new();
         let moments =
@@ -185,6 +186,13 @@ pub(crate) fn circumstances(
 pub(crate) fn operator_of(bundle: &Bundle, operator: Option<&EntityRef>) -> Result<Pairs, QueryError> {
     let operator = operator.map(|operator| person(bundle, operator, "operator")).transpose()?;
     Ok(operator.into_iter().map(|operator| ("operator".to_owned(), operator)).collect())
+}
+
+/// The holder's field, if there is one.
+pub(crate) fn holder_of(holder: Option<HolderKind>) -> Result<Pairs, QueryError> {
+    let Some(kind) = holder else { return Ok(Vec::new()) };
+    let kind = ("kind".to_owned(), RestrictedExpression::new_string(kind.word().to_owned()));
+    Ok(vec![("holder".to_owned(), record_of(vec![kind])?)])
 }
 
 /// The time that decides, as policies read it.
@@ -327,6 +335,7 @@ mod tests {
                 now,
                 excluded: &excluded,
                 approval: None,
+                holder: None,
             };
             let prepared = Prepared::new(bundle.alone(), &query).unwrap();
             let context = || Context::from_pairs(prepared.context.clone()).unwrap();

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use countersign_core::ledger::{Ledger, Standing, Subject};
-use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp, TokenId};
+use countersign_core::{Digest, EntityRef, HolderKind, Record, SessionId, Timestamp, TokenId};
 use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
@@ -50,6 +50,9 @@ pub struct Scenario {
     /// The circumstances.
     #[serde(default)]
     pub environment: Record,
+    /// How whoever the capability is bound to proves it: `key` or `certificate`; absent if it is bound to nobody.
+    #[serde(default)]
+    pub holder: Option<HolderKind>,
     /// What was done before, in this order. All of it is allowed.
     #[serde(default)]
     pub before: Vec<Earlier>,
@@ -424,6 +427,7 @@ impl Scenario {
             excluded: self.excluded(view),
             approval: None,
             claimed: BTreeSet::new(),
+            holder: self.holder,
         }
     }
 }

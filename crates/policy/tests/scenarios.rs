@@ -49,6 +49,11 @@ fn the_minimal_bundle_answers_as_its_scenarios_say() {
 }
 
 #[test]
+fn the_bundle_about_holders_answers_as_its_scenarios_say() {
+    assert_eq!(play("holders"), 6);
+}
+
+#[test]
 fn a_scenario_that_expects_something_else_fails() {
     let bundle = load("minimal");
     let text = &bundle.source().files()["scenarios/documents.toml"];

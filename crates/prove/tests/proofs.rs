@@ -77,7 +77,7 @@ fn refuted(proof: &Proof) -> BTreeMap<(&str, &str), &Counterexample> {
 
 #[tokio::test]
 async fn every_property_of_the_shipped_bundles_is_proved_and_says_something() {
-    for name in ["ai-platform", "minimal"] {
+    for name in ["ai-platform", "minimal", "holders"] {
         let bundle = Bundle::load(Source::read_dir(&root().join("policies").join(name)).unwrap()).unwrap();
         let mut seen = Vec::new();
         let all = properties(&bundle).unwrap();

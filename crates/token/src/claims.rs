@@ -8,7 +8,7 @@ use biscuit_auth::builder::{
     string, var,
 };
 use countersign_core::action::MAX_NAME_BYTES;
-use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use countersign_core::{ApprovalId, Digest, EntityRef, Holder, HolderKind, SessionId, TenantId, Timestamp, TokenId};
 
 use crate::error::MintError;
 use crate::wire::{Facts, Term};
@@ -20,7 +20,9 @@ pub const VERSION: i64 = 1;
 /// What a capability says: one action in one session, for one audience, until one moment.
 ///
 /// In the token there is one fact per claim, in this order, and then five checks. `operator` and `approval` are left out
-/// when there is none. Ids are written as everywhere else, times are milliseconds since 1970 (Biscuit's own dates are
+/// when there is none, and so are `holder("key", hex:…)` and `open(true)`, which stand after `approval`. A token that is bound to a
+/// holder has a sixth check, `check if presented_holder("key", hex:…)`: a verifier that knows of no holders does not state that
+/// fact, and refuses. Ids are written as everywhere else, times are milliseconds since 1970 (Biscuit's own dates are
 /// whole seconds). This is what `Biscuit::print` shows of a minted token (symbols, and what is empty, left out):
 ///
 /// ```text
@@ -83,6 +85,10 @@ pub struct Claims {
     pub audience: String,
     /// `approval(string)`: the approval that this spends, if any.
     pub approval: Option<ApprovalId>,
+    /// `holder(string, bytes)`: kind and thumbprint of whom it is bound to, if anybody, checked against `presented_holder`.
+    pub holder: Option<Holder>,
+    /// `open(boolean)`: whether its holder may append blocks that narrow it. It is sealed otherwise.
+    pub open: bool,
     /// `issued_at(integer)`, in milliseconds. Informs; clocks of replicas differ, so nothing is checked against it.
     pub issued_at: Timestamp,
     /// `expires_at(integer)`, in milliseconds, checked against `now`: at this moment it has expired.
@@ -103,10 +109,13 @@ pub(crate) enum Checked {
     Audience,
     Expiry,
     Digest,
+    /// Of a token that is bound to a holder only.
+    Holder,
 }
 
 impl Checked {
-    pub(crate) const ALL: [Self; 5] = [Self::Tenant, Self::Session, Self::Audience, Self::Expiry, Self::Digest];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Tenant, Self::Session, Self::Audience, Self::Expiry, Self::Digest, Self::Holder];
 }
 
 impl Claims {
@@ -136,8 +145,8 @@ impl Claims {
         Ok(block)
     }
 
-    pub(crate) fn checks(&self) -> [Check; Checked::ALL.len()] {
-        Checked::ALL.map(|check| self.datalog_check(check))
+    pub(crate) fn checks(&self) -> Vec<Check> {
+        Checked::ALL.into_iter().filter_map(|check| self.datalog_check(check)).collect()
     }
 
     pub(crate) fn facts(&self) -> Result<Vec<Fact>, MintError> {
@@ -157,6 +166,11 @@ impl Claims {
             fact("audience", &[string(&self.audience)]),
         ]);
         facts.extend(self.approval.map(|approval| fact("approval", &[string(&approval.to_string())])));
+        facts.extend(
+            self.holder
+                .map(|holder| fact("holder", &[string(holder.kind.word()), bytes(holder.thumbprint.as_bytes())])),
+        );
+        facts.extend(self.open.then(|| fact("open", &[boolean(true)])));
         facts.extend([
             fact("issued_at", &[int(self.issued_at.millis())]),
             fact("expires_at", &[int(self.expires_at.millis())]),
@@ -167,24 +181,20 @@ impl Claims {
         Ok(facts)
     }
 
-    fn datalog_check(&self, check: Checked) -> Check {
-        match check {
+    fn datalog_check(&self, check: Checked) -> Option<Check> {
+        Some(match check {
             Checked::Tenant => check_if(presented::tenant(&self.tenant), vec![]),
             Checked::Session => check_if(presented::session(self.session), vec![]),
             Checked::Audience => check_if(presented::audience(&self.audience), vec![]),
             Checked::Digest => check_if(presented::digest(self.digest), vec![]),
-            Checked::Expiry => {
-                let before =
-                    [Op::Value(var("now")), Op::Value(int(self.expires_at.millis())), Op::Binary(Binary::LessThan)];
-                check_if(pred("now", &[var("now")]), vec![Expression { ops: before.into() }])
-            }
-        }
+            Checked::Expiry => check_before(self.expires_at),
+            Checked::Holder => check_if(presented::holder(self.holder?), vec![]),
+        })
     }
 
     /// Reads the facts of an authority block; `None` unless each claim stands there once, in its place and of its type.
     /// The caller must compare the whole block with what would be minted: checks are not read here.
-    pub(crate) fn read(block: &[u8]) -> Option<Self> {
-        let facts = Facts::read(block)?;
+    pub(crate) fn read(facts: &Facts<'_>) -> Option<Self> {
         let facts = &mut facts.iter().peekable();
         take(facts, "countersign").filter(|version| *version == [Term::Int(VERSION)])?;
         Some(Self {
@@ -207,6 +217,16 @@ impl Claims {
                 Some(approval) => Some(text(approval)?.parse().ok()?),
                 None => None,
             },
+            holder: match take(facts, "holder") {
+                Some([Term::Str(kind), Term::Bytes(thumbprint)]) => Some(Holder {
+                    kind: HolderKind::of_word(kind)?,
+                    thumbprint: Digest::from_bytes(thumbprint.try_into().ok()?),
+                }),
+                Some(_) => return None,
+                None => None,
+            },
+            // `open(false)` is not what is written of one that is not, and the comparison of the blocks refuses it.
+            open: matches!(take(facts, "open"), Some([Term::Bool(true)])),
             issued_at: Timestamp::from_millis(integer(take(facts, "issued_at")?)?),
             expires_at: Timestamp::from_millis(integer(take(facts, "expires_at")?)?),
             shard: integer(take(facts, "shard")?)?.try_into().ok()?,
@@ -219,7 +239,13 @@ impl Claims {
     }
 }
 
-fn check_if(predicate: Predicate, expressions: Vec<Expression>) -> Check {
+/// That it is before a moment.
+pub(crate) fn check_before(moment: Timestamp) -> Check {
+    let before = [Op::Value(var("now")), Op::Value(int(moment.millis())), Op::Binary(Binary::LessThan)];
+    check_if(pred("now", &[var("now")]), vec![Expression { ops: before.into() }])
+}
+
+pub(crate) fn check_if(predicate: Predicate, expressions: Vec<Expression>) -> Check {
     let query = Rule::new(pred::<Value>("query", &[]), vec![predicate], expressions, vec![]);
     Check { queries: vec![query], kind: CheckKind::One }
 }
@@ -248,7 +274,7 @@ fn entity(terms: [Term<'_>; 2]) -> Option<EntityRef> {
 
 /// What the verifier states: named here once, for the checks and for the facts that they ask for.
 pub(crate) mod presented {
-    use super::{Digest, Predicate, SessionId, TenantId, Timestamp, bytes, int, pred, string};
+    use super::{Digest, Holder, Predicate, SessionId, TenantId, Timestamp, bytes, int, pred, string};
 
     pub(crate) fn tenant(tenant: &TenantId) -> Predicate {
         pred("presented_tenant", &[string(tenant.as_str())])
@@ -264,6 +290,10 @@ pub(crate) mod presented {
 
     pub(crate) fn digest(digest: Digest) -> Predicate {
         pred("presented_digest", &[bytes(digest.as_bytes())])
+    }
+
+    pub(crate) fn holder(holder: Holder) -> Predicate {
+        pred("presented_holder", &[string(holder.kind.word()), bytes(holder.thumbprint.as_bytes())])
     }
 
     pub(crate) fn now(now: Timestamp) -> Predicate {

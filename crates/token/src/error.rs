@@ -1,6 +1,6 @@
 //! Errors, by who is to blame. None of them carries bytes of a token or a key: they end up in logs and replies.
 
-use countersign_core::Timestamp;
+use countersign_core::{HolderKind, Timestamp};
 
 use crate::key::KeyId;
 
@@ -91,8 +91,92 @@ pub enum TokenError {
     /// It is for another action: something of what is about to run differs from what was decided.
     #[error("the capability is for another action; run exactly what was decided, or ask for a new decision")]
     DigestMismatch,
+    /// It is bound to a holder, and nobody is shown to be that holder.
+    #[error("the capability is bound to a holder, who is not shown to present it; verify the holder's proof first")]
+    Holder,
     /// Its checks were not evaluated within [`crate::Limits`], or not at all. The service's fault, and nothing was
     /// authorized.
     #[error("the capability's checks could not be evaluated in time; present it again")]
     Unevaluated,
+}
+
+/// Why a token was not narrowed. The holder's to repair.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NarrowError {
+    /// It is no token of ours, or would not be one any more.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// It was minted sealed.
+    #[error("the capability is sealed; decide again with `open`, which the `stayOpen` policies must permit")]
+    Sealed,
+    /// It has as many blocks as it may.
+    #[error(
+        "the capability was narrowed {} times, as often as one may be; narrow an earlier copy",
+        crate::MAX_NARROWINGS
+    )]
+    Often,
+    /// Nothing is demanded, or an audience that nobody can have.
+    #[error(
+        "nothing would be narrowed; name an earlier end, or an audience of 1 to {} bytes",
+        countersign_core::action::MAX_NAME_BYTES
+    )]
+    Nothing,
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes; nothing was narrowed, try again")]
+    Random,
+    /// The Biscuit library refused to build the token.
+    #[error("the token library refused to narrow the capability; report this as a bug")]
+    Build,
+}
+
+/// Why nobody is shown to hold a capability. The holder's to repair; the capability is as good as before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HolderError {
+    /// Nothing was shown.
+    #[error("the capability is bound to a {}, and {}", .0.word(), match .0 {
+        HolderKind::Certificate => "the connection has no client certificate; connect with the holder's",
+        HolderKind::Key => "no `holder_proof` was sent; have its holder sign one",
+    })]
+    Missing(HolderKind),
+    /// The connection has another certificate.
+    #[error("the capability is bound to another client certificate than the connection's; connect with the holder's")]
+    OtherCertificate,
+    /// The proof is signed with another key.
+    #[error("the capability is bound to another key than the one that signed the proof; have its holder sign")]
+    OtherKey,
+    /// The signature does not match.
+    #[error("the signature of the holder's proof does not match its key; sign it anew")]
+    Signature,
+    /// It is not a proof.
+    #[error("the holder's proof is malformed, {0}; sign it anew")]
+    Malformed(&'static str),
+    /// It is about another capability, or another copy of this one.
+    #[error("the holder's proof is of another token; sign one over the very token that is presented")]
+    OtherToken,
+    /// It is about another action.
+    #[error("the holder's proof is of another action than the one that is about to run; have its holder sign that one")]
+    OtherAction,
+    /// It is for another enforcement point.
+    #[error("the holder's proof is for another audience; have its holder sign for this enforcement point")]
+    OtherAudience,
+    /// It is for another attempt.
+    #[error("the holder's proof is for another request id; send the one that it was signed for")]
+    OtherRequest,
+    /// It is too old, or from the future.
+    #[error("the holder's proof is {0}; sign a new one, with a right clock")]
+    Stale(&'static str),
+}
+
+/// Why a key of a holder cannot be used. The holder's to repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HolderKeyError {
+    /// The text is no private key of the kind.
+    #[error("not an Ed25519 private key in PKCS#8 PEM form; make one with `openssl genpkey -algorithm ed25519`")]
+    Private,
+    /// The bytes are no public key, or a weak one.
+    #[error("not an Ed25519 public key: expected 32 bytes of a point of large order")]
+    Public,
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes; no key was made, try again")]
+    Random,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use biscuit_auth::builder::Convert as _;
+use biscuit_auth::builder::{Check, Convert as _, Fact};
 use biscuit_auth::datalog::SymbolTable;
 use biscuit_auth::format::convert::{token_check_to_proto_check, token_fact_to_proto_fact};
 use biscuit_auth::format::schema;
@@ -38,6 +38,14 @@ impl Token {
         &self.0
     }
 
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        // Room for all of it at once: a string that grows leaves its beginnings behind in memory.
+        let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + bytes.len().div_ceil(3) * 4));
+        text.push_str(PREFIX);
+        URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
+        Self(text)
+    }
+
     /// The SHA-256 of the text form: names the token in logs. Of a token that was found somewhere,
     /// `printf %s "$token" | sha256sum` gives the same.
     #[must_use]
@@ -52,11 +60,11 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Writes the capability of these claims, sealed, so that nothing can be appended to it.
+/// Writes the capability of these claims, sealed, so that nothing can be appended to it, unless they say that it stays open.
 ///
-/// Deterministic: Ed25519 is, and the key that seals is derived from the root seed and the token id. So a retry mints the
-/// identical token from the claims that were stored, and no bearer token need lie at rest. A token id must therefore be
-/// given to one set of claims only.
+/// Deterministic: Ed25519 is, and the key that seals, or that an open token holds to append with, is derived from the root
+/// seed and the token id. So a retry mints the identical token from the claims that were stored, and no bearer token need
+/// lie at rest. A token id must therefore be given to one set of claims only.
 ///
 /// Whether this key may mint is the ring's to say: [`crate::KeyRing::may_mint`].
 ///
@@ -64,19 +72,15 @@ impl fmt::Debug for Token {
 /// [`MintError`] if the claims cannot be carried.
 pub fn mint(key: &SigningKey, claims: &Claims) -> Result<Token, MintError> {
     let next = next_key(key, claims.token_id)?;
-    let sealed = claims
+    let bytes = claims
         .datalog()?
         .root_key_id(key.id().0)
         .build_with_key_pair(key.pair(), SymbolTable::new(), &next)
-        .and_then(|token| token.seal())
+        .and_then(|token| if claims.open { Ok(token) } else { token.seal() })
         .and_then(|token| token.to_vec())
         .map(Zeroizing::new)
         .map_err(|_| MintError::Build)?;
-    // Room for all of it at once: a string that grows leaves its beginnings behind in memory.
-    let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + sealed.len().div_ceil(3) * 4));
-    text.push_str(PREFIX);
-    URL_SAFE_NO_PAD.encode_string(sealed.as_slice(), &mut text);
-    Ok(Token(text))
+    Ok(Token::of_bytes(&bytes))
 }
 
 /// HKDF-SHA256 (RFC 5869) of the root seed, with the token id's 16 bytes as info.
@@ -88,7 +92,7 @@ fn next_key(key: &SigningKey, token_id: TokenId) -> Result<KeyPair, MintError> {
     key_pair(&seed)
 }
 
-fn key_pair(seed: &[u8; 32]) -> Result<KeyPair, MintError> {
+pub(crate) fn key_pair(seed: &[u8; 32]) -> Result<KeyPair, MintError> {
     let private = PrivateKey::from_bytes(seed, Algorithm::Ed25519).map_err(|_| MintError::Build)?;
     Ok(KeyPair::from(&private))
 }
@@ -97,13 +101,16 @@ fn key_pair(seed: &[u8; 32]) -> Result<KeyPair, MintError> {
 /// the signature that its builder makes on the way.
 pub(crate) fn authority_block(claims: &Claims) -> Result<Vec<u8>, MintError> {
     claims.check()?;
-    let mut symbols = SymbolTable::new();
-    let facts = claims.facts()?;
-    let facts = facts.iter().map(|fact| token_fact_to_proto_fact(&fact.convert(&mut symbols))).collect();
-    let checks = claims.checks();
-    let checks = checks.iter().map(|check| token_check_to_proto_check(&check.convert(&mut symbols))).collect();
+    Ok(block(&claims.facts()?, &claims.checks(), &mut SymbolTable::new()))
+}
+
+/// The bytes of a block that goes on from these symbols, and adds its own to them.
+pub(crate) fn block(facts: &[Fact], checks: &[Check], symbols: &mut SymbolTable) -> Vec<u8> {
+    let before = symbols.current_offset();
+    let facts = facts.iter().map(|fact| token_fact_to_proto_fact(&fact.convert(symbols))).collect();
+    let checks = checks.iter().map(|check| token_check_to_proto_check(&check.convert(symbols))).collect();
     let block = schema::Block {
-        symbols: symbols.strings(),
+        symbols: symbols.strings().split_off(before),
         context: None,
         version: Some(BLOCK_VERSION),
         facts,
@@ -112,5 +119,5 @@ pub(crate) fn authority_block(claims: &Claims) -> Result<Vec<u8>, MintError> {
         scope: Vec::new(),
         public_keys: Vec::new(),
     };
-    Ok(block.encode_to_vec())
+    block.encode_to_vec()
 }

@@ -3,19 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use biscuit_auth::builder::{Expression, Fact, Op, Policy, PolicyKind, Rule, Term, boolean, pred};
+use biscuit_auth::datalog::SymbolTable;
 use biscuit_auth::error::{FailedCheck, Format, Logic, Token as BiscuitError};
 use biscuit_auth::{AuthorizerBuilder, AuthorizerLimits, Biscuit};
-use countersign_core::{Digest, SessionId, TenantId, Timestamp};
+use countersign_core::{Digest, Holder, SessionId, TenantId, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::claims::{Checked, Claims, presented};
 use crate::error::TokenError;
 use crate::key::{KeyId, KeyRing, KeyState};
-use crate::mint::{PREFIX, authority_block};
-use crate::wire::Envelope;
+use crate::mint::authority_block;
+use crate::narrow::{Narrowed, Narrowing, bytes};
+use crate::wire::{Envelope, Facts};
 
 /// The longest text that is read unless [`Limits`] say otherwise, in bytes. The longest claims make 3.2 KiB, usual ones
 /// 1.3 KiB.
@@ -26,7 +26,7 @@ pub const MAX_TEXT_BYTES: usize = 4096;
 pub struct Limits {
     /// The longest text that is read, in bytes.
     pub text_bytes: usize,
-    /// How many facts the Datalog engine may hold. A capability and its presentation have 21.
+    /// How many facts the Datalog engine may hold. A capability and its presentation have at most 24.
     pub facts: u64,
     /// How many rounds of rules it may run. There are no rules, so one round finds nothing.
     pub iterations: u64,
@@ -52,6 +52,8 @@ pub struct Presented<'a> {
     pub audience: &'a str,
     /// The digest recomputed from what is about to run.
     pub digest: Digest,
+    /// Who is shown to hold it: what [`crate::shown`] was satisfied with. `None` if nobody showed anything.
+    pub holder: Option<Holder>,
     /// The time.
     pub now: Timestamp,
 }
@@ -61,6 +63,7 @@ pub struct Presented<'a> {
 pub struct Verified {
     key: KeyId,
     claims: Claims,
+    narrowings: Vec<Narrowing>,
     biscuit: Biscuit,
     limits: Limits,
 }
@@ -70,6 +73,19 @@ impl Verified {
     #[must_use]
     pub const fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    /// What its holder demanded beside, the first first. Empty of a sealed token.
+    #[must_use]
+    pub fn narrowings(&self) -> &[Narrowing] {
+        &self.narrowings
+    }
+
+    /// From when on it is worthless: what the claims say, or what its holder narrowed that to.
+    #[must_use]
+    pub fn expires_at(&self) -> Timestamp {
+        let narrowed = self.narrowings.iter().filter_map(|narrowing| narrowing.expires_at);
+        narrowed.fold(self.claims.expires_at, Timestamp::min)
     }
 
     /// The key that signed it.
@@ -92,10 +108,14 @@ impl Verified {
             Err(_) => return Err(TokenError::Unevaluated),
         }
         // The same once more without Datalog. Both must agree, so that a fault in either one alone admits nothing.
-        match Checked::ALL.into_iter().find(|check| !self.holds(*check, presented)) {
-            None => Ok(()),
-            Some(check) => Err(self.error(check)),
+        if let Some(check) = Checked::ALL.into_iter().find(|check| !self.holds(*check, presented)) {
+            return Err(self.error(check));
         }
+        if presented.now.reached(self.expires_at()) {
+            return Err(TokenError::Expired(self.expires_at()));
+        }
+        let other = |narrowing: &Narrowing| narrowing.audience.as_ref().is_some_and(|a| *a != presented.audience);
+        if self.narrowings.iter().any(other) { Err(TokenError::Audience) } else { Ok(()) }
     }
 
     fn run_checks(&self, presented: &Presented<'_>) -> Result<usize, BiscuitError> {
@@ -111,7 +131,10 @@ impl Verified {
             presented::audience(presented.audience),
             presented::digest(presented.digest),
             presented::now(presented.now),
-        ] {
+        ]
+        .into_iter()
+        .chain(presented.holder.map(presented::holder))
+        {
             authorizer = authorizer.fact(Fact::new(fact.name, fact.terms))?;
         }
         // Biscuit wants a policy beside the checks. This one holds always: the token's checks are what decides.
@@ -123,13 +146,17 @@ impl Verified {
 
     fn blame(&self, failed: &[FailedCheck]) -> TokenError {
         let failed = failed.iter().filter_map(|check| match check {
-            FailedCheck::Block(check) => usize::try_from(check.check_id).ok(),
+            FailedCheck::Block(check) => Some((check.block_id.try_into().ok()?, check.check_id.try_into().ok()?)),
             FailedCheck::Authorizer(_) => None,
         });
-        match failed.min().and_then(|first| Checked::ALL.get(first)) {
-            Some(check) => self.error(*check),
-            None => TokenError::Unevaluated,
-        }
+        let error = failed.min().and_then(|(block, check): (usize, usize)| {
+            let Some(appended) = block.checked_sub(1) else { return Some(self.error(*Checked::ALL.get(check)?)) };
+            Some(match self.narrowings.get(appended)?.checked().nth(check)? {
+                Narrowed::Expiry => TokenError::Expired(self.expires_at()),
+                Narrowed::Audience => TokenError::Audience,
+            })
+        });
+        error.unwrap_or(TokenError::Unevaluated)
     }
 
     fn holds(&self, check: Checked, presented: &Presented<'_>) -> bool {
@@ -139,6 +166,7 @@ impl Verified {
             Checked::Audience => self.claims.audience == presented.audience,
             Checked::Expiry => !presented.now.reached(self.claims.expires_at),
             Checked::Digest => self.claims.digest == presented.digest,
+            Checked::Holder => self.claims.holder.is_none() || self.claims.holder == presented.holder,
         }
     }
 
@@ -149,6 +177,7 @@ impl Verified {
             Checked::Audience => TokenError::Audience,
             Checked::Expiry => TokenError::Expired(self.claims.expires_at),
             Checked::Digest => TokenError::DigestMismatch,
+            Checked::Holder => TokenError::Holder,
         }
     }
 }
@@ -160,21 +189,14 @@ impl fmt::Debug for Verified {
 }
 
 /// Reads a presented token. Accepts what [`crate::mint`] writes under a key of the ring that is not compromised, in its
-/// one spelling, until it expires; nothing else. Cheap refusals come first: length, spelling and key are looked at before
-/// any signature, the signature before any contents, the contents before any Datalog.
+/// one spelling, and what [`crate::narrow`] makes of it if it was minted open, until it expires; nothing else. Cheap
+/// refusals come first: length, spelling and key are looked at before any signature, the signatures before any contents,
+/// the contents before any Datalog.
 ///
 /// # Errors
 /// [`TokenError`] says what to repair, and never repeats what was sent.
 pub fn verify(text: &str, ring: &KeyRing, now: Timestamp, limits: &Limits) -> Result<Verified, TokenError> {
-    if text.len() > limits.text_bytes {
-        return Err(TokenError::TooLarge { bytes: text.len(), limit: limits.text_bytes });
-    }
-    let encoded = text.strip_prefix(PREFIX).ok_or(TokenError::Malformed("it does not begin with `csn_`"))?;
-    // This engine refuses padding, other alphabets, white space and bits beyond the last byte.
-    let bytes = URL_SAFE_NO_PAD
-        .decode(encoded)
-        .map(Zeroizing::new)
-        .map_err(|_| TokenError::Malformed("it is not base64url without padding"))?;
+    let bytes = bytes(text, limits)?;
     let envelope = Envelope::read(&bytes)?;
 
     let key = KeyId(envelope.root_key_id);
@@ -191,20 +213,36 @@ pub fn verify(text: &str, ring: &KeyRing, now: Timestamp, limits: &Limits) -> Re
         }
     })?;
     // Two readers saw the bytes. What the library understood must be all that is there.
-    if biscuit.root_key_id() != Some(key.0) || biscuit.block_count() != 1 || !rewrites_to(&biscuit, &bytes) {
+    if biscuit.root_key_id() != Some(key.0)
+        || biscuit.block_count() != envelope.appended.len() + 1
+        || !rewrites_to(&biscuit, &bytes)
+    {
         return Err(TokenError::Malformed("it is not a token in its one encoding"));
     }
 
-    let claims = Claims::read(envelope.block).ok_or(TokenError::NotOurs("its contents have another shape"))?;
+    let (claims, narrowings) = authority(&envelope)?;
+    let verified = Verified { key, claims, narrowings, biscuit, limits: *limits };
+    if now.reached(verified.expires_at()) { Err(TokenError::Expired(verified.expires_at())) } else { Ok(verified) }
+}
+
+/// What the blocks of a token say, if they are what is written.
+pub(crate) fn authority(envelope: &Envelope<'_>) -> Result<(Claims, Vec<Narrowing>), TokenError> {
+    let facts = Facts::read(envelope.block).ok_or(TokenError::NotOurs("its contents have another shape"))?;
+    let claims = Claims::read(&facts).ok_or(TokenError::NotOurs("its contents have another shape"))?;
     // Equal bytes leave no room for a rule, another check, a second fact or another spelling of the same.
-    if authority_block(&claims).is_ok_and(|block| block == envelope.block) {
-        if now.reached(claims.expires_at) {
-            return Err(TokenError::Expired(claims.expires_at));
-        }
-        Ok(Verified { key, claims, biscuit, limits: *limits })
-    } else {
-        Err(TokenError::NotOurs("its contents are not what was minted"))
+    if !authority_block(&claims).is_ok_and(|block| block == envelope.block) {
+        return Err(TokenError::NotOurs("its contents are not what was minted"));
     }
+    match (claims.open, envelope.sealed) {
+        (true, false) | (false, true) => {}
+        (false, false) if envelope.appended.is_empty() => return Err(TokenError::NotOurs("it is not sealed")),
+        (false, false) => return Err(TokenError::NotOurs("blocks were appended to it")),
+        (true, true) => return Err(TokenError::NotOurs("it was sealed by somebody else")),
+    }
+    let mut symbols: SymbolTable = facts.symbols().clone();
+    let narrowings = envelope.appended.iter().map(|block| Narrowing::read(block, &mut symbols));
+    let narrowings: Option<Vec<Narrowing>> = narrowings.collect();
+    Ok((claims, narrowings.ok_or(TokenError::NotOurs("what was appended to it does not only narrow it"))?))
 }
 
 fn rewrites_to(biscuit: &Biscuit, bytes: &[u8]) -> bool {

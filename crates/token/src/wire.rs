@@ -2,13 +2,14 @@
 //!
 //! Biscuit is written in Protocol Buffers, which know many spellings of one message: fields in another order, unknown
 //! fields, long varints, repeated fields. Here one spelling is read, the one that the Biscuit library writes for a
-//! sealed token of one block (schema: <https://github.com/eclipse-biscuit/biscuit/blob/main/schema.proto>):
+//! sealed token of one block, and for one that is open (schema:
+//! <https://github.com/eclipse-biscuit/biscuit/blob/main/schema.proto>):
 //!
 //! ```text
-//! Biscuit     = rootKeyId:1 authority:2 proof:4
+//! Biscuit     = rootKeyId:1 authority:2 blocks:3* proof:4
 //! SignedBlock = block:1 nextKey:2 signature:3
 //! PublicKey   = algorithm:1 (Ed25519) key:2 (32 bytes)
-//! Proof       = finalSignature:2 (64 bytes)
+//! Proof       = finalSignature:2 (64 bytes), and no blocks | nextSecret:1 (32 bytes)
 //! Block       = symbols:1* version:3 facts:4* checks:6*
 //! ```
 //!
@@ -18,6 +19,7 @@
 use biscuit_auth::datalog::SymbolTable;
 
 use crate::error::TokenError;
+use crate::narrow::MAX_NARROWINGS;
 
 /// The block version (Datalog 3.0) that every Biscuit library since 2022 reads.
 pub(crate) const BLOCK_VERSION: u32 = 3;
@@ -86,11 +88,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A sealed token of one block, signatures unchecked.
-#[derive(Clone, Copy)]
+/// A token, signatures unchecked.
 pub(crate) struct Envelope<'a> {
     pub root_key_id: u32,
+    /// The authority block.
     pub block: &'a [u8],
+    /// What was appended to it, if it is not sealed.
+    pub appended: Vec<&'a [u8]>,
+    pub sealed: bool,
 }
 
 impl<'a> Envelope<'a> {
@@ -108,30 +113,42 @@ impl<'a> Envelope<'a> {
         let root_key_id = token.tag(VARINT_1).and_then(|()| token.varint()).ok_or(MALFORMED)?;
         let root_key_id = u32::try_from(root_key_id).map_err(|_| MALFORMED)?;
 
-        let mut authority = token.message(BYTES_2).ok_or(MALFORMED)?;
-        let block = authority.field(BYTES_1).ok_or(MALFORMED)?;
-        let mut next_key = authority.message(BYTES_2).ok_or(MALFORMED)?;
-        // Signatures of P-256, the other algorithm, can be changed by anyone without becoming invalid.
-        if next_key.tag(VARINT_1).and_then(|()| next_key.varint()) != Some(0) {
-            return Err(TokenError::NotOurs("its next key is not an Ed25519 key"));
-        }
-        exactly(next_key, BYTES_2, 32).ok_or(MALFORMED)?;
-        let signature = authority.field(BYTES_3).filter(|s| s.len() == 64);
-        signature.ok_or(MALFORMED)?;
-        if authority.end().is_none() {
-            return Err(TokenError::NotOurs("its block is signed in another way"));
-        }
-
-        if token.next_is(BYTES_3) {
-            return Err(TokenError::NotOurs("blocks were appended to it"));
+        let block = signed(token.message(BYTES_2).ok_or(MALFORMED)?, MALFORMED)?;
+        let mut appended = Vec::new();
+        while token.next_is(BYTES_3) {
+            if appended.len() == MAX_NARROWINGS {
+                return Err(TokenError::NotOurs("more blocks were appended to it than may be"));
+            }
+            let another = TokenError::NotOurs("blocks were appended to it");
+            appended.push(signed(token.message(BYTES_3).ok_or(MALFORMED)?, another)?);
         }
         let proof = token.message(BYTES_4).ok_or(MALFORMED)?;
         token.end().ok_or(MALFORMED)?;
-        if proof.next_is(BYTES_1) {
-            return Err(TokenError::NotOurs("it is not sealed"));
+        let sealed = !proof.next_is(BYTES_1);
+        let (tag, length) = if sealed { (BYTES_2, 64) } else { (BYTES_1, 32) };
+        exactly(proof, tag, length).ok_or(MALFORMED)?;
+        if sealed && !appended.is_empty() {
+            return Err(TokenError::NotOurs("blocks were appended to it"));
         }
-        exactly(proof, BYTES_2, 64).ok_or(MALFORMED)?;
-        Ok(Self { root_key_id, block })
+        Ok(Self { root_key_id, block, appended, sealed })
+    }
+}
+
+/// The contents of a signed block; `otherwise` if it is not one.
+fn signed(mut signed: Reader<'_>, otherwise: TokenError) -> Result<&[u8], TokenError> {
+    let Some(block) = signed.field(BYTES_1) else { return Err(otherwise) };
+    let Some(mut next_key) = signed.message(BYTES_2) else { return Err(otherwise) };
+    // Signatures of P-256, the other algorithm, can be changed by anyone without becoming invalid.
+    if next_key.tag(VARINT_1).and_then(|()| next_key.varint()) != Some(0) {
+        return Err(TokenError::NotOurs("its next key is not an Ed25519 key"));
+    }
+    if exactly(next_key, BYTES_2, 32).is_none() || signed.field(BYTES_3).is_none_or(|signature| signature.len() != 64) {
+        return Err(otherwise);
+    }
+    match (signed.end(), otherwise) {
+        (Some(()), _) => Ok(block),
+        (None, appended @ TokenError::NotOurs(_)) => Err(appended),
+        (None, _) => Err(TokenError::NotOurs("its block is signed in another way")),
     }
 }
 
@@ -178,6 +195,11 @@ impl<'a> Facts<'a> {
         block.end()?;
         // The table adds the symbols that every library predefines.
         Some(Self { symbols: SymbolTable::from(symbols).ok()?, facts })
+    }
+
+    /// The symbols that every later block goes on from.
+    pub(crate) const fn symbols(&self) -> &SymbolTable {
+        &self.symbols
     }
 
     /// Each fact as predicate and terms; `None` in place of one that claims do not use.

@@ -36,6 +36,7 @@ async fn redeem(server: &Server, token: &str, operation: &Operation) -> Result<R
         operation: Some(operation.clone()),
         audience: "prod".to_owned(),
         request_id: fresh_id(),
+        ..RedeemRequest::default()
     };
     server.person("service:ci").await.redeem(request).await
 }

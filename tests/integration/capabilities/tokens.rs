@@ -106,8 +106,8 @@ async fn a_stranger_verifies_a_token_with_the_public_keys_alone() {
     assert_eq!((claims.session.to_string(), claims.audience.as_str()), (session, AUDIENCE));
     assert!(claims.development, "a token of a development server says so");
     let tenant = TenantId::new("dev").unwrap();
-    let presented =
-        Presented { tenant: &tenant, session: claims.session, audience: AUDIENCE, digest: claims.digest, now };
+    let (session, digest) = (claims.session, claims.digest);
+    let presented = Presented { tenant: &tenant, session, audience: AUDIENCE, digest, holder: None, now };
     assert_eq!(verified.authorize(&presented), Ok(()));
     let elsewhere = Presented { digest: Digest::of(b"elsewhere"), ..presented };
     assert!(verified.authorize(&elsewhere).is_err());

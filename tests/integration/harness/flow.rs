@@ -142,6 +142,7 @@ pub fn spending(token: &str, operation: &Operation) -> RedeemRequest {
         operation: Some(operation.clone()),
         audience: AUDIENCE.to_owned(),
         request_id: fresh_id(),
+        ..RedeemRequest::default()
     }
 }
 

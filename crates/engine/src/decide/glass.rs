@@ -11,6 +11,7 @@ use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, encode};
 use serde::{Deserialize, Serialize};
 
+use super::held::Held;
 use super::{Decide, Decision, Verdict, Weighed, because, reserving};
 use crate::ask::{check_text, require_request_id};
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene, tenant_entity};
@@ -118,7 +119,7 @@ impl<K: Kernel> Engine<K> {
         if !ask.mint {
             commit = outcome.taking(scene, &outcome.happening(scene), commit)?;
         } else {
-            let (grant, token) = self.grant(scene, &outcome, None, Some(id))?;
+            let (grant, token) = self.grant(scene, &outcome, None, Some(id), Held::default())?;
             decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
             decision.token = Some(token);
             let minted = Capability::mint(grant, decision.id, decision.bundle);
@@ -177,6 +178,8 @@ impl BreakGlass {
             acting: Acting::Caller,
             approval: None,
             mint: self.mint,
+            holder: None,
+            open: false,
             entity_revision: None,
         }
     }

@@ -72,6 +72,7 @@ fn a_decision_is_the_bytes_that_were_released() {
         now: NOW,
         excluded: &excluded,
         approval: Some(&approval),
+        holder: None,
     };
     let grant = Grant {
         id: TokenId::from_bytes([2; 16]),
@@ -84,6 +85,8 @@ fn a_decision_is_the_bytes_that_were_released() {
         audience: "warehouse".to_owned(),
         approval: None,
         review: None,
+        holder: None,
+        open: false,
         issued_at: NOW,
         expires_at: NOW.plus(Duration::from_secs(300)),
         shard: 0,
@@ -128,6 +131,7 @@ fn a_redeem_is_the_bytes_that_were_released() {
         now: NOW,
         excluded: &BTreeSet::new(),
         approval: None,
+        holder: None,
     };
     let event = Event::Redeem {
         capability: TokenId::from_bytes([2; 16]),
@@ -143,6 +147,7 @@ fn a_redeem_is_the_bytes_that_were_released() {
         context: &bundle.evaluated(&query),
         complete_by: NOW.plus(Duration::from_secs(900)),
         pre_approval: None,
+        holder: None,
     };
     let bytes = record(&TenantId::new("acme").unwrap(), NOW, Some(&caller(None)), None, event);
     assert_eq!(std::str::from_utf8(&bytes).unwrap(), include_str!("redeem.json").trim_end());

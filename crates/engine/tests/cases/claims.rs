@@ -377,6 +377,8 @@ async fn an_owner_who_is_claimed_when_something_is_asked_or_decided_counts_there
         acting: Acting::Caller,
         approval: Some(approval),
         mint: true,
+        holder: None,
+        open: false,
         entity_revision: None,
     };
     // By now another one is answerable, whose vote counts for nothing then.

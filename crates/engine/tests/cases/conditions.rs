@@ -162,7 +162,12 @@ async fn a_request_is_void_once_and_a_spent_approval_stays_spent() {
     world.vote("dana", approval).await.unwrap();
     let minted = world.decide("export", "docs", Some(approval)).await.unwrap();
     let token = minted.token.as_ref().unwrap().expose().to_owned();
-    let redeem = Redeem { token, operation: operation("export", "docs"), audience: "gate".to_owned() };
+    let redeem = Redeem {
+        token,
+        operation: operation("export", "docs"),
+        audience: "gate".to_owned(),
+        holder_proof: String::new(),
+    };
     world.engine.redeem(&call("service:gate", "Redeem"), &redeem).await.unwrap();
     world.change("service:sync", &[dataset("docs", "secret")]).await.unwrap();
     assert!(matches!(now(&world, approval).await, ApprovalState::Redeemed { .. }));

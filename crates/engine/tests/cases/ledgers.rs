@@ -74,6 +74,8 @@ impl World<MemoryKernel> {
             approval: None,
             mint,
             entity_revision: None,
+            holder: None,
+            open: false,
         };
         self.engine.decide(&call_via(who.0, who.1, "Decide"), &decide).await.map(|decision| decision.answer)
     }

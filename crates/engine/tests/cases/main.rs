@@ -15,6 +15,7 @@ mod conditions;
 mod entities;
 mod figures;
 mod glass;
+mod holder;
 mod ledgers;
 mod listing;
 mod notifications;
@@ -154,7 +155,7 @@ pub(crate) fn call_via(who: &str, via: &[&str], rpc: &'static str) -> Call {
         hash: Digest::of(who.as_bytes()),
     };
     let request = Some(RequestId { body: Digest::of(id.as_bytes()), id });
-    Call { credential: Arc::new(credential), rpc, request }
+    Call { credential: Arc::new(credential), rpc, certificate: None, request }
 }
 
 pub(crate) struct World<K: Kernel> {
@@ -237,6 +238,8 @@ impl<K: Kernel> World<K> {
             acting: Acting::Caller,
             approval,
             mint: true,
+            holder: None,
+            open: false,
             entity_revision,
         };
         self.engine.decide(&call("agent:bot", "Decide"), &decide).await.map(|decision| decision.answer)
@@ -270,7 +273,12 @@ impl<K: Kernel> World<K> {
 
     pub(crate) fn redeem(&self, decision: &Decision) -> Redeem {
         let token = decision.token.as_ref().unwrap().expose().to_owned();
-        Redeem { token, operation: operation("query", "docs"), audience: "gate".to_owned() }
+        Redeem {
+            token,
+            operation: operation("query", "docs"),
+            audience: "gate".to_owned(),
+            holder_proof: String::new(),
+        }
     }
 }
 

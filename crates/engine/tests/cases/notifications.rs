@@ -376,6 +376,8 @@ async fn an_approval_that_an_allow_spends_is_told_as_redeemed() {
         acting: Acting::Caller,
         approval: Some(approval),
         mint: false,
+        holder: None,
+        open: false,
         entity_revision: None,
     };
     told.engine.decide(&call("agent:bot", "Decide"), &decide).await.unwrap();

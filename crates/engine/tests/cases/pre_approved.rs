@@ -45,6 +45,8 @@ impl<K: Kernel> World<K> {
             acting: Acting::Caller,
             approval: Some(approval),
             mint: false,
+            holder: None,
+            open: false,
             entity_revision: None,
         };
         self.engine.decide(&call("agent:bot", "Decide"), &decide).await.map(|decision| decision.answer)

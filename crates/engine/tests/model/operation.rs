@@ -394,6 +394,8 @@ pub fn request(op: Op, model: &Model, id: usize, history: &[Sent]) -> Option<Sen
             let principal = model.sessions[model.capabilities[number].action.session].principal;
             let by = pick(by, &[right, right, right, principal, Party::Gateway, right, Party::Keeper, Party::Erin]);
             let altered = match altered % 16 {
+                9 => Altered::NoProof,
+                10 => Altered::OtherKey,
                 11 => Altered::Deed,
                 12 => Altered::Doc,
                 13 => Altered::Input,

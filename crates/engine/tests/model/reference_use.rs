@@ -174,6 +174,14 @@ impl Model {
             return refused("AdministrationDenied redeem");
         }
         self.require_open(capability.action.session)?;
+        // What is minted for the gate is bound to a key, but for broken glass.
+        match (capability.action.at == Party::Gate && capability.review.is_none(), altered) {
+            (true, Altered::NoProof) => return refused("Holder missing"),
+            (true, Altered::OtherKey) => return refused("Holder other"),
+            (true, _) if presented != capability.action => return refused("Holder action"),
+            (false, Altered::OtherKey) => return refused("InvalidField holder_proof"),
+            (true | false, _) => {}
+        }
         if presented.at != capability.action.at {
             return refused("Token audience");
         }
@@ -323,7 +331,7 @@ impl Altered {
     /// The action that is presented instead of the one decided.
     pub fn present(self, action: Action) -> Action {
         match self {
-            Self::Nothing | Self::Token => action,
+            Self::Nothing | Self::Token | Self::NoProof | Self::OtherKey => action,
             Self::Deed => Action { deed: if action.deed == Deed::Write { Deed::Wipe } else { Deed::Write }, ..action },
             Self::Doc => Action { doc: 1 - action.doc, ..action },
             Self::Input => Action { n: action.n + 2, ..action },

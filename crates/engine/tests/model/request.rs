@@ -16,6 +16,16 @@ pub enum Caller {
     Stranger,
 }
 
+impl Caller {
+    /// To whom request ids belong: the groups of a credential make nobody somebody else.
+    pub const fn scope(self) -> Self {
+        match self {
+            Self::Member(party, _) => Self::Is(party),
+            Self::Is(_) | Self::For(..) | Self::Stranger => self,
+        }
+    }
+}
+
 /// Who acts, as the caller says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acting {
@@ -52,6 +62,10 @@ pub enum Altered {
     Audience,
     /// One character of the token.
     Token,
+    /// The holder's proof is missing.
+    NoProof,
+    /// Another key signed it.
+    OtherKey,
 }
 
 /// One call.

@@ -21,7 +21,7 @@ use countersign_engine::{
 };
 use countersign_policy::Source;
 use countersign_store::Kernel;
-use countersign_token::{KeyId, SigningKey, TokenError};
+use countersign_token::{HolderError, HolderKey, KeyId, SigningKey, TokenError, unverified_claims};
 use zeroize::Zeroizing;
 
 use crate::backend::acme;
@@ -34,6 +34,14 @@ pub const START: i64 = 1_800_000_000_000;
 
 /// The name of the model's sink. Nothing is delivered to it, so that everything that was ever told is there to be looked at.
 pub const SINK: &str = "everything";
+
+/// The keys of the holder, and of somebody else.
+const HOLDER: [u8; 32] = [8; 32];
+const OTHER: [u8; 32] = [9; 32];
+
+fn holder(seed: [u8; 32]) -> HolderKey {
+    HolderKey::from_seed(&Zeroizing::new(seed))
+}
 
 fn everything() -> SinkSettings {
     let jitter: Jitter = Arc::new(|| 0);
@@ -121,7 +129,7 @@ pub fn credential(caller: Caller) -> Arc<Credential> {
 
 pub fn call(caller: Caller, rpc: &'static str, request: Option<(String, Digest)>) -> Call {
     let request = request.map(|(id, body)| RequestId { id, body });
-    Call { credential: credential(caller), rpc, request }
+    Call { credential: credential(caller), rpc, certificate: None, request }
 }
 
 impl Sent {
@@ -225,6 +233,8 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
                 acting: acting(who),
                 approval: approval.map(|number| asked(number).id),
                 mint,
+                holder: (mint && action.at == Party::Gate).then(|| holder(HOLDER).holder()),
+                open: false,
                 entity_revision: None,
             };
             let done = engine.decide(call, &decide).await?;
@@ -292,8 +302,22 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
         Request::Redeem { capability: number, altered } => {
             let Minted { token, action, .. } = capability(number);
             let action = altered.present(action);
+            let bound = unverified_claims(&token).unwrap().holder.is_some();
+            let signer = match altered {
+                Altered::NoProof => None,
+                Altered::OtherKey => Some(OTHER),
+                _ => bound.then_some(HOLDER),
+            };
+            let request_id = call.request.as_ref().map(|request| request.id.as_str()).unwrap_or_default();
+            let now = engine.now().unwrap_or(Timestamp::from_millis(START));
+            let proof = signer.map(|seed| holder(seed).prove(&token, request_id, now).unwrap());
             let token = if altered == Altered::Token { spoil(&token) } else { token };
-            let redeem = Redeem { token, operation: operation(action), audience: action.at.name().to_owned() };
+            let redeem = Redeem {
+                token,
+                operation: operation(action),
+                audience: action.at.name().to_owned(),
+                holder_proof: proof.unwrap_or_default(),
+            };
             let done = engine.redeem(call, &redeem).await?;
             Ok((Told::Redeemed(done.answer.capability, done.answer.digest), done.replayed))
         }
@@ -384,9 +408,24 @@ pub fn class(error: &Error) -> String {
                 | TokenError::Signature
                 | TokenError::UnknownKey(_)
                 | TokenError::NotOurs(_) => "bad",
-                TokenError::CompromisedKey(_) | TokenError::Tenant | TokenError::Session | TokenError::Unevaluated => {
-                    "otherwise refused"
-                }
+                TokenError::CompromisedKey(_)
+                | TokenError::Tenant
+                | TokenError::Session
+                | TokenError::Holder
+                | TokenError::Unevaluated => "otherwise refused",
+            }
+        ),
+        Error::Holder(why) => format!(
+            "Holder {}",
+            match why {
+                HolderError::Missing(_) => "missing",
+                HolderError::OtherCertificate | HolderError::OtherKey | HolderError::Signature => "other",
+                HolderError::OtherAction => "action",
+                HolderError::Malformed(_)
+                | HolderError::OtherToken
+                | HolderError::OtherAudience
+                | HolderError::OtherRequest
+                | HolderError::Stale(_) => "otherwise refused",
             }
         ),
         Error::SessionOver(SessionError::Ended) => "SessionOver ended".to_owned(),

@@ -105,6 +105,7 @@ fn a_question_with_claimed_groups_is_explained_and_administered_with_them() {
         excluded: ask.excluded.clone(),
         approval: None,
         claimed: groups(&["empty"]),
+        holder: None,
     };
     let stored = Entities::default();
     let view = question.seen(bundle.with(&stored, None));

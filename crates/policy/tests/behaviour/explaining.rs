@@ -84,7 +84,7 @@ fn from_decision(evaluation: &Evaluation) -> (&'static str, Vec<String>) {
 
 #[test]
 fn the_clauses_of_every_policy_together_say_what_was_decided() {
-    for name in ["ai-platform", "minimal"] {
+    for name in ["ai-platform", "minimal", "holders"] {
         let bundle = shipped(name);
         for question in questions(&bundle) {
             let Ok(explained) = bundle.alone().explain(&question.query()) else { continue };
@@ -97,7 +97,7 @@ fn the_clauses_of_every_policy_together_say_what_was_decided() {
 #[test]
 fn what_is_certain_before_the_input_is_known_comes_so_with_every_input() {
     let (mut certain, mut open) = (0, 0);
-    for name in ["ai-platform", "minimal"] {
+    for name in ["ai-platform", "minimal", "holders"] {
         let bundle = shipped(name);
         for question in questions(&bundle).into_iter().filter(|question| question.approval.is_none()) {
             let (Ok(decided), Ok(outlook)) =

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use countersign_core::ledger::NOTHING;
-use countersign_core::{Digest, EntityRef, Record, SessionId, Timestamp};
+use countersign_core::{Digest, EntityRef, HolderKind, Record, SessionId, Timestamp};
 use countersign_policy::{
     AnswerQuery, ApprovalFacts, Bundle, Evaluation, Finding, Query, QueryError, Refused, SessionFacts, Source, View,
 };
@@ -164,6 +164,7 @@ pub(crate) struct Ask {
     pub(crate) excluded: BTreeSet<EntityRef>,
     pub(crate) now: Timestamp,
     pub(crate) approval: Option<ApprovalFacts>,
+    pub(crate) holder: Option<HolderKind>,
 }
 
 impl Ask {
@@ -178,6 +179,7 @@ impl Ask {
             excluded: BTreeSet::from([person("olivia")]),
             now: NOW,
             approval: None,
+            holder: None,
         }
     }
 
@@ -213,6 +215,7 @@ impl Ask {
             now: self.now,
             excluded: &self.excluded,
             approval: self.approval.as_ref(),
+            holder: self.holder,
         }
     }
 

@@ -44,7 +44,7 @@ fn hold(bundle: &Bundle, all: &[(EntityRef, EntityData)]) -> Result<Entities, En
 
 #[test]
 fn the_shipped_bundles_answer_the_same_with_all_entities_in_the_store() {
-    for name in ["ai-platform", "minimal"] {
+    for name in ["ai-platform", "minimal", "holders"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies").join(name);
         let (bundle, entities) = moved(&Source::read_dir(&path).unwrap());
         let mut played = 0;

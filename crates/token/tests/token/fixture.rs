@@ -2,7 +2,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use biscuit_auth::datalog::SymbolTable;
 use biscuit_auth::{Algorithm, Biscuit, KeyPair, PrivateKey};
-use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
+use countersign_core::{ApprovalId, Digest, EntityRef, Holder, HolderKind, SessionId, TenantId, Timestamp, TokenId};
 use countersign_token::{
     Claims, KeyId, KeyRing, KeyState, Limits, PREFIX, Presented, SigningKey, Token, TokenError, Verified, mint, verify,
 };
@@ -32,12 +32,18 @@ pub fn claims() -> Claims {
         digest: Digest::of(b"what was decided"),
         audience: "warehouse".into(),
         approval: Some("apr_019b76da-a418-7c33-b7a9-0d1e6f5a4c28".parse::<ApprovalId>().unwrap()),
+        holder: None,
+        open: false,
         issued_at: at(ISSUED),
         expires_at: at(EXPIRES),
         shard: 3,
         mint_epoch: 12,
         development: false,
     }
+}
+
+pub fn holder(kind: HolderKind) -> Holder {
+    Holder { kind, thumbprint: Digest::of(b"what it is proved with") }
 }
 
 pub fn key() -> SigningKey {
@@ -62,6 +68,7 @@ pub fn presented(claims: &Claims) -> Presented<'_> {
         session: claims.session,
         audience: &claims.audience,
         digest: claims.digest,
+        holder: claims.holder,
         now: at(ISSUED),
     }
 }

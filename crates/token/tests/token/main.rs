@@ -11,5 +11,6 @@ mod authorize;
 mod fixture;
 mod keys;
 mod mint;
+mod narrow;
 mod shape;
 mod spelling;
