@@ -171,6 +171,10 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         ErrorReason::CapabilityExpired | ErrorReason::CapabilityRevoked | ErrorReason::AlreadyRedeemed => {
             Some("decide again with `countersign decide --mint`")
         }
+        ErrorReason::NotDelegable | ErrorReason::SessionTooDeep => {
+            Some("see where a session was opened with `countersign session show`")
+        }
+        ErrorReason::NoHeartbeat => Some("open a session with `countersign session open --heartbeat 30s`"),
         ErrorReason::BundleNotFound => Some("list those that were with `countersign policy history`"),
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
@@ -215,7 +219,8 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::EntityNotFound
         | ErrorReason::OwnEntity
         | ErrorReason::EntityRevision
-        | ErrorReason::NotificationNotFound => None,
+        | ErrorReason::NotificationNotFound
+        | ErrorReason::CapabilityDelegated => None,
     }
 }
 

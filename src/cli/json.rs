@@ -84,6 +84,7 @@ pub const fn capability_state(state: CapabilityState) -> &'static str {
         CapabilityState::OutcomeUnknown => "outcome_unknown",
         CapabilityState::Succeeded => "succeeded",
         CapabilityState::Failed => "failed",
+        CapabilityState::Delegated => "delegated",
     }
 }
 
@@ -353,6 +354,8 @@ pub fn capability(capability: &Capability) -> Value {
         decision_id,
         issued_at,
         expires_at,
+        parent_capability_id,
+        delegated_to,
     } = capability;
     json!({
         "capability_id": capability_id,
@@ -367,12 +370,27 @@ pub fn capability(capability: &Capability) -> Value {
         "decision_id": decision_id,
         "issued_at": rfc3339(issued_at.as_ref()),
         "expires_at": rfc3339(expires_at.as_ref()),
+        "parent_capability_id": text(parent_capability_id),
+        "delegated_to": text(delegated_to),
     })
 }
 
 /// A session.
 pub fn session(session: &Session) -> Value {
-    let Session { session_id, state: _, principal, operator, chain, purpose, opened_at, deadline } = session;
+    let Session {
+        session_id,
+        state: _,
+        principal,
+        operator,
+        chain,
+        purpose,
+        opened_at,
+        deadline,
+        parent_session_id,
+        heartbeat,
+        last_heartbeat,
+    } = session;
+    let seconds = |every: &prost_types::Duration| every.seconds as f64 + f64::from(every.nanos) / 1e9;
     json!({
         "session_id": session_id,
         "state": session_state(session.state()),
@@ -382,6 +400,9 @@ pub fn session(session: &Session) -> Value {
         "purpose": purpose,
         "opened_at": rfc3339(opened_at.as_ref()),
         "deadline": rfc3339(deadline.as_ref()),
+        "parent_session_id": text(parent_session_id),
+        "heartbeat_seconds": heartbeat.as_ref().map(seconds),
+        "last_heartbeat": rfc3339(last_heartbeat.as_ref()),
     })
 }
 

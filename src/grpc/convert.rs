@@ -156,6 +156,9 @@ pub fn session(session: &Session, now: Timestamp) -> proto::Session {
         purpose: session.purpose.clone(),
         opened_at: Some(timestamp(session.opened_at)),
         deadline: Some(timestamp(session.deadline)),
+        parent_session_id: session.parent.map(|id| id.to_string()).unwrap_or_default(),
+        heartbeat: session.heartbeat().and_then(|every| prost_types::Duration::try_from(every).ok()),
+        last_heartbeat: session.heartbeat().map(|_| timestamp(session.seen_at())),
     }
 }
 
@@ -172,6 +175,7 @@ pub fn capability(capability: &Capability, now: Timestamp) -> proto::Capability 
             CapabilityState::OutcomeUnknown => proto::CapabilityState::OutcomeUnknown,
             CapabilityState::Completed(Outcome::Succeeded) => proto::CapabilityState::Succeeded,
             CapabilityState::Completed(Outcome::Failed) => proto::CapabilityState::Failed,
+            CapabilityState::Delegated => proto::CapabilityState::Delegated,
         }
         .into(),
         session_id: grant.session.to_string(),
@@ -184,6 +188,8 @@ pub fn capability(capability: &Capability, now: Timestamp) -> proto::Capability 
         decision_id: capability.decision.to_string(),
         issued_at: Some(timestamp(grant.issued_at)),
         expires_at: Some(timestamp(grant.expires_at)),
+        parent_capability_id: grant.parent.map(|id| id.to_string()).unwrap_or_default(),
+        delegated_to: capability.delegated_to().map(|id| id.to_string()).unwrap_or_default(),
     }
 }
 
@@ -296,6 +302,7 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
         tally,
         offers,
         session_over_at: _,
+        lineage: _,
         viewer: _,
         may_answer,
         answerers,

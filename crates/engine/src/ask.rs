@@ -12,6 +12,7 @@ use crate::decide::shortest_ttl;
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Ruling, answer_query, answerers, asked, judge};
+use crate::lineage::RestingOn;
 use crate::pre_approve::{self, USES_ROOM, asking};
 use crate::record::Event;
 use crate::restraint::answerable;
@@ -118,7 +119,7 @@ impl<K: Kernel> Engine<K> {
         });
         if let Some(joined) = joined.filter(|joined| still_good(&joined.value, facts)) {
             let answer = Asked { approval: joined.value.id, shared: true };
-            let commit = self.guarded(scene, lapses).unchanged(&session);
+            let commit = self.guarded(scene, lapses).resting_on(&session);
             // Who asks the same again disturbs nobody who reads it, watches it or votes on it.
             let known = live.is_some_and(|live| live.value.excluded == joined.value.excluded);
             let commit = if known { commit.unchanged(&joined) } else { commit.update(&joined) };
@@ -160,7 +161,7 @@ impl<K: Kernel> Engine<K> {
         }
         let replaces = live.map(|approval| approval.value.id);
         let key = self.repo.asked_key(approval.digest);
-        let mut commit = self.guarded(scene, lapses).unchanged(&session).insert(&approval);
+        let mut commit = self.guarded(scene, lapses).resting_on(&session).insert(&approval);
         commit = self.require_cool(scene, &owner, &action, commit).await?;
         commit = self.spend_budget(scene, &approval, action.operator.as_ref(), replaces, commit).await?;
         commit = commit.put(key, earlier.as_ref().map(|(pointer, _)| pointer.revision), encode(&approval.id));

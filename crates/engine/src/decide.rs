@@ -1,5 +1,6 @@
 //! Decide: read, judge, act.
 
+mod delegate;
 mod glass;
 
 use std::collections::BTreeSet;
@@ -7,7 +8,6 @@ use std::collections::BTreeSet;
 use countersign_core::approval::{Approval, ApprovalState, Spender};
 use countersign_core::capability::{Capability, Grant};
 use countersign_core::pre_approval::Bounds;
-use countersign_core::session::Session;
 use countersign_core::{
     Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, ReviewId, SessionId, Timestamp, TokenId,
 };
@@ -20,9 +20,11 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
+use crate::lineage::{Lineage, RestingOn};
 use crate::pre_approve;
 use crate::record::{Event, UseRecord};
 
+pub use delegate::Delegate;
 pub use glass::{BreakGlass, Broken};
 
 /// One action to decide.
@@ -230,7 +232,7 @@ impl<K: Kernel> Engine<K> {
         let facts = weighed.facts(scene)?;
         let context = facts.evaluated(weighed.counted.as_ref());
         let outcome = weighed.outcome(&context);
-        let mut commit = self.lasting_also(commit, outcome.lapses(scene, approval)).unchanged(&weighed.session);
+        let mut commit = self.lasting_also(commit, outcome.lapses(scene, approval)).resting_on(&weighed.session);
         let mut charged = None;
         if let Some(approval) = approval {
             let mut spent = approval.clone();
@@ -291,7 +293,7 @@ impl<K: Kernel> Engine<K> {
     ) -> Result<Decision, Error> {
         let Permit { .. } = permit;
         decision.verdict = Verdict::Allow { capability: None };
-        let mut commit = self.guarded(scene, outcome.lapses(scene, approval)).unchanged(outcome.session);
+        let mut commit = self.guarded(scene, outcome.lapses(scene, approval)).resting_on(outcome.session);
         let mut charged = None;
         if let Some(approval) = approval {
             let mut spent = approval.clone();
@@ -319,7 +321,7 @@ impl<K: Kernel> Engine<K> {
         decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
         let capability = Capability::mint(grant, decision.id, decision.bundle);
         let lapses = outcome.lapses(scene, approval);
-        let mut commit = self.guarded(scene, lapses).unchanged(outcome.session).insert(&capability);
+        let mut commit = self.guarded(scene, lapses).resting_on(outcome.session).insert(&capability);
         if let Some(approval) = approval {
             commit = commit.unchanged(approval);
         }
@@ -339,11 +341,23 @@ impl<K: Kernel> Engine<K> {
         approval: Option<&Stored<Approval>>,
         review: Option<ReviewId>,
     ) -> Result<(Grant, Token), Error> {
-        let keys = self.keys.load_full();
+        let grant = self.granted(scene, outcome, approval, review)?;
+        let token = self.keys.load().issue(&grant, self.tenant(), self.development)?;
+        Ok((grant, token))
+    }
+
+    /// What a capability says.
+    fn granted(
+        &self,
+        scene: &Scene,
+        outcome: &Outcome<'_>,
+        approval: Option<&Stored<Approval>>,
+        review: Option<ReviewId>,
+    ) -> Result<Grant, Error> {
         let session = &outcome.session.value;
         let expires_at = scene.now.plus(self.limits.token_ttl).min(session.deadline);
         let expires_at = approval.map_or(expires_at, |a| expires_at.min(a.value.expires_at()));
-        let grant = Grant {
+        Ok(Grant {
             id: TokenId::generate(),
             session: session.id,
             principal: session.principal.clone(),
@@ -358,10 +372,10 @@ impl<K: Kernel> Engine<K> {
             expires_at,
             shard: 0,
             mint_epoch: scene.active.row.value.mint_epoch,
-            key: keys.active()?.id().0,
-        };
-        let token = keys.issue(&grant, self.tenant(), self.development)?;
-        Ok((grant, token))
+            key: self.keys.load().active()?.id().0,
+            parent: None,
+            chain: session.chain.clone(),
+        })
     }
 
     /// A stored answer again, with the identical token while it is worth something.
@@ -377,7 +391,7 @@ impl<K: Kernel> Engine<K> {
 /// What was read for one action.
 #[derive(Debug)]
 pub(crate) struct Weighed {
-    pub(crate) session: Stored<Session>,
+    pub(crate) session: Lineage,
     pub(crate) action: Action,
     pub(crate) canonical: Canonical,
     /// The approval that the caller wants to use, if people have given it.
@@ -442,7 +456,7 @@ impl Weighed {
 
 /// What a record tells of a decision.
 struct Outcome<'a> {
-    session: &'a Stored<Session>,
+    session: &'a Lineage,
     action: &'a Action,
     canonical: &'a Canonical,
     context: &'a Evaluated<'a>,
@@ -467,6 +481,7 @@ impl Outcome<'_> {
             approval: None,
             minted,
             pre_approval: None,
+            sessions_above: self.session.ids().skip(1).collect(),
             glass_broken: None,
         }
     }

@@ -22,6 +22,7 @@ use crate::caller::{self, Caller};
 use crate::credential::Credential;
 use crate::error::Error;
 use crate::keys::Keys;
+use crate::lineage::Lineage;
 use crate::outbox::{Outbox, SinkSettings};
 use crate::pending::Pending;
 use crate::refusal::Refusals;
@@ -362,8 +363,8 @@ impl<K: Kernel> Engine<K> {
         id: SessionId,
         acting: &Acting,
         operation: &str,
-    ) -> Result<Stored<Session>, Error> {
-        let mut session = self.repo.session(id).await?.ok_or(Error::SessionNotFound)?;
+    ) -> Result<Lineage, Error> {
+        let mut session = self.lineage(id).await?;
         let identity = self.identity(scene, acting, session.value.operator.as_ref(), operation)?;
         let Identity { principal, operator, chain, owner, claimed: _ } = identity;
         if principal != session.value.principal {
@@ -526,7 +527,7 @@ impl Scene {
     }
 
     /// What was read.
-    pub(crate) fn revisions(&self, session: &Stored<Session>, approval: Option<Revision>) -> Revisions {
+    pub(crate) fn revisions(&self, session: &Lineage, approval: Option<Revision>) -> Revisions {
         Revisions {
             session: session.revision.get(),
             tenant: self.active.row.revision.get(),

@@ -205,10 +205,12 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
             Some((*approval, vec![Happening { cause, changed, ..by(caller, NotificationKind::Void) }]))
         }
         Event::Redeem { approval: Some(approval), .. }
+        | Event::Delegated { approval: Some(approval), .. }
         | Event::Decision { approval: Some(approval), minted: None, .. } => {
             Some((*approval, vec![by(caller, NotificationKind::Redeemed)]))
         }
         Event::Redeem { approval: None, .. }
+        | Event::Delegated { approval: None, .. }
         | Event::Decision { .. }
         | Event::SessionOpened { .. }
         | Event::SessionEnded { .. }

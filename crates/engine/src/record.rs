@@ -70,6 +70,9 @@ pub enum Event<'a> {
         /// That the approval is a pre-approval, and which of its uses this was; none yet if a capability was minted.
         #[serde(skip_serializing_if = "Option::is_none")]
         pre_approval: Option<UseRecord>,
+        /// The sessions above the action's, the nearest first, if it is a child.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        sessions_above: Vec<SessionId>,
         /// How the glass was broken, without which it would have needed approval.
         #[serde(skip_serializing_if = "Option::is_none")]
         glass_broken: Option<GlassRecord<'a>>,
@@ -246,6 +249,40 @@ pub enum Event<'a> {
         /// That the approval is a pre-approval, and which of its uses this was.
         #[serde(skip_serializing_if = "Option::is_none")]
         pre_approval: Option<UseRecord>,
+    },
+    /// A capability was exchanged for a sub-agent's, which the decision beside this record minted: it was spent by that.
+    Delegated {
+        /// The capability that was given up.
+        capability: TokenId,
+        /// Its session.
+        session: SessionId,
+        /// Its digest, recomputed from what was presented.
+        digest: Digest,
+        /// The canonical text it was recomputed from.
+        action: &'a str,
+        /// The approval that was spent with it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        approval: Option<ApprovalId>,
+        /// Who counted for each rule.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        tally: Vec<TallyRecord<'a>>,
+        /// The policies that allowed it now.
+        determining: &'a [String],
+        /// The bundle they are of.
+        bundle: Digest,
+        /// The revisions that were read.
+        revisions: Revisions,
+        /// The evaluated context.
+        context: &'a Evaluated<'a>,
+        /// That the approval is a pre-approval, and which of its uses this was.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pre_approval: Option<UseRecord>,
+        /// The capability that it was exchanged for.
+        to: TokenId,
+        /// That one's session.
+        to_session: SessionId,
+        /// Who acts by that one.
+        to_principal: &'a EntityRef,
     },
     /// An outcome was reported.
     Complete {

@@ -13,6 +13,7 @@ use crate::ask::require_request_id;
 use crate::engine::{Call, Engine, Operation, Replayable, Scene, enforcement_point, tenant_entity};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, judge, judge_lifting};
+use crate::lineage::RestingOn;
 use crate::record::{Event, TallyRecord, UseRecord};
 
 /// A capability to spend, and what is about to be executed.
@@ -75,7 +76,8 @@ impl<K: Kernel> Engine<K> {
         self.administer(scene, spend, "redeem")?;
 
         let mut capability = self.repo.capability(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
-        let session = self.repo.session(capability.value.grant.session).await?.ok_or(Error::SessionNotFound)?;
+        let session = self.lineage(capability.value.grant.session).await?;
+        let descent = self.descent(&capability.value).await?;
         let open = session.value.require_open(now)?;
         let (action, canonical) = self.action(scene, &session.value, &redeem.operation, &redeem.audience)?;
         token.authorize(&Presented {
@@ -127,7 +129,8 @@ impl<K: Kernel> Engine<K> {
             approval.as_ref().and_then(|approval| approval.value.lapses_at(now)),
         ];
         capability.value.redeem(scene.caller.entity.clone(), now, complete_by)?;
-        let mut commit = self.guarded(scene, lapses).unchanged(&session).update(&capability);
+        let mut commit = self.guarded(scene, lapses).resting_on(&session).update(&capability);
+        commit = descent.bind(commit);
         let mut charged = None;
         if let Some(approval) = &approval {
             let mut spent = approval.clone();
@@ -166,7 +169,7 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// A token that this tenant's keys signed, of this kind of server and this mint epoch.
-    fn genuine(&self, scene: &Scene, text: &str) -> Result<Verified, Error> {
+    pub(crate) fn genuine(&self, scene: &Scene, text: &str) -> Result<Verified, Error> {
         let keys = self.keys.load();
         let token = countersign_token::verify(text, keys.ring(), scene.now, &Limits::default())?;
         let claims = token.claims();
@@ -183,7 +186,11 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// The approval that a capability rests on, still approved.
-    async fn spendable(&self, id: countersign_core::ApprovalId, now: Timestamp) -> Result<Stored<Approval>, Error> {
+    pub(crate) async fn spendable(
+        &self,
+        id: countersign_core::ApprovalId,
+        now: Timestamp,
+    ) -> Result<Stored<Approval>, Error> {
         let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
         match approval.value.state(now) {
             ApprovalState::Approved => Ok(approval),

@@ -16,6 +16,7 @@ use crate::ask::{check_text, require_request_id};
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene, tenant_entity};
 use crate::error::Error;
 use crate::judge::{Judgement, Permit, Ruling, answer_query, asked, judge_lifting};
+use crate::lineage::RestingOn;
 use crate::record::{Event, GlassRecord};
 
 /// The longest reason, in characters.
@@ -113,7 +114,7 @@ impl<K: Kernel> Engine<K> {
         let context = weighed.facts(scene)?.evaluated(None);
         let outcome = weighed.outcome(&context);
         let mut decision = weighed.decision(scene, Verdict::Allow { capability: None });
-        let mut commit = self.guarded(scene, outcome.lapses(scene, None)).unchanged(&weighed.session);
+        let mut commit = self.guarded(scene, outcome.lapses(scene, None)).resting_on(&weighed.session);
         let mut capability = None;
         if ask.mint {
             let (grant, token) = self.grant(scene, &outcome, None, Some(id))?;

@@ -87,6 +87,8 @@ fn a_decision_is_the_bytes_that_were_released() {
         shard: 0,
         mint_epoch: 1,
         key: 1,
+        parent: None,
+        chain: Vec::new(),
     };
     let event = Event::Decision {
         decision: DecisionId::from_bytes([3; 16]),

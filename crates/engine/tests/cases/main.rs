@@ -10,11 +10,14 @@
 
 mod answering;
 mod batches;
+mod children;
 mod claims;
 mod conditions;
+mod delegation;
 mod entities;
 mod figures;
 mod glass;
+mod heartbeats;
 mod listing;
 mod notifications;
 mod pre_approved;
