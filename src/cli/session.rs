@@ -19,7 +19,7 @@ pub enum SessionCommand {
     #[command(after_help = "Examples:\n  countersign session open --purpose 'nightly load' --ttl 30m\n  \
                             countersign session open --purpose 'monthly report' --id-only\n  \
                             countersign session open --purpose 'one table of it' --parent SES --principal Agent::helper --heartbeat 30s")]
-    Open(OpenArgs),
+    Open(Box<OpenArgs>),
     /// Show a session
     #[command(after_help = "Examples:\n  countersign session show SES")]
     Show {

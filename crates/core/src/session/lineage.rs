@@ -190,7 +190,7 @@ mod tests {
     fn a_child_is_nowhere_wider_than_its_parent() {
         let (parent, child) = (parent(), child(&parent(), 500));
         assert_eq!((child.deadline, child.operator.as_ref()), (at(100), parent.operator.as_ref()));
-        assert_eq!(child.chain, [parent.principal.clone()]);
+        assert_eq!(child.chain, std::slice::from_ref(&parent.principal));
         assert!(parent.excluded.is_subset(&child.excluded) && child.excluded.len() == 2);
         assert_eq!(child.state(at(10)), SessionState::Open);
     }

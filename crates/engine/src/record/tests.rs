@@ -103,6 +103,7 @@ fn a_decision_is_the_bytes_that_were_released() {
         approval: Some(ApprovalId::from_bytes([4; 16])),
         minted: Some(&grant),
         pre_approval: None,
+        sessions_above: Vec::new(),
         glass_broken: None,
     };
     let tenant = TenantId::new("acme").unwrap();

@@ -106,10 +106,10 @@ pub(crate) fn named(agent: &str) -> Acting {
 #[tokio::test]
 async fn a_child_acts_for_its_parents_operator_through_its_parent_and_excludes_whom_that_excludes() {
     let world = world().await;
-    let bot = call_via("olivia", &["agent:bot"], "OpenSession");
+    let bot = || call_via("olivia", &["agent:bot"], "OpenSession");
     let opening = OpenSession { purpose: "x".to_owned(), ttl: Some(HOUR), acting: Acting::Caller, operator: None };
-    let parent = world.engine.open_session(&bot, &opening).await.unwrap().answer.value;
-    let child = world.open_child(&bot, parent.id, named("sub"), Some(3 * HOUR)).await.unwrap().value;
+    let parent = world.engine.open_session(&bot(), &opening).await.unwrap().answer.value;
+    let child = world.open_child(&bot(), parent.id, named("sub"), Some(3 * HOUR)).await.unwrap().value;
     assert_eq!((child.parent, child.deadline), (Some(parent.id), parent.deadline));
     assert_eq!((&child.operator, &child.chain[..]), (&parent.operator, &[entity("Agent::\"bot\"")][..]));
     let leaf = call("agent:sub", "OpenSession");
@@ -167,7 +167,7 @@ async fn whoever_may_not_act_for_the_sub_agent_opens_no_session_for_it() {
     let admin = r#"@id("own") permit (principal, action in [Action::"openSession", Action::"redeem"], resource);
         @id("sync") permit (principal == Service::"sync", action == Action::"changeEntities", resource);
         @id("flat") forbid (principal, action == Action::"openSession", resource) when { context.depth > 1 };
-        @id("bot") permit (principal in [Agent::"bot", Agent::"sub"], action == Action::"actFor", resource == Agent::"sub");
+        @id("bot") permit (principal == Agent::"bot", action == Action::"actFor", resource == Agent::"sub");
         @id("sub") permit (principal == Agent::"sub", action == Action::"actFor", resource == Agent::"leaf");"#;
     files.insert("admin/admin.cedar".to_owned(), admin.to_owned());
     let world = World::with(Arc::new(MemoryKernel::default()), parts(), files).await;

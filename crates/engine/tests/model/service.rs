@@ -359,6 +359,8 @@ pub fn class(error: &Error) -> String {
                 CapabilityError::AlreadyCompleted => "already completed",
                 CapabilityError::NotRedeemed => "not redeemed",
                 CapabilityError::NotTheRedeemer(_) => "not the redeemer",
+                CapabilityError::Delegated => "delegated",
+                CapabilityError::ParentGone => "parent gone",
             }
         ),
         Error::Glass(why) => format!(
