@@ -188,6 +188,16 @@ impl Capability {
         lapses.filter(|lapses| !now.reached(*lapses))
     }
 
+    /// From when on nothing more happens to it: its outcome is known, or the time is over in which anything could.
+    #[must_use]
+    pub fn over_at(&self) -> Timestamp {
+        match &self.written {
+            Written::Minted | Written::Revoked { .. } | Written::Delegated { .. } => self.grant.expires_at,
+            Written::Redeemed { complete_by, .. } => self.grant.expires_at.max(*complete_by),
+            Written::Completed { at, .. } => self.grant.expires_at.max(*at),
+        }
+    }
+
     /// Who redeemed it and by when the outcome is due, while it is not reported.
     #[must_use]
     pub const fn running(&self) -> Option<(&EntityRef, Timestamp)> {

@@ -28,6 +28,7 @@ use crate::pending::Pending;
 use crate::refusal::Refusals;
 use crate::shadow::Shadow;
 use crate::sights::Sights;
+use crate::tidy::Tidied;
 use crate::time::Time;
 
 /// How often a use case starts over because what it read was changed by others.
@@ -50,6 +51,8 @@ pub struct Limits {
     pub asking: AskingBudget,
     /// How often one person may break the glass.
     pub glass: GlassBudget,
+    /// How long what is over is kept at least: an answer is given again under its request id for a day, and may tell of it.
+    pub kept: Duration,
 }
 
 impl Default for Limits {
@@ -61,6 +64,7 @@ impl Default for Limits {
             max_session_ttl: Duration::from_secs(86_400),
             asking: AskingBudget::default(),
             glass: GlassBudget::default(),
+            kept: Duration::from_secs(25 * 60 * 60),
         }
     }
 }
@@ -101,6 +105,7 @@ pub struct Engine<K> {
     pub(crate) outbox: Outbox,
     pub(crate) pending: Pending,
     pub(crate) sights: Sights,
+    pub(crate) tidied: Tidied,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
     /// Tells that a bundle became active, or a stored entity changed.
@@ -232,6 +237,7 @@ impl<K: Kernel> Engine<K> {
             outbox: Outbox::new(sinks)?,
             pending: Pending::default(),
             sights: Sights::since(time.now()?),
+            tidied: Tidied::default(),
             ended: tokio::sync::broadcast::channel(64).0,
             activated: tokio::sync::watch::Sender::new(()),
             active: ArcSwapOption::empty(),

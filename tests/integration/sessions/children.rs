@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use countersign::client::{Client, ClientError};
-use countersign::proto::*;
+use countersign::proto::{
+    CapabilityState, DelegateRequest, Entity, GetSessionRequest, HeartbeatRequest, OpenSessionRequest, Session,
+    SessionState, Verdict, VoteVerdict,
+};
 use tonic::Code;
 
 use crate::approvals::shared::{denied, failed, query, within};
-use crate::harness::bundle::Bundle;
+
 use crate::harness::flow::{
     AUDIENCE, ask, capability_state, end, export, must_mint, open, redeem, refused, revoke, vote,
 };
-use crate::harness::{Options, Server, fresh_id};
+use crate::harness::{Bundle, Options, Server, fresh_id};
 
 /// The example, in which etl-bot may hand on to chat-bot, which may read too.
 fn bundle() -> Bundle {
@@ -75,7 +78,7 @@ async fn state(client: &Client, session: &str) -> SessionState {
 
 #[tokio::test]
 async fn a_sub_agent_acts_in_a_session_of_its_own_that_dies_with_the_one_it_was_opened_in() {
-    let server = server().await;
+    let mut server = server().await;
     let (agent, helper) = (server.etl_bot().await, server.client("agent:chat-bot", None, &[]).await);
     let (session, warehouse) = (open(&agent).await, server.warehouse().await);
     let child = open_child(&agent, &session).await.unwrap();
@@ -93,6 +96,7 @@ async fn a_sub_agent_acts_in_a_session_of_its_own_that_dies_with_the_one_it_was_
     assert_eq!(state(&helper, id).await, SessionState::Ended);
     assert_eq!(refused(redeem(&warehouse, &second.token, &query()).await), denied("SESSION_OVER"));
     assert_eq!(refused(open_child(&agent, &session).await), denied("SESSION_OVER"));
+    server.terminate().await;
     server.log_verifies_offline().await;
 }
 
@@ -115,7 +119,7 @@ async fn whoever_stands_in_the_chain_of_a_child_answers_for_nothing_in_it() {
 
 #[tokio::test]
 async fn a_capability_is_handed_on_once_and_revoked_with_what_came_of_it() {
-    let server = server().await;
+    let mut server = server().await;
     let (agent, warehouse) = (server.etl_bot().await, server.warehouse().await);
     let session = open(&agent).await;
     let child = open_child(&agent, &session).await.unwrap().session_id;
@@ -137,6 +141,7 @@ async fn a_capability_is_handed_on_once_and_revoked_with_what_came_of_it() {
     let handed = answer.capability.unwrap();
     revoke(&agent, &given.capability_id).await.unwrap();
     assert_eq!(refused(redeem(&warehouse, &handed.token, &query()).await), denied("CAPABILITY_REVOKED"));
+    server.terminate().await;
     server.log_verifies_offline().await;
 }
 

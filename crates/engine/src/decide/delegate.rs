@@ -211,7 +211,7 @@ impl<K: Kernel> Engine<K> {
         commit = commit.resting_on(&given.session).resting_on(outcome.session);
         commit = given.descent.bind(commit).update(&given.capability).insert(&capability);
         if let Some(approval) = approved {
-            commit = commit.unchanged(approval);
+            commit = self.widening(scene, weighed, approval, commit);
         }
         // One approval is good for one authority: what it was given for is handed on, and not kept.
         let mut charged = None;
@@ -240,13 +240,27 @@ impl<K: Kernel> Engine<K> {
             to_principal: &capability.grant.principal,
         };
         let commit = self.noting(scene, commit, delegated)?;
+        let before = u64::try_from(commit.records.len()).unwrap_or(u64::MAX);
         let named = approved.and_then(|approval| UseRecord::minted(&approval.value));
         let event = outcome.event(&decision, &[], Some(&capability.grant)).approved(capability.grant.approval, named);
         let committed = self.commit(scene, commit, event, &decision).await?;
-        // The record of what was given up comes before it.
-        decision.log_index = Some(committed.first_log_index.saturating_add(1));
+        // The records of what was given up come before it.
+        decision.log_index = Some(committed.first_log_index.saturating_add(before));
         decision.token = Some(token);
         Ok(decision)
+    }
+
+    /// Whom what was given up excluded, what is handed out excludes as well, also when it is spent (I2).
+    fn widening(&self, scene: &Scene, weighed: &Weighed, approval: &Stored<Approval>, commit: Commit) -> Commit {
+        let newly = &weighed.excluded - &approval.value.excluded;
+        if newly.is_empty() {
+            return commit.unchanged(approval);
+        }
+        let mut widened = approval.clone();
+        widened.value.excluded.extend(newly.iter().cloned());
+        let bundle = scene.active.bundle.digest();
+        let event = Event::ApprovalExcluded { approval: approval.value.id, excluded: newly, bundle };
+        commit.update(&widened).record(self.record(scene, event))
     }
 
     /// What a capability came from, if it was handed on: each of it exchanged for the next, and not revoked since.

@@ -16,6 +16,7 @@ mod conditions;
 mod delegation;
 mod entities;
 mod figures;
+mod garbage;
 mod glass;
 mod heartbeats;
 mod listing;

@@ -60,6 +60,8 @@ pub fn parts() -> Parts {
                 times: u32::try_from(GLASS_TIMES).unwrap(),
                 within: Duration::from_millis(GLASS_MILLIS.unsigned_abs()),
             },
+            // What goes by its age has tests of its own, too.
+            kept: Duration::from_secs(10 * 365 * 86_400),
             ..Limits::default()
         },
         signing: vec![SigningKey::from_seed(KeyId(1), Zeroizing::new([3; 32])).unwrap()],
