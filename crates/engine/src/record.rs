@@ -1,6 +1,8 @@
 //! What the log holds: one JSON document for each thing that happened (docs/records.md). Tokens and credentials never stand
 //! in it, only their hashes and ids.
 
+mod delegated;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -18,6 +20,8 @@ use crate::admission::Admitted;
 use crate::caller::{Caller, CallerRecord};
 use crate::engine::Revisions;
 use crate::entity::EntityChange;
+
+pub use delegated::DelegatedRecord;
 
 /// The version of the records that are written now. Old versions stay readable.
 pub const RECORD_VERSION: u32 = 1;
@@ -251,39 +255,7 @@ pub enum Event<'a> {
         pre_approval: Option<UseRecord>,
     },
     /// A capability was exchanged for a sub-agent's, which the decision beside this record minted: it was spent by that.
-    Delegated {
-        /// The capability that was given up.
-        capability: TokenId,
-        /// Its session.
-        session: SessionId,
-        /// Its digest, recomputed from what was presented.
-        digest: Digest,
-        /// The canonical text it was recomputed from.
-        action: &'a str,
-        /// The approval that was spent with it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        approval: Option<ApprovalId>,
-        /// Who counted for each rule.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        tally: Vec<TallyRecord<'a>>,
-        /// The policies that allowed it now.
-        determining: &'a [String],
-        /// The bundle they are of.
-        bundle: Digest,
-        /// The revisions that were read.
-        revisions: Revisions,
-        /// The evaluated context.
-        context: &'a Evaluated<'a>,
-        /// That the approval is a pre-approval, and which of its uses this was.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pre_approval: Option<UseRecord>,
-        /// The capability that it was exchanged for.
-        to: TokenId,
-        /// That one's session.
-        to_session: SessionId,
-        /// Who acts by that one.
-        to_principal: &'a EntityRef,
-    },
+    Delegated(DelegatedRecord<'a>),
     /// An outcome was reported.
     Complete {
         /// The capability.

@@ -107,8 +107,7 @@ async fn whoever_stands_in_the_chain_of_a_child_answers_for_nothing_in_it() {
     let session = open(&agent).await;
     let child = open_child(&agent, &session).await.unwrap().session_id;
     let helper = server.client("agent:chat-bot", None, &[]).await;
-    let exports = Ok::<_, ClientError>(ask(&helper, &child, &export(5)).await.unwrap().approval_id);
-    let approval = exports.unwrap();
+    let approval = ask(&helper, &child, &export(5)).await.unwrap().approval_id;
     // wendy owns etl-bot, which is one link further away; olivia is the operator, and owns chat-bot.
     for who in ["wendy", "olivia"] {
         let voter = server.person(who).await;

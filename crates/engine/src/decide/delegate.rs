@@ -22,7 +22,7 @@ use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
 use crate::lineage::{Lineage, RestingOn};
-use crate::record::{Event, TallyRecord, UseRecord};
+use crate::record::{DelegatedRecord, Event, TallyRecord, UseRecord};
 
 /// A capability to hand on.
 #[derive(Debug, Clone)]
@@ -223,7 +223,7 @@ impl<K: Kernel> Engine<K> {
         }
         let facts = given.facts(scene)?;
         let context = facts.evaluated(given.judgement.counted.as_ref());
-        let delegated = Event::Delegated {
+        let delegated = Event::Delegated(DelegatedRecord {
             capability: parent.id,
             session: parent.session,
             digest: parent.digest,
@@ -238,7 +238,7 @@ impl<K: Kernel> Engine<K> {
             to: capability.grant.id,
             to_session: capability.grant.session,
             to_principal: &capability.grant.principal,
-        };
+        });
         let commit = self.noting(scene, commit, delegated)?;
         let before = u64::try_from(commit.records.len()).unwrap_or(u64::MAX);
         let named = approved.and_then(|approval| UseRecord::minted(&approval.value));
