@@ -19,7 +19,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// The session, as it is at the next heartbeat. Keep calling it: what nobody reads may be taken for gone.
+    /// The session, as it is at one of the next heartbeats. It lives as well while nobody asks.
     ///
     /// # Errors
     /// [`ClientError`] once the session is over, or the server stays away.
