@@ -106,6 +106,8 @@ pub struct Engine<K> {
     pub(crate) pending: Pending,
     pub(crate) sights: Sights,
     pub(crate) tidied: Tidied,
+    /// Held by heartbeats until they are durable: whoever finds that one stayed away waits for those that are under way.
+    pub(crate) beating: Arc<tokio::sync::RwLock<()>>,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
     /// Tells that a bundle became active, or a stored entity changed.
@@ -238,6 +240,7 @@ impl<K: Kernel> Engine<K> {
             pending: Pending::default(),
             sights: Sights::since(time.now()?),
             tidied: Tidied::default(),
+            beating: Arc::default(),
             ended: tokio::sync::broadcast::channel(64).0,
             activated: tokio::sync::watch::Sender::new(()),
             active: ArcSwapOption::empty(),

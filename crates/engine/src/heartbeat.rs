@@ -58,7 +58,13 @@ impl<K: Kernel> Engine<K> {
         let beat = Heartbeat { session: id, at: scene.now.max(session.value.seen_at()) };
         // Not after it is over: others may have been told so.
         let commit = self.lasting([session.value.lapses_at(scene.now)]).resting_on(&session).upsert(&beat, read);
-        self.repo.kernel().commit(commit).await?;
+        // To its end, whoever stops waiting for it: until then nobody may conclude that it stayed away.
+        let (repo, under_way) = (self.repo.clone(), Arc::clone(&self.beating).read_owned().await);
+        let beat = tokio::spawn(async move {
+            let _held_until_it_is_durable = under_way;
+            repo.kernel().commit(commit).await
+        });
+        beat.await.map_err(|error| Error::Internal(error.to_string()))??;
         self.lineage(id).await
     }
 
@@ -114,6 +120,8 @@ impl<K: Kernel> Engine<K> {
                 }
                 break;
             }
+            // That it is over by now is what the caller is to be told, and nobody was refused anything.
+            self.lineage(id).await?.value.require_open(self.now()?)?;
         }
     }
 

@@ -87,7 +87,14 @@ impl<K: Kernel> Engine<K> {
             return Ok(session);
         }
         let Stored { revision, value } = session;
-        let heartbeat = self.repo.heartbeat(value.id).await?;
-        Ok(Stored { revision, value: value.seen(heartbeat.as_ref().map(|heartbeat| &heartbeat.value)) })
+        let last = self.repo.heartbeat(value.id).await?;
+        let mut value = value.seen(last.as_ref().map(|last| &last.value));
+        if value.has_lapsed(self.now()?) {
+            // One that took its place in time may be under way still. Once this was told, there is no way back (I5).
+            drop(self.beating.write().await);
+            let last = self.repo.heartbeat(value.id).await?;
+            value = value.seen(last.as_ref().map(|last| &last.value));
+        }
+        Ok(Stored { revision, value })
     }
 }

@@ -93,7 +93,7 @@ impl<K: Kernel> Engine<K> {
             None => None,
         };
         let above = parent.as_ref().map(|parent| parent.value.require_open(scene.now)).transpose()?;
-        let above_operator = above.and_then(|above| above.session().operator.as_ref());
+        let above_operator = above.and_then(|above| above.session().hands_down());
         let named = opening.operator.as_ref();
         let Identity { principal, operator, chain, owner, claimed } =
             self.identity(scene, &opening.acting, named.or(above_operator), "openSession")?;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{OpenSession, Opening, Session, SessionError, SessionState};
+use crate::entity::EntityRef;
 use crate::id::SessionId;
 use crate::time::Timestamp;
 
@@ -59,13 +60,24 @@ impl Session {
         let mut excluded = &opening.excluded | &parent.excluded;
         excluded.extend(parent.owner.clone());
         let opening = Opening {
-            operator: parent.operator.clone(),
-            chain: std::iter::once(&parent.principal).chain(&parent.chain).cloned().collect(),
+            operator: parent.hands_down().cloned(),
+            chain: parent.link().into_iter().chain(&parent.chain).cloned().collect(),
             excluded,
             ..opening
         };
         let child = Self::open(id, opening, now, deadline.min(parent.deadline));
         Ok(Self { parent: Some(parent.id), depth, ..child }.under(parent))
+    }
+
+    /// For whom acts who acts below: its operator; a person who acts themselves.
+    #[must_use]
+    pub fn hands_down(&self) -> Option<&EntityRef> {
+        self.operator.as_ref().or_else(|| (self.principal.kind() == "Person").then_some(&self.principal))
+    }
+
+    /// Its principal, as a link between that one and who acts below.
+    fn link(&self) -> Option<&EntityRef> {
+        (self.hands_down() != Some(&self.principal)).then_some(&self.principal)
     }
 
     /// With a heartbeat that must not stay away for longer than this.
@@ -126,6 +138,12 @@ impl Session {
         left_alone.into_iter().fold(self.deadline, Ord::min)
     }
 
+    /// Whether its heartbeat stayed away, whatever else became of it.
+    #[must_use]
+    pub fn has_lapsed(&self, now: Timestamp) -> bool {
+        self.heartbeat().is_some_and(|every| now.reached(self.seen_at().plus(every)))
+    }
+
     /// Why one that is over is.
     pub(super) fn why_over(&self, now: Timestamp) -> SessionError {
         let by_above = |above: Above| above.over_at <= self.lapses() && (above.ended || now.reached(above.over_at));
@@ -152,7 +170,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::entity::EntityRef;
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
@@ -193,6 +210,13 @@ mod tests {
         assert_eq!(child.chain, std::slice::from_ref(&parent.principal));
         assert!(parent.excluded.is_subset(&child.excluded) && child.excluded.len() == 2);
         assert_eq!(child.state(at(10)), SessionState::Open);
+    }
+
+    #[test]
+    fn whoever_acts_below_a_person_acts_for_them() {
+        let person = Session { principal: person(), operator: None, ..parent() };
+        let child = child(&person, 50);
+        assert_eq!((child.operator.as_ref(), child.chain.len()), (Some(&person.principal), 0));
     }
 
     #[test]

@@ -172,7 +172,8 @@ impl<K: Kernel> Engine<K> {
             now,
         })?;
         match judgement.ruling {
-            Ruling::Allow(_) => {}
+            // It is given up with the capability.
+            Ruling::Allow(Permit { .. }) => {}
             Ruling::NeedsApproval(_) | Ruling::Deny { .. } => return Err(Error::PolicyDenied(judgement.determining)),
         }
         Ok(Given { capability, session, descent, action, canonical, approval, excluded, judgement })

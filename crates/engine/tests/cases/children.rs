@@ -136,6 +136,18 @@ async fn a_child_acts_for_its_parents_operator_through_its_parent_and_excludes_w
 }
 
 #[tokio::test]
+async fn whoever_acts_in_a_session_below_a_persons_acts_for_that_person() {
+    let world = world().await;
+    let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+    let own = world.engine.open_session(&call("dana", "OpenSession"), &opening).await.unwrap().answer.value.id;
+    let child = world.open_child(&call("dana", "OpenSession"), own, named("sub"), None).await.unwrap().value;
+    assert_eq!((child.operator.as_ref().map(EntityRef::id), child.chain.len()), (Some("dana"), 0));
+    let approval = world.ask_in("agent:sub", child.id).await.unwrap();
+    assert!(world.vote("dana", approval).await.is_err());
+    world.vote("dave", approval).await.unwrap();
+}
+
+#[tokio::test]
 async fn nobody_opens_a_session_in_anothers_or_for_themselves_in_their_own() {
     let world = world().await;
     let open = async |who: &str, acting| world.open_child(&call(who, "OpenSession"), world.session, acting, None).await;
