@@ -7,8 +7,9 @@ use countersign::proto::capability_service_server::{CapabilityService, Capabilit
 use countersign::proto::decision_service_server::{DecisionService, DecisionServiceServer};
 use countersign::proto::{
     CompleteRequest, CompleteResponse, DecideBatchRequest, DecideBatchResponse, DecideRequest, DecideResponse,
-    GetCapabilityRequest, GetCapabilityResponse, ListCapabilitiesRequest, ListCapabilitiesResponse,
-    ListPublicKeysRequest, ListPublicKeysResponse, RedeemRequest, RedeemResponse, RevokeRequest, RevokeResponse,
+    DelegateRequest, DelegateResponse, GetCapabilityRequest, GetCapabilityResponse, ListCapabilitiesRequest,
+    ListCapabilitiesResponse, ListPublicKeysRequest, ListPublicKeysResponse, RedeemRequest, RedeemResponse,
+    RevokeRequest, RevokeResponse,
 };
 use prost::Message as _;
 use tonic::transport::server::TcpIncoming;
@@ -100,6 +101,10 @@ impl CapabilityService for Echo {
         &self,
         _: Request<ListPublicKeysRequest>,
     ) -> std::result::Result<Response<ListPublicKeysResponse>, Status> {
+        not_echoed()
+    }
+
+    async fn delegate(&self, _: Request<DelegateRequest>) -> std::result::Result<Response<DelegateResponse>, Status> {
         not_echoed()
     }
 }

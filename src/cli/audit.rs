@@ -43,7 +43,7 @@ pub enum AuditCommand {
 }
 
 /// The kinds of records (docs/records.md).
-const KINDS: [&str; 20] = [
+const KINDS: [&str; 21] = [
     "approval_cancelled",
     "approval_excluded",
     "approval_requested",
@@ -51,6 +51,7 @@ const KINDS: [&str; 20] = [
     "bundle_activated",
     "complete",
     "decision",
+    "delegated",
     "entities_changed",
     "key",
     "notification_dropped",

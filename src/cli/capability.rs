@@ -1,19 +1,20 @@
 //! `countersign capability`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use countersign::client::ClientError;
 use countersign::proto::{
-    Capability, CompleteRequest, GetCapabilityRequest, ListCapabilitiesRequest, Outcome, RedeemRequest, RedeemResponse,
-    RevokeRequest,
+    Capability, CompleteRequest, DelegateRequest, GetCapabilityRequest, ListCapabilitiesRequest, Outcome,
+    RedeemRequest, RedeemResponse, RevokeRequest,
 };
 use countersign_core::Clock as _;
 use countersign_core::time::SystemClock;
 use countersign_token::{Claims, Limits, Verified, verify};
 use serde_json::{Value, json};
 
-use super::args::{ActionArgs, Connection, read_secret};
+use super::args::{ActionArgs, Connection, parse_duration, read_secret};
 use super::holder::{AttenuateArgs, ProveArgs};
 use super::output::{GOOD, Output, STRONG, WARN, paint};
 use super::text::{Lines, entity};
@@ -30,6 +31,13 @@ pub enum CapabilityCommand {
         countersign capability redeem @token export Dataset::customers --audience warehouse \\\n    \
         --input '{\"rows\": 500, \"destination\": \"s3://ours-reports\"}'")]
     Redeem(RedeemArgs),
+    /// Exchange a capability for one of the same action that a sub-agent acts by
+    #[command(
+        after_help = "Exit codes: 0 ALLOW, 3 DENY, 4 NEEDS_APPROVAL, 1 error. Only ALLOW gives the capability up.\n\nExamples:\n  \
+        countersign session open --purpose 'one table of it' --parent SES --principal Agent::helper --id-only\n  \
+        countersign capability delegate @token describe Dataset::docs --audience warehouse --to-session SES"
+    )]
+    Delegate(DelegateArgs),
     /// Report the outcome of what was redeemed
     #[command(after_help = "Examples:\n  countersign capability complete CAP --outcome succeeded")]
     Complete {
@@ -107,6 +115,28 @@ pub struct RedeemArgs {
     holder_proof: Option<String>,
 }
 
+/// A capability to hand on.
+#[derive(Debug, Args)]
+pub struct DelegateArgs {
+    /// The token that is given up: `@FILE`, `-` for stdin, or in place, where other users of the machine may see it
+    #[arg(id = "capability_token", value_name = "TOKEN")]
+    token: String,
+    #[command(flatten)]
+    action: ActionArgs,
+    /// The sub-agent's session, opened in the capability's
+    #[arg(long, value_name = "ID")]
+    to_session: String,
+    /// The approval to use for the sub-agent's action
+    #[arg(long, value_name = "ID")]
+    approval: Option<String>,
+    /// How long the new capability lives at most, such as `30s`
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    ttl: Option<Duration>,
+    /// Identifies this attempt: the same UUID gives the same answer
+    #[arg(long, value_name = "UUID")]
+    request_id: Option<String>,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum OutcomeArg {
     Succeeded,
@@ -119,6 +149,7 @@ pub async fn run(command: CapabilityCommand, connection: &Connection, output: &m
         CapabilityCommand::Redeem(args) => return redeem(args, connection, output).await,
         CapabilityCommand::Prove(args) => return holder::prove(args, output),
         CapabilityCommand::Attenuate(args) => return holder::attenuate(args, output),
+        CapabilityCommand::Delegate(args) => return delegate(args, connection, output).await,
         CapabilityCommand::Verify { token, keys } => {
             let ring = match keys {
                 Some(path) => keys::ring_of_file(&path)?,
@@ -189,6 +220,26 @@ async fn redeem(args: RedeemArgs, connection: &Connection, output: &mut Output) 
     };
     output.document(&super::json::receipt(&receipt), &receipt_human(&receipt))?;
     redeemed(receipt.replayed)
+}
+
+async fn delegate(args: DelegateArgs, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
+    if args.token == "-" && (args.action.input == "-" || args.action.environment == "-") {
+        return Err(Failure::usage("the token and the action cannot both come from stdin; put one in a file"));
+    }
+    let ttl = args.ttl.map(prost_types::Duration::try_from).transpose();
+    let request = DelegateRequest {
+        token: read_secret(&args.token, "token")?,
+        operation: Some(args.action.operation()?),
+        audience: args.action.audience,
+        session_id: args.to_session,
+        request_id: args.request_id.unwrap_or_default(),
+        approval_id: args.approval.unwrap_or_default(),
+        ttl: ttl.map_err(|_| Failure::usage("`--ttl` is longer than any capability lives"))?,
+    };
+    let answer = connection.client().await?.delegate(request).await?;
+    let decision = answer.decision.ok_or(ClientError::Incomplete("decision"))?;
+    output.document(&super::json::decision(&decision), &super::text::decision(&decision))?;
+    super::decide::exit(decision.verdict(), false)
 }
 
 /// A script executes on exit code 0, so a replay must not end with it.

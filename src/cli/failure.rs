@@ -171,6 +171,10 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         ErrorReason::CapabilityExpired | ErrorReason::CapabilityRevoked | ErrorReason::AlreadyRedeemed => {
             Some("decide again with `countersign decide --mint`")
         }
+        ErrorReason::NotDelegable | ErrorReason::SessionTooDeep => {
+            Some("see where a session was opened with `countersign session show`")
+        }
+        ErrorReason::NoHeartbeat => Some("open a session with `countersign session open --heartbeat 30s`"),
         ErrorReason::BundleNotFound => Some("list those that were with `countersign policy history`"),
         ErrorReason::HolderMissing => Some(
             "have its holder sign with `countersign capability prove`, and pass `--holder-proof`; or `--holder-key`, or `--client-certificate`",
@@ -221,6 +225,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::EntityRevision
         | ErrorReason::LedgerFull
         | ErrorReason::NotificationNotFound
+        | ErrorReason::CapabilityDelegated
         | ErrorReason::HolderMismatch
         | ErrorReason::HolderProofInvalid => None,
     }

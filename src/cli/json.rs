@@ -86,6 +86,7 @@ pub const fn capability_state(state: CapabilityState) -> &'static str {
         CapabilityState::OutcomeUnknown => "outcome_unknown",
         CapabilityState::Succeeded => "succeeded",
         CapabilityState::Failed => "failed",
+        CapabilityState::Delegated => "delegated",
     }
 }
 
@@ -364,6 +365,8 @@ pub fn capability(capability: &Capability) -> Value {
         expires_at,
         holder,
         open,
+        parent_capability_id,
+        delegated_to,
     } = capability;
     json!({
         "capability_id": capability_id,
@@ -380,16 +383,32 @@ pub fn capability(capability: &Capability) -> Value {
         "expires_at": rfc3339(expires_at.as_ref()),
         "holder": holder.as_ref().and_then(super::holder::shown),
         "open": open,
+        "parent_capability_id": text(parent_capability_id),
+        "delegated_to": text(delegated_to),
     })
 }
 
 /// A session.
 pub fn session(session: &Session) -> Value {
-    let Session { session_id, state: _, principal, operator, chain, purpose, opened_at, deadline, standing, clean } =
-        session;
+    let Session {
+        session_id,
+        state: _,
+        principal,
+        operator,
+        chain,
+        purpose,
+        opened_at,
+        deadline,
+        standing,
+        clean,
+        parent_session_id,
+        heartbeat,
+        last_heartbeat,
+    } = session;
     let standing = standing.as_ref().map(|Standing { labels, counters, unresolved }| {
         json!({ "labels": labels, "counters": counters.iter().collect::<BTreeMap<_, _>>(), "unresolved": unresolved })
     });
+    let seconds = |every: &prost_types::Duration| every.seconds as f64 + f64::from(every.nanos) / 1e9;
     json!({
         "session_id": session_id,
         "state": session_state(session.state()),
@@ -401,6 +420,9 @@ pub fn session(session: &Session) -> Value {
         "deadline": rfc3339(deadline.as_ref()),
         "standing": standing,
         "clean": clean,
+        "parent_session_id": text(parent_session_id),
+        "heartbeat_seconds": heartbeat.as_ref().map(seconds),
+        "last_heartbeat": rfc3339(last_heartbeat.as_ref()),
     })
 }
 

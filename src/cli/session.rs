@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use countersign::client::{ClientError, entity};
-use countersign::proto::{EndSessionRequest, GetSessionRequest, ListSessionsRequest, OpenSessionRequest, Session};
+use countersign::proto::{
+    EndSessionRequest, GetSessionRequest, HeartbeatRequest, ListSessionsRequest, OpenSessionRequest, Session,
+};
 use countersign_core::EntityRef;
 
 use super::args::{Connection, PrincipalArgs, parse_duration, parse_entity};
@@ -15,15 +17,28 @@ use super::{Exit, Failure, json, text};
 pub enum SessionCommand {
     /// Open a session for a stated purpose
     #[command(after_help = "Examples:\n  countersign session open --purpose 'nightly load' --ttl 30m\n  \
-                            countersign session open --purpose 'monthly report' --id-only")]
-    Open(OpenArgs),
+                            countersign session open --purpose 'monthly report' --id-only\n  \
+                            countersign session open --purpose 'one table of it' --parent SES --principal Agent::helper --heartbeat 30s")]
+    Open(Box<OpenArgs>),
     /// Show a session
     #[command(after_help = "Examples:\n  countersign session show SES")]
     Show {
         /// The session
         session: String,
     },
-    /// End a session, and every capability and question in it
+    /// Say that a session with a heartbeat still runs
+    #[command(after_help = "Examples:\n  countersign session beat SES")]
+    Beat {
+        /// The session
+        session: String,
+    },
+    /// Keep a session with a heartbeat alive; when this command ends, the session does
+    #[command(after_help = "Examples:\n  countersign session hold SES &")]
+    Hold {
+        /// The session
+        session: String,
+    },
+    /// End a session, with every session that was opened in it, and every capability and question in them
     #[command(after_help = "Examples:\n  countersign session end SES")]
     End {
         /// The session
@@ -55,6 +70,12 @@ pub struct OpenArgs {
     /// Let the labels of before not count in it, if a `startClean` policy permits that
     #[arg(long)]
     clean: bool,
+    /// Open it in this session of yours, for the sub-agent that `--principal` names
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
+    /// Without a heartbeat for so long it is over, such as `30s`: see `session beat` and `session hold`
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    heartbeat: Option<Duration>,
     /// Print the id alone, for scripts
     #[arg(long)]
     id_only: bool,
@@ -70,6 +91,7 @@ pub async fn run(command: SessionCommand, connection: &Connection, output: &mut 
         SessionCommand::Open(args) => {
             let (principal, principal_credential) = args.principal.fields()?;
             let ttl = args.ttl.map(prost_types::Duration::try_from).transpose();
+            let heartbeat = args.heartbeat.map(prost_types::Duration::try_from).transpose();
             let request = OpenSessionRequest {
                 purpose: args.purpose,
                 ttl: ttl.map_err(|_| Failure::usage("`--ttl` is longer than any session"))?,
@@ -78,6 +100,8 @@ pub async fn run(command: SessionCommand, connection: &Connection, output: &mut 
                 operator: args.operator.as_ref().map(entity),
                 clean: args.clean,
                 request_id: args.request_id.unwrap_or_default(),
+                parent_session_id: args.parent.unwrap_or_default(),
+                heartbeat: heartbeat.map_err(|_| Failure::usage("`--heartbeat` is longer than any session"))?,
             };
             let session = client.open_session(request).await?.session;
             if let (true, Some(session)) = (args.id_only && !output.is_json(), &session) {
@@ -88,6 +112,14 @@ pub async fn run(command: SessionCommand, connection: &Connection, output: &mut 
         }
         SessionCommand::Show { session } => {
             client.get_session(GetSessionRequest { session_id: session }).await?.session
+        }
+        SessionCommand::Beat { session } => client.heartbeat(HeartbeatRequest { session_id: session }).await?.session,
+        SessionCommand::Hold { session } => {
+            let mut hold = client.hold_session(&session);
+            loop {
+                let session = hold.next().await?;
+                output.item(&json::session(&session), &text::session(&session))?;
+            }
         }
         SessionCommand::End { session } => {
             let request = EndSessionRequest { session_id: session, request_id: String::new() };

@@ -154,6 +154,13 @@ pub fn session(session: &Session) -> String {
             text.field("not completed", unresolved);
         }
     }
+    if !session.parent_session_id.is_empty() {
+        text.shown("opened in", &session.parent_session_id);
+    }
+    if let Some(every) = session.heartbeat.and_then(|every| std::time::Duration::try_from(every).ok()) {
+        let last = relative(session.last_heartbeat.as_ref());
+        text.field("heartbeat", format_args!("within {every:?} of the last, which was {last}"));
+    }
     text.finish()
 }
 
@@ -178,6 +185,12 @@ pub fn capability(capability: &Capability) -> String {
     }
     if capability.open {
         text.field("open", "its holder may narrow it");
+    }
+    if !capability.parent_capability_id.is_empty() {
+        text.shown("given for", &capability.parent_capability_id);
+    }
+    if !capability.delegated_to.is_empty() {
+        text.shown("exchanged for", &capability.delegated_to);
     }
     text.shown("digest", &capability.digest).field("expires", relative(capability.expires_at.as_ref()));
     text.finish()

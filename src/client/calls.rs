@@ -170,6 +170,8 @@ changing! {
     complete: CapabilityServiceClient, CompleteRequest => CompleteResponse;
     /// Makes a capability worthless.
     revoke: CapabilityServiceClient, RevokeRequest => RevokeResponse;
+    /// Exchanges a capability for one of the same action that a sub-agent acts by.
+    delegate: CapabilityServiceClient, DelegateRequest => DelegateResponse;
     /// Opens a session.
     open_session: SessionServiceClient, OpenSessionRequest => OpenSessionResponse;
     /// Ends a session, and everything in it.
@@ -207,6 +209,8 @@ reading! {
     get_shadow: PolicyServiceClient, GetShadowRequest => GetShadowResponse;
     /// The public keys that tokens are signed with.
     list_public_keys: CapabilityServiceClient, ListPublicKeysRequest => ListPublicKeysResponse;
+    /// Says that a session with a heartbeat still runs.
+    heartbeat: SessionServiceClient, HeartbeatRequest => HeartbeatResponse;
     /// One session.
     get_session: SessionServiceClient, GetSessionRequest => GetSessionResponse;
     /// A page of the caller's sessions.

@@ -50,6 +50,7 @@ mod config;
 pub(crate) mod convert;
 mod error;
 mod guard;
+mod hold;
 mod holder;
 mod retry;
 #[cfg(test)]
@@ -61,5 +62,6 @@ pub use config::{ClientConfig, Credentials};
 pub use convert::{entity, operation, record_from_struct, struct_from_json, struct_from_record};
 pub use error::{ClientError, FieldViolation, Refusal};
 pub use guard::EnforceError;
+pub use hold::Hold;
 pub use holder::holder_of;
 pub use watch::Watch;

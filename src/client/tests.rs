@@ -65,6 +65,9 @@ impl CapabilityService for Fake {
     async fn list_public_keys(&self, _: Request<ListPublicKeysRequest>) -> Answer<ListPublicKeysResponse> {
         Err(Status::aborted("always"))
     }
+    async fn delegate(&self, _: Request<DelegateRequest>) -> Answer<DelegateResponse> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 #[tonic::async_trait]

@@ -2,19 +2,19 @@
 
 use countersign_core::TokenId;
 use countersign_core::capability::Outcome;
-use countersign_engine::{Call, Complete, Redeem, Replayable};
+use countersign_engine::{Call, Complete, Delegate, Redeem, Replayable, Verdict};
 use countersign_token::KeyState as State;
 use tonic::{Request, Response, Status};
 
 use super::call::{Backend, Verified, request_id_of};
-use super::convert::{capability, digest, id, operation, optional_id, outcome, page_size, receipt};
+use super::convert::{capability, decision, digest, duration, id, operation, optional_id, outcome, page_size, receipt};
 use super::errors::Failure;
 use crate::http::metrics as names;
 use crate::proto::capability_service_server::CapabilityService;
 use crate::proto::{
-    Capability, CompleteRequest, CompleteResponse, GetCapabilityRequest, GetCapabilityResponse, KeyState,
-    ListCapabilitiesRequest, ListCapabilitiesResponse, ListPublicKeysRequest, ListPublicKeysResponse, PublicKey,
-    RedeemRequest, RedeemResponse, RevokeRequest, RevokeResponse,
+    Capability, CompleteRequest, CompleteResponse, DelegateRequest, DelegateResponse, GetCapabilityRequest,
+    GetCapabilityResponse, KeyState, ListCapabilitiesRequest, ListCapabilitiesResponse, ListPublicKeysRequest,
+    ListPublicKeysResponse, PublicKey, RedeemRequest, RedeemResponse, RevokeRequest, RevokeResponse,
 };
 
 /// Spends, takes outcomes, revokes.
@@ -140,5 +140,32 @@ impl CapabilityService for Capabilities {
             Ok(ListPublicKeysResponse { keys: keys.collect(), max_age: Some(KEYS_MAX_AGE) })
         };
         self.0.handle("ListPublicKeys", request, |_| "", run).await
+    }
+
+    async fn delegate(&self, request: Request<DelegateRequest>) -> Result<Response<DelegateResponse>, Status> {
+        let run = |verified: Verified, message| async move {
+            let verified = &verified;
+            let DelegateRequest { token, operation: action, audience, session_id, request_id: _, approval_id, ttl } =
+                message;
+            let delegate = Delegate {
+                token,
+                operation: operation(action)?,
+                audience,
+                session: id("session_id", &session_id)?,
+                approval: optional_id("approval_id", &approval_id)?,
+                ttl: ttl.map(|ttl| duration("ttl", ttl)).transpose()?,
+            };
+            let answer = verified.engine.delegate(&verified.call, &delegate).await?;
+            if let (Verdict::Allow { capability: Some(_) }, false) = (&answer.answer.verdict, answer.replayed) {
+                metrics::counter!(names::MINTS_TOTAL).increment(1);
+            }
+            tracing::info!(
+                decision = %answer.answer.id, verdict = answer.answer.word(), replayed = answer.replayed, "delegation decided"
+            );
+            let active = verified.engine.active()?;
+            let decided_by = (active.bundle.digest() == answer.answer.bundle).then_some(active.bundle.as_ref());
+            Ok(DelegateResponse { decision: Some(decision(answer, decided_by)) })
+        };
+        self.0.handle("Delegate", request, |m| &m.request_id, run).await
     }
 }

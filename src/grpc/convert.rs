@@ -159,6 +159,9 @@ pub fn session(session: &Session, now: Timestamp) -> proto::Session {
         deadline: Some(timestamp(session.deadline)),
         standing: None,
         clean: session.clean,
+        parent_session_id: session.parent.map(|id| id.to_string()).unwrap_or_default(),
+        heartbeat: session.heartbeat().and_then(|every| prost_types::Duration::try_from(every).ok()),
+        last_heartbeat: session.heartbeat().map(|_| timestamp(session.seen_at())),
     }
 }
 
@@ -181,6 +184,7 @@ pub fn capability(capability: &Capability, now: Timestamp) -> proto::Capability 
             CapabilityState::OutcomeUnknown => proto::CapabilityState::OutcomeUnknown,
             CapabilityState::Completed(Outcome::Succeeded) => proto::CapabilityState::Succeeded,
             CapabilityState::Completed(Outcome::Failed) => proto::CapabilityState::Failed,
+            CapabilityState::Delegated => proto::CapabilityState::Delegated,
         }
         .into(),
         session_id: grant.session.to_string(),
@@ -195,6 +199,8 @@ pub fn capability(capability: &Capability, now: Timestamp) -> proto::Capability 
         expires_at: Some(timestamp(grant.expires_at)),
         holder: grant.holder.map(super::holder::holder),
         open: grant.open,
+        parent_capability_id: grant.parent.map(|id| id.to_string()).unwrap_or_default(),
+        delegated_to: capability.delegated_to().map(|id| id.to_string()).unwrap_or_default(),
     }
 }
 
@@ -311,6 +317,7 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
         tally,
         offers,
         session_over_at: _,
+        lineage: _,
         viewer: _,
         may_answer,
         answerers,

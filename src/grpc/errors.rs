@@ -6,6 +6,7 @@ use countersign_core::capability::CapabilityError;
 use countersign_core::ledger::LedgerError;
 use countersign_core::restraint::RestraintError;
 use countersign_core::review::GlassError;
+use countersign_core::session::SessionError;
 use countersign_engine::{Error, NotAnswering, PublishAction};
 use countersign_token::{HolderError, TokenError};
 use tonic::{Code, Status};
@@ -93,7 +94,9 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::EntityRevision { .. } => (Code::FailedPrecondition, ErrorReason::EntityRevision),
         Error::RequestIdReused => (Code::AlreadyExists, ErrorReason::RequestIdReused),
         Error::SessionNotFound => (Code::NotFound, ErrorReason::SessionNotFound),
-        Error::SessionOver(_) => (Code::PermissionDenied, ErrorReason::SessionOver),
+        Error::SessionOver(error) => session(*error),
+        Error::NoHeartbeat => (Code::FailedPrecondition, ErrorReason::NoHeartbeat),
+        Error::NotDelegable(_) => (Code::FailedPrecondition, ErrorReason::NotDelegable),
         Error::SessionMismatch(_) => (Code::PermissionDenied, ErrorReason::SessionMismatch),
         Error::ApprovalNotFound => (Code::NotFound, ErrorReason::ApprovalNotFound),
         Error::Approval(error) => approval(error),
@@ -216,6 +219,15 @@ const fn glass(error: &GlassError) -> (Code, ErrorReason) {
     }
 }
 
+const fn session(error: SessionError) -> (Code, ErrorReason) {
+    match error {
+        SessionError::Ended | SessionError::Expired | SessionError::Lapsed | SessionError::ParentOver => {
+            (Code::PermissionDenied, ErrorReason::SessionOver)
+        }
+        SessionError::TooDeep => (Code::FailedPrecondition, ErrorReason::SessionTooDeep),
+    }
+}
+
 const fn token(error: &TokenError) -> (Code, ErrorReason) {
     match error {
         TokenError::Malformed(_)
@@ -250,7 +262,10 @@ const fn holder(error: &HolderError) -> (Code, ErrorReason) {
 const fn capability(error: &CapabilityError) -> (Code, ErrorReason) {
     match error {
         CapabilityError::AlreadyRedeemed => (Code::FailedPrecondition, ErrorReason::AlreadyRedeemed),
-        CapabilityError::Revoked => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
+        CapabilityError::Delegated => (Code::FailedPrecondition, ErrorReason::CapabilityDelegated),
+        CapabilityError::Revoked | CapabilityError::ParentGone => {
+            (Code::PermissionDenied, ErrorReason::CapabilityRevoked)
+        }
         CapabilityError::Expired => (Code::PermissionDenied, ErrorReason::CapabilityExpired),
         CapabilityError::AlreadyCompleted | CapabilityError::NotRedeemed => {
             (Code::FailedPrecondition, ErrorReason::CompletionRefused)

@@ -14,6 +14,7 @@ mod decisions;
 mod entities;
 mod figures;
 mod gate;
+mod hold;
 mod holder;
 mod notifications;
 mod policies;

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use countersign_engine::{OpenSession, Replayable};
+use countersign_engine::{OpenSession, Replayable, Terms};
 use tonic::{Request, Response, Status};
 
 use super::call::{Backend, Verified, to_its_end};
 use super::convert::{acting, duration, entity, id, optional_id, page_size, session, standing};
+use super::hold::{Held, hold};
 use crate::proto;
 use crate::proto::session_service_server::SessionService;
 use crate::proto::{
-    EndSessionRequest, EndSessionResponse, GetSessionRequest, GetSessionResponse, ListSessionsRequest,
-    ListSessionsResponse, OpenSessionRequest, OpenSessionResponse,
+    EndSessionRequest, EndSessionResponse, GetSessionRequest, GetSessionResponse, HeartbeatRequest, HeartbeatResponse,
+    HoldSessionRequest, ListSessionsRequest, ListSessionsResponse, OpenSessionRequest, OpenSessionResponse,
 };
 
 /// Opens and ends sessions.
@@ -20,14 +21,29 @@ pub struct Sessions(pub Backend);
 
 #[tonic::async_trait]
 impl SessionService for Sessions {
+    type HoldSessionStream = Held;
+
     async fn open_session(
         &self,
         request: Request<OpenSessionRequest>,
     ) -> Result<Response<OpenSessionResponse>, Status> {
         let run = |verified: Verified, message| async move {
             let verified = &verified;
-            let OpenSessionRequest { purpose, ttl, principal, principal_credential, request_id: _, operator, clean } =
-                message;
+            let OpenSessionRequest {
+                purpose,
+                ttl,
+                principal,
+                principal_credential,
+                request_id: _,
+                operator,
+                clean,
+                parent_session_id,
+                heartbeat,
+            } = message;
+            let terms = Terms {
+                parent: optional_id("parent_session_id", &parent_session_id)?,
+                heartbeat: heartbeat.map(|every| duration("heartbeat", every)).transpose()?,
+            };
             let opening = OpenSession {
                 purpose,
                 ttl: ttl.map(|ttl| duration("ttl", ttl)).transpose()?,
@@ -35,7 +51,8 @@ impl SessionService for Sessions {
                 operator: operator.map(|operator| entity("operator", operator)).transpose()?,
                 clean,
             };
-            let Replayable { answer, replayed } = verified.engine.open_session(&verified.call, &opening).await?;
+            let Replayable { answer, replayed } =
+                verified.engine.open_session_on(&verified.call, &opening, terms).await?;
             tracing::info!(session = %answer.value.id, replayed, "session opened");
             let session = Some(session(&answer.value, verified.engine.now()?));
             Ok(OpenSessionResponse { session, replayed })
@@ -83,5 +100,18 @@ impl SessionService for Sessions {
             Ok(ListSessionsResponse { sessions, next_page_token })
         };
         self.0.handle("ListSessions", request, |_| "", run).await
+    }
+
+    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        let run = |verified: Verified, HeartbeatRequest { session_id }: HeartbeatRequest| async move {
+            let verified = &verified;
+            let stored = verified.engine.heartbeat(&verified.call, id("session_id", &session_id)?).await?;
+            Ok(HeartbeatResponse { session: Some(session(&stored.value, verified.engine.now()?)) })
+        };
+        self.0.handle("Heartbeat", request, |_| "", run).await
+    }
+
+    async fn hold_session(&self, request: Request<HoldSessionRequest>) -> Result<Response<Held>, Status> {
+        hold(&self.0, request).await
     }
 }

@@ -436,6 +436,7 @@ async fn open_engine(
                 per_hour: config.approvals.asked_per_hour_per_principal,
             },
             glass: GlassBudget { times: config.break_glass.times_per_person, within: config.break_glass.window() },
+            ..Limits::default()
         },
         signing: keys.signing,
         commitment: keys.commitment,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! minted ─▶ redeemed ─▶ completed
+//!    ├────▶ delegated ─▶ revoked
 //!    └────▶ revoked | expired (decided by every reader)
 //! ```
 
@@ -55,6 +56,13 @@ pub struct Grant {
     pub mint_epoch: u64,
     /// The key that signed it.
     pub key: u32,
+    /// The capability that it was exchanged for: it dies with that. Absent where an action was decided for its own sake.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub parent: Option<TokenId>,
+    /// Through whom the principal acts, the nearest first. Absent where through nobody, and in rows of earlier releases; the
+    /// digest covers it in any case.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub chain: Vec<EntityRef>,
 }
 
 /// What came of an action, in the words of whoever ran it.
@@ -74,6 +82,7 @@ enum Written {
     Redeemed { at: Timestamp, by: EntityRef, complete_by: Timestamp },
     Completed { at: Timestamp, by: EntityRef, outcome: Outcome, late: bool, result: Option<Digest> },
     Revoked { at: Timestamp, by: EntityRef, reason: String },
+    Delegated { at: Timestamp, by: EntityRef, to: TokenId },
 }
 
 /// What a capability is at a moment.
@@ -91,6 +100,8 @@ pub enum CapabilityState {
     OutcomeUnknown,
     /// The outcome was reported.
     Completed(Outcome),
+    /// It was exchanged for another's. Never redeemed; revoked, it takes that along.
+    Delegated,
 }
 
 impl CapabilityState {
@@ -104,6 +115,7 @@ impl CapabilityState {
             Self::Redeemed => "redeemed",
             Self::OutcomeUnknown => "redeemed, outcome unknown",
             Self::Completed(_) => "completed",
+            Self::Delegated => "delegated",
         }
     }
 }
@@ -129,6 +141,12 @@ pub enum CapabilityError {
     /// Somebody else redeemed it.
     #[error("only {0}, who redeemed the capability, can report its outcome")]
     NotTheRedeemer(EntityRef),
+    /// It was exchanged for another's.
+    #[error("the capability was delegated; only the one that it was exchanged for can be redeemed")]
+    Delegated,
+    /// What it was exchanged for does not stand any more.
+    #[error("the capability that this one was exchanged for was revoked, and this one with it; decide again")]
+    ParentGone,
 }
 
 /// A capability as it stands in the store.
@@ -162,6 +180,7 @@ impl Capability {
             Written::Redeemed { .. } => CapabilityState::Redeemed,
             Written::Completed { outcome, .. } => CapabilityState::Completed(*outcome),
             Written::Revoked { .. } => CapabilityState::Revoked,
+            Written::Delegated { .. } => CapabilityState::Delegated,
         }
     }
 
@@ -169,11 +188,21 @@ impl Capability {
     #[must_use]
     pub fn lapses_at(&self, now: Timestamp) -> Option<Timestamp> {
         let lapses = match &self.written {
-            Written::Minted => Some(self.grant.expires_at),
+            Written::Minted | Written::Delegated { .. } => Some(self.grant.expires_at),
             Written::Redeemed { complete_by, .. } => Some(*complete_by),
             Written::Completed { .. } | Written::Revoked { .. } => None,
         };
         lapses.filter(|lapses| !now.reached(*lapses))
+    }
+
+    /// From when on nothing more happens to it: its outcome is known, or the time is over in which anything could.
+    #[must_use]
+    pub fn over_at(&self) -> Timestamp {
+        match &self.written {
+            Written::Minted | Written::Revoked { .. } | Written::Delegated { .. } => self.grant.expires_at,
+            Written::Redeemed { complete_by, .. } => self.grant.expires_at.max(*complete_by),
+            Written::Completed { at, .. } => self.grant.expires_at.max(*at),
+        }
     }
 
     /// Who redeemed it and by when the outcome is due, while it is not reported.
@@ -181,7 +210,7 @@ impl Capability {
     pub const fn running(&self) -> Option<(&EntityRef, Timestamp)> {
         match &self.written {
             Written::Redeemed { by, complete_by, .. } => Some((by, *complete_by)),
-            Written::Minted | Written::Completed { .. } | Written::Revoked { .. } => None,
+            Written::Minted | Written::Completed { .. } | Written::Revoked { .. } | Written::Delegated { .. } => None,
         }
     }
 
@@ -190,7 +219,7 @@ impl Capability {
     pub const fn redeemer(&self) -> Option<&EntityRef> {
         match &self.written {
             Written::Redeemed { by, .. } | Written::Completed { by, .. } => Some(by),
-            Written::Minted | Written::Revoked { .. } => None,
+            Written::Minted | Written::Revoked { .. } | Written::Delegated { .. } => None,
         }
     }
 
@@ -227,15 +256,49 @@ impl Capability {
             Written::Completed { .. } => Err(CapabilityError::AlreadyCompleted),
             Written::Minted => Err(CapabilityError::NotRedeemed),
             Written::Revoked { .. } => Err(CapabilityError::Revoked),
+            Written::Delegated { .. } => Err(CapabilityError::Delegated),
         }
     }
 
-    /// Makes it worthless. What was redeemed runs, and cannot be revoked.
+    /// Spends it for another's, so that there is one authority and not two (I1). It expires no later, and dies with this one.
+    ///
+    /// # Errors
+    /// [`CapabilityError`]; it is unchanged then.
+    pub fn delegate(&mut self, by: EntityRef, to: TokenId, now: Timestamp) -> Result<(), CapabilityError> {
+        self.require_minted(now)?;
+        self.written = Written::Delegated { at: now, by, to };
+        Ok(())
+    }
+
+    /// What it was exchanged for, while that stands.
+    #[must_use]
+    pub const fn delegated_to(&self) -> Option<TokenId> {
+        match &self.written {
+            Written::Delegated { to, .. } => Some(*to),
+            Written::Minted | Written::Redeemed { .. } | Written::Completed { .. } | Written::Revoked { .. } => None,
+        }
+    }
+
+    /// That `child` may be worth something, as far as this one is concerned.
+    ///
+    /// # Errors
+    /// [`CapabilityError::ParentGone`].
+    pub fn require_delegated_to(&self, child: TokenId) -> Result<(), CapabilityError> {
+        if self.delegated_to() == Some(child) { Ok(()) } else { Err(CapabilityError::ParentGone) }
+    }
+
+    /// Makes it worthless, and with it what it was exchanged for. What was redeemed runs, and cannot be revoked.
     ///
     /// # Errors
     /// [`CapabilityError`]; it is unchanged then.
     pub fn revoke(&mut self, by: EntityRef, reason: String, now: Timestamp) -> Result<(), CapabilityError> {
-        self.require_minted(now)?;
+        match &self.written {
+            Written::Delegated { .. } if now.reached(self.grant.expires_at) => return Err(CapabilityError::Expired),
+            Written::Delegated { .. } => {}
+            Written::Minted | Written::Redeemed { .. } | Written::Completed { .. } | Written::Revoked { .. } => {
+                self.require_minted(now)?;
+            }
+        }
         self.written = Written::Revoked { at: now, by, reason };
         Ok(())
     }
@@ -252,6 +315,7 @@ impl Capability {
             CapabilityState::Redeemed | CapabilityState::OutcomeUnknown | CapabilityState::Completed(_) => {
                 Err(CapabilityError::AlreadyRedeemed)
             }
+            CapabilityState::Delegated => Err(CapabilityError::Delegated),
         }
     }
 }
@@ -287,6 +351,8 @@ mod tests {
             shard: 0,
             mint_epoch: 1,
             key: 1,
+            parent: None,
+            chain: Vec::new(),
         };
         Capability::mint(grant, DecisionId::from_bytes([3; 16]), Digest::of(b"bundle"))
     }
@@ -294,7 +360,9 @@ mod tests {
     #[test]
     fn capabilities_of_before_the_glass_could_be_broken_are_read() {
         let old = serde_json::to_value(capability()).unwrap();
-        assert_eq!(old.pointer("/grant/review"), None);
+        for since in ["/grant/review", "/grant/parent", "/grant/chain"] {
+            assert_eq!(old.pointer(since), None);
+        }
         assert_eq!(serde_json::from_value::<Capability>(old).unwrap(), capability());
     }
 
@@ -317,8 +385,9 @@ mod tests {
 
     #[test]
     fn every_state_is_read_back_as_it_was_written() {
-        let ends: [fn(&mut Capability); 4] = [
+        let ends: [fn(&mut Capability); 5] = [
             |_| {},
+            |c| c.delegate(agent("a"), TokenId::from_bytes([9; 16]), at(1)).unwrap(),
             |c| c.redeem(agent("a"), at(1), at(20)).unwrap(),
             |c| {
                 c.redeem(agent("a"), at(1), at(20)).unwrap();
@@ -332,6 +401,22 @@ mod tests {
             let text = serde_json::to_string(&capability).unwrap();
             assert_eq!(serde_json::from_str::<Capability>(&text).unwrap(), capability);
         }
+    }
+
+    #[test]
+    fn a_capability_is_exchanged_once_and_revoked_afterwards_while_it_lasts() {
+        let (child, mut capability) = (TokenId::from_bytes([9; 16]), capability());
+        capability.delegate(agent("a"), child, at(1)).unwrap();
+        assert_eq!(capability.state(at(99)), CapabilityState::Delegated);
+        assert_eq!(capability.redeem(agent("a"), at(2), at(20)), Err(CapabilityError::Delegated));
+        assert_eq!(capability.delegate(agent("a"), child, at(2)), Err(CapabilityError::Delegated));
+        assert_eq!(capability.require_delegated_to(child), Ok(()));
+        let other = TokenId::from_bytes([8; 16]);
+        assert_eq!(capability.require_delegated_to(other), Err(CapabilityError::ParentGone));
+        assert_eq!(capability.revoke(agent("o"), "stop".into(), at(10)), Err(CapabilityError::Expired));
+        capability.revoke(agent("o"), "stop".into(), at(9)).unwrap();
+        assert_eq!(capability.state(at(9)), CapabilityState::Revoked);
+        assert_eq!(capability.require_delegated_to(child), Err(CapabilityError::ParentGone));
     }
 
     #[test]

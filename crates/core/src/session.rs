@@ -1,5 +1,7 @@
 //! Sessions: one bounded run of a principal for one stated purpose.
 
+mod lineage;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,9 @@ use crate::claimed::{Claimed, groups_at};
 use crate::entity::EntityRef;
 use crate::id::SessionId;
 use crate::time::Timestamp;
+
+use lineage::Above;
+pub use lineage::{Heartbeat, MAX_DEPTH};
 
 /// A session as it stands in the store. It ends once: by [`Session::end`], or by its deadline, which every reader decides
 /// from the record, so that no sweeper is needed for it to be over.
@@ -42,7 +47,21 @@ pub struct Session {
     /// Whether labels count in it only that were left since it was opened.
     #[serde(skip_serializing_if = "is_false", default)]
     pub clean: bool,
+    /// The session that it was opened in, if it is a child.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub parent: Option<SessionId>,
+    /// How many sessions are above it.
+    #[serde(skip_serializing_if = "lineage::is_none", default)]
+    depth: u32,
+    /// Without a heartbeat for so long it is over.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    heartbeat_millis: Option<u64>,
     ended: Option<Ended>,
+    /// What other rows say of it, as far as they were read.
+    #[serde(skip)]
+    seen_at: Option<Timestamp>,
+    #[serde(skip)]
+    above: Option<Above>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -67,7 +86,7 @@ pub enum SessionState {
     Open,
     /// It was ended.
     Ended,
-    /// Its deadline has passed.
+    /// Its deadline has passed, or its heartbeat, or one above it, stayed away.
     Expired,
 }
 
@@ -100,6 +119,17 @@ pub enum SessionError {
     /// Its deadline has passed.
     #[error("the session's deadline has passed; open a new one")]
     Expired,
+    /// Nobody said for too long that it still runs.
+    #[error(
+        "the session's heartbeat stayed away, and it is over; open a new one, and send `Heartbeat` or hold it in time"
+    )]
+    Lapsed,
+    /// The session that it was opened in is over.
+    #[error("the session that this one was opened in is over, and this one with it; open new ones")]
+    ParentOver,
+    /// It would be too far below the first.
+    #[error("at most {MAX_DEPTH} sessions are opened below one another; open this one in a session that is further up")]
+    TooDeep,
 }
 
 /// What opens a session.
@@ -143,17 +173,27 @@ impl Session {
             owner,
             claimed,
             clean,
+            parent: None,
+            depth: 0,
+            heartbeat_millis: None,
             ended: None,
+            seen_at: None,
+            above: None,
         }
     }
 
     /// What it is at `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> SessionState {
-        match &self.ended {
-            Some(_) => SessionState::Ended,
-            None if now.reached(self.deadline) => SessionState::Expired,
-            None => SessionState::Open,
+        if self.ended.is_some() {
+            return SessionState::Ended;
+        }
+        match self.above() {
+            // Whatever the time is by now: of calls that ran at once, one may bear the earlier time.
+            Some(above) if above.ended && above.over_at <= self.lapses() => SessionState::Ended,
+            Some(above) if above.ended => SessionState::Expired,
+            Some(_) | None if now.reached(self.over_at()) => SessionState::Expired,
+            Some(_) | None => SessionState::Open,
         }
     }
 
@@ -167,13 +207,14 @@ impl Session {
     #[must_use]
     pub fn lapses_at(&self, now: Timestamp) -> Option<Timestamp> {
         let claimed = self.claimed.as_ref().and_then(|claimed| claimed.lapses_at(now));
-        (self.state(now) == SessionState::Open).then(|| claimed.into_iter().fold(self.deadline, Ord::min))
+        (self.state(now) == SessionState::Open).then(|| claimed.into_iter().fold(self.over_at(), Ord::min))
     }
 
-    /// From when on it is over: when it was ended, or its deadline.
+    /// From when on it is over: when it, or one above it, was ended, or was left without a heartbeat, or its deadline.
     #[must_use]
     pub fn over_at(&self) -> Timestamp {
-        self.ended.as_ref().map_or(self.deadline, |ended| ended.at)
+        let own = self.ended.as_ref().map_or_else(|| self.lapses(), |ended| ended.at);
+        self.above().map_or(own, |above| above.over_at.min(own))
     }
 
     /// How it ended, if somebody ended it.
@@ -189,8 +230,7 @@ impl Session {
     pub fn require_open(&self, now: Timestamp) -> Result<OpenSession<'_>, SessionError> {
         match self.state(now) {
             SessionState::Open => Ok(OpenSession { session: self, at: now }),
-            SessionState::Ended => Err(SessionError::Ended),
-            SessionState::Expired => Err(SessionError::Expired),
+            SessionState::Ended | SessionState::Expired => Err(self.why_over(now)),
         }
     }
 

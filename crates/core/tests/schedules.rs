@@ -181,6 +181,8 @@ fn act(store: &Store) -> bool {
         shard: 0,
         mint_epoch: 0,
         key: 1,
+        parent: None,
+        chain: Vec::new(),
     };
     if store.mint(&approval, Capability::mint(grant, DecisionId::generate(), approval.value.bundle)).is_err() {
         return false;

@@ -13,6 +13,7 @@ use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Ruling, answer_query, answerers, asked, judge_for_any_holder};
 use crate::ledger::unseen;
+use crate::lineage::RestingOn;
 use crate::pre_approve::{self, USES_ROOM, asking};
 use crate::record::Event;
 use crate::restraint::answerable;
@@ -126,7 +127,7 @@ impl<K: Kernel> Engine<K> {
         });
         if let Some(mut joined) = joined.filter(|joined| still_good(&joined.value, facts)) {
             let answer = Asked { approval: joined.value.id, shared: true };
-            let commit = self.guarded(scene, lapses).unchanged(&session);
+            let commit = self.guarded(scene, lapses).resting_on(&session);
             let again = joined.value.join(&scene.caller.entity, &ask.justification, scene.now);
             if again {
                 check_size("justification", &joined.value)?;
@@ -167,7 +168,7 @@ impl<K: Kernel> Engine<K> {
         check_size("operation", &approval)?;
         let replaces = live.map(|approval| approval.value.id);
         let key = self.repo.asked_key(approval.digest);
-        let mut commit = self.guarded(scene, lapses).unchanged(&session).insert(&approval);
+        let mut commit = self.guarded(scene, lapses).resting_on(&session).insert(&approval);
         commit = self.require_cool(scene, &owner, &action, commit).await?;
         commit = self.spend_budget(scene, &approval, action.operator.as_ref(), replaces, commit).await?;
         commit = commit.put(key, earlier.as_ref().map(|(pointer, _)| pointer.revision), encode(&approval.id));

@@ -25,6 +25,7 @@ use crate::engine::{Active, Engine, enforcement_point};
 use crate::error::Error;
 use crate::judge::{Facts, Ruling, asked, count, judge_for_any_holder};
 use crate::ledger::unseen;
+use crate::lineage::RestingOn;
 use crate::pre_approve;
 use crate::record::{Event, record};
 use crate::vote::Question;
@@ -190,7 +191,7 @@ impl<K: Kernel> Engine<K> {
                 return Ok(());
             }
             let event = Event::ApprovalEscalated { approval: id };
-            let commit = self.lasting(lapses).unchanged(&session).update(&approval);
+            let commit = self.lasting(lapses).resting_on(&session).update(&approval);
             let commit = self.outbox.announce(commit, &event, None, now)?;
             let commit = commit.record(record(self.tenant(), now, None, None, event));
             match self.repo.kernel().commit(commit).await.map_err(Error::from) {
@@ -249,7 +250,7 @@ impl<K: Kernel> Engine<K> {
             let cause = VoidCause::ConditionsChanged { changed: Some(changed) };
             approval.value.void(cause.clone(), now)?;
             let event = Event::ApprovalVoid { approval: id, cause: &cause };
-            let commit = self.lasting(lapses).unchanged(&active.row).unchanged(&session).update(&approval);
+            let commit = self.lasting(lapses).unchanged(&active.row).resting_on(&session).update(&approval);
             let commit = self.outbox.announce(self.bound(&active, &reads, commit), &event, None, now)?;
             let commit = commit.record(record(self.tenant(), now, None, None, event));
             match self.repo.kernel().commit(commit).await.map_err(Error::from) {

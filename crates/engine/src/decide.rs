@@ -1,5 +1,6 @@
 //! Decide: read, judge, act.
 
+mod delegate;
 mod glass;
 mod held;
 
@@ -9,7 +10,6 @@ use countersign_core::approval::{Approval, ApprovalState, Spender};
 use countersign_core::capability::{Capability, Grant};
 use countersign_core::ledger::Standing;
 use countersign_core::pre_approval::Bounds;
-use countersign_core::session::Session;
 use countersign_core::{
     Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, Holder, HolderKind, ReviewId, SessionId, Timestamp,
     TokenId,
@@ -24,11 +24,13 @@ use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scen
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
 use crate::ledger::{Ledgers, Taking, Turn};
+use crate::lineage::{Lineage, RestingOn};
 use crate::pre_approve;
 use crate::record::{Event, UseRecord};
 
 use held::Held;
 
+pub use delegate::Delegate;
 pub use glass::{BreakGlass, Broken};
 
 /// One action to decide.
@@ -158,7 +160,7 @@ impl<K: Kernel> Engine<K> {
             return Err(Error::EntityRevision { asked, newest: scene.active.entity_revision });
         }
         self.require_stay_open(scene, ask)?;
-        let (weighed, ruling) = self.weigh(scene, ask, &BTreeSet::new()).await?;
+        let (weighed, ruling) = self.weigh(scene, ask, &BTreeSet::new(), None).await?;
         let facts = weighed.facts(scene)?;
         let context = facts.evaluated(weighed.counted.as_ref());
         let mut decision = weighed.decision(scene, Verdict::Deny { because: String::new() });
@@ -189,15 +191,22 @@ impl<K: Kernel> Engine<K> {
         Ok(Replayable::fresh(answered))
     }
 
-    /// Reads what an action is judged by, and judges it. `also` can answer for it as little as those whom it involves.
-    async fn weigh(&self, scene: &Scene, ask: &Decide, also: &BTreeSet<EntityRef>) -> Result<(Weighed, Ruling), Error> {
+    /// Reads what an action is judged by, and judges it. `also` can answer for it as little as those whom it involves; what the
+    /// capability `given_up` has reserved is free.
+    async fn weigh(
+        &self,
+        scene: &Scene,
+        ask: &Decide,
+        also: &BTreeSet<EntityRef>,
+        given_up: Option<TokenId>,
+    ) -> Result<(Weighed, Ruling), Error> {
         let session = self.session_of(scene, ask.session, &ask.acting, &ask.operation.name).await?;
         session.value.require_open(scene.now)?;
         let (action, canonical) = self.action(scene, &session.value, &ask.operation, &ask.audience)?;
         let rules = scene.active.bundle.kept();
         let turn = self.turn(scene.view(), &session.value, &ask.operation).await;
         let ledgers = self.ledgers(rules, &session.value, scene.now).await?;
-        let standing = ledgers.standing(rules, &session.value, None, scene.now);
+        let standing = ledgers.standing(rules, &session.value, given_up, scene.now);
         let approval = match ask.approval {
             Some(id) => Some(self.usable_approval(scene, id, &action, canonical.digest()).await?),
             None => None,
@@ -235,7 +244,7 @@ impl<K: Kernel> Engine<K> {
         ask: &Decide,
         also: &BTreeSet<EntityRef>,
     ) -> Result<Option<Decided>, Error> {
-        let (weighed, ruling) = self.weigh(scene, ask, also).await?;
+        let (weighed, ruling) = self.weigh(scene, ask, also, None).await?;
         match ruling {
             Ruling::Allow(permit) => {
                 let decision = weighed.decision(scene, Verdict::Allow { capability: None });
@@ -253,7 +262,7 @@ impl<K: Kernel> Engine<K> {
         let facts = weighed.facts(scene)?;
         let context = facts.evaluated(weighed.counted.as_ref());
         let outcome = weighed.outcome(&context);
-        let mut commit = self.lasting_also(commit, outcome.lapses(scene, approval)).unchanged(&weighed.session);
+        let mut commit = self.lasting_also(commit, outcome.lapses(scene, approval)).resting_on(&weighed.session);
         commit = outcome.taking(scene, &outcome.happening(scene), commit)?;
         let mut charged = None;
         if let Some(approval) = approval {
@@ -315,7 +324,7 @@ impl<K: Kernel> Engine<K> {
     ) -> Result<Decision, Error> {
         let Permit { .. } = permit;
         decision.verdict = Verdict::Allow { capability: None };
-        let mut commit = self.guarded(scene, outcome.lapses(scene, approval)).unchanged(outcome.session);
+        let mut commit = self.guarded(scene, outcome.lapses(scene, approval)).resting_on(outcome.session);
         commit = outcome.taking(scene, &outcome.happening(scene), commit)?;
         let mut charged = None;
         if let Some(approval) = approval {
@@ -345,7 +354,7 @@ impl<K: Kernel> Engine<K> {
         decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
         let capability = Capability::mint(grant, decision.id, decision.bundle);
         let lapses = outcome.lapses(scene, approval);
-        let mut commit = self.guarded(scene, lapses).unchanged(outcome.session).insert(&capability);
+        let mut commit = self.guarded(scene, lapses).resting_on(outcome.session).insert(&capability);
         commit = outcome.taking(scene, &reserving(&capability.grant), commit)?;
         if let Some(approval) = approval {
             commit = commit.unchanged(approval);
@@ -365,13 +374,26 @@ impl<K: Kernel> Engine<K> {
         outcome: &Outcome<'_>,
         approval: Option<&Stored<Approval>>,
         review: Option<ReviewId>,
-        Held { holder, open }: Held,
+        held: Held,
     ) -> Result<(Grant, Token), Error> {
-        let keys = self.keys.load_full();
+        let grant = self.granted(scene, outcome, approval, review, held)?;
+        let token = self.keys.load().issue(&grant, self.tenant(), self.development)?;
+        Ok((grant, token))
+    }
+
+    /// What a capability says.
+    fn granted(
+        &self,
+        scene: &Scene,
+        outcome: &Outcome<'_>,
+        approval: Option<&Stored<Approval>>,
+        review: Option<ReviewId>,
+        Held { holder, open }: Held,
+    ) -> Result<Grant, Error> {
         let session = &outcome.session.value;
         let expires_at = scene.now.plus(self.limits.token_ttl).min(session.deadline);
         let expires_at = approval.map_or(expires_at, |a| expires_at.min(a.value.expires_at()));
-        let grant = Grant {
+        Ok(Grant {
             id: TokenId::generate(),
             session: session.id,
             principal: session.principal.clone(),
@@ -388,10 +410,10 @@ impl<K: Kernel> Engine<K> {
             expires_at,
             shard: 0,
             mint_epoch: scene.active.row.value.mint_epoch,
-            key: keys.active()?.id().0,
-        };
-        let token = keys.issue(&grant, self.tenant(), self.development)?;
-        Ok((grant, token))
+            key: self.keys.load().active()?.id().0,
+            parent: None,
+            chain: session.chain.clone(),
+        })
     }
 
     /// A stored answer again, with the identical token while it is worth something.
@@ -407,7 +429,7 @@ impl<K: Kernel> Engine<K> {
 /// What was read for one action.
 #[derive(Debug)]
 pub(crate) struct Weighed {
-    pub(crate) session: Stored<Session>,
+    pub(crate) session: Lineage,
     pub(crate) action: Action,
     pub(crate) canonical: Canonical,
     /// The approval that the caller wants to use, if people have given it.
@@ -486,7 +508,7 @@ impl Weighed {
 
 /// What a record tells of a decision.
 struct Outcome<'a> {
-    session: &'a Stored<Session>,
+    session: &'a Lineage,
     action: &'a Action,
     canonical: &'a Canonical,
     ledgers: &'a Ledgers,
@@ -527,6 +549,7 @@ impl Outcome<'_> {
             approval: None,
             minted,
             pre_approval: None,
+            sessions_above: self.session.ids().skip(1).collect(),
             glass_broken: None,
         }
     }

@@ -23,11 +23,13 @@ use crate::credential::Credential;
 use crate::error::Error;
 use crate::keys::Keys;
 use crate::ledger::Turns;
+use crate::lineage::Lineage;
 use crate::outbox::{Outbox, SinkSettings};
 use crate::pending::Pending;
 use crate::refusal::Refusals;
 use crate::shadow::Shadow;
 use crate::sights::Sights;
+use crate::tidy::Tidied;
 use crate::time::Time;
 
 /// How often a use case starts over because what it read was changed by others.
@@ -50,6 +52,8 @@ pub struct Limits {
     pub asking: AskingBudget,
     /// How often one person may break the glass.
     pub glass: GlassBudget,
+    /// How long what is over is kept at least: an answer is given again under its request id for a day, and may tell of it.
+    pub kept: Duration,
 }
 
 impl Default for Limits {
@@ -61,6 +65,7 @@ impl Default for Limits {
             max_session_ttl: Duration::from_secs(86_400),
             asking: AskingBudget::default(),
             glass: GlassBudget::default(),
+            kept: Duration::from_secs(25 * 60 * 60),
         }
     }
 }
@@ -103,6 +108,9 @@ pub struct Engine<K> {
     pub(crate) sights: Sights,
     /// Whose turn it is to change what is kept of those who act.
     pub(crate) turns: Turns,
+    pub(crate) tidied: Tidied,
+    /// Held by heartbeats until they are durable: whoever finds that one stayed away waits for those that are under way.
+    pub(crate) beating: Arc<tokio::sync::RwLock<()>>,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
     /// Tells that a bundle became active, or a stored entity changed.
@@ -238,6 +246,8 @@ impl<K: Kernel> Engine<K> {
             pending: Pending::default(),
             sights: Sights::since(time.now()?),
             turns: Turns::default(),
+            tidied: Tidied::default(),
+            beating: Arc::default(),
             ended: tokio::sync::broadcast::channel(64).0,
             activated: tokio::sync::watch::Sender::new(()),
             active: ArcSwapOption::empty(),
@@ -369,8 +379,8 @@ impl<K: Kernel> Engine<K> {
         id: SessionId,
         acting: &Acting,
         operation: &str,
-    ) -> Result<Stored<Session>, Error> {
-        let mut session = self.repo.session(id).await?.ok_or(Error::SessionNotFound)?;
+    ) -> Result<Lineage, Error> {
+        let mut session = self.lineage(id).await?;
         let identity = self.identity(scene, acting, session.value.operator.as_ref(), operation)?;
         let Identity { principal, operator, chain, owner, claimed: _ } = identity;
         if principal != session.value.principal {
@@ -533,7 +543,7 @@ impl Scene {
     }
 
     /// What was read.
-    pub(crate) fn revisions(&self, session: &Stored<Session>, approval: Option<Revision>) -> Revisions {
+    pub(crate) fn revisions(&self, session: &Lineage, approval: Option<Revision>) -> Revisions {
         Revisions {
             session: session.revision.get(),
             tenant: self.active.row.revision.get(),

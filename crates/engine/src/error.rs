@@ -90,6 +90,12 @@ pub enum Error {
     /// The session is somebody else's.
     #[error("the session belongs to another {0}; open one of your own")]
     SessionMismatch(&'static str),
+    /// The session was opened without a heartbeat.
+    #[error("the session has no heartbeat; open it with `heartbeat` to keep it alive")]
+    NoHeartbeat,
+    /// The capability is not exchanged for that.
+    #[error("the capability cannot be delegated so: {0}")]
+    NotDelegable(&'static str),
     /// No such approval request, or none that the caller may know of.
     #[error("there is no such approval request")]
     ApprovalNotFound,
@@ -265,6 +271,8 @@ impl Error {
             | Self::SessionNotFound
             | Self::SessionOver(_)
             | Self::SessionMismatch(_)
+            | Self::NoHeartbeat
+            | Self::NotDelegable(_)
             | Self::ApprovalNotFound
             | Self::Approval(_)
             | Self::Restraint(_)

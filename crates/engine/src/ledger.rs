@@ -87,6 +87,8 @@ pub(crate) enum Taking {
     Redeem(TokenId, BTreeSet<String>),
     /// It will never happen.
     Release(TokenId),
+    /// What was minted for it is exchanged for another capability.
+    Exchange { given_up: TokenId, token: TokenId, until: Timestamp },
 }
 
 impl Taking {
@@ -95,7 +97,7 @@ impl Taking {
     fn leaves(&self) -> bool {
         match self {
             Self::Act(labels) | Self::Redeem(_, labels) => !labels.is_empty(),
-            Self::Reserve(..) | Self::Release(_) => false,
+            Self::Reserve(..) | Self::Release(_) | Self::Exchange { .. } => false,
         }
     }
 }
@@ -203,6 +205,10 @@ impl Ledgers {
                     after.start(rules, *token)? || charged
                 }
                 Taking::Release(token) => after.release(*token),
+                Taking::Exchange { given_up, token, until } => {
+                    let released = after.release(*given_up);
+                    after.reserve(rules, *token, amounts, *until, now)? || released
+                }
             };
             if changed {
                 commit = commit.upsert(&after, *read);
@@ -213,6 +219,12 @@ impl Ledgers {
             }
         }
         Ok(commit)
+    }
+
+    /// What is kept of the session alone.
+    pub(crate) fn of_session(&self) -> Self {
+        let own = self.0.iter().filter(|held| matches!(held.ledger.subject, Subject::Session(_)));
+        Self(own.cloned().collect())
     }
 
     /// Adds to a commit that a session is opened in which the labels of before do not count.

@@ -21,7 +21,7 @@ use countersign_store::repository::stored;
 use countersign_store::{Commit, Key, Place, Revision};
 
 use crate::error::Error;
-use crate::record::Event;
+use crate::record::{DelegatedRecord, Event};
 
 pub use back_off::{BackOff, Jitter};
 pub use courier::{Courier, Sink, Undelivered};
@@ -206,10 +206,12 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
             Some((*approval, vec![Happening { cause, changed, ..by(caller, NotificationKind::Void) }]))
         }
         Event::Redeem { approval: Some(approval), .. }
+        | Event::Delegated(DelegatedRecord { approval: Some(approval), .. })
         | Event::Decision { approval: Some(approval), minted: None, .. } => {
             Some((*approval, vec![by(caller, NotificationKind::Redeemed)]))
         }
         Event::Redeem { approval: None, .. }
+        | Event::Delegated(DelegatedRecord { approval: None, .. })
         | Event::Decision { .. }
         | Event::SessionOpened { .. }
         | Event::SessionEnded { .. }

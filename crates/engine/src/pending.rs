@@ -337,7 +337,8 @@ impl<K: Kernel> Engine<K> {
     /// A request with its session and its action. Whoever reads the same one again, unchanged, is given what was read before.
     pub(crate) async fn shared_question(&self, id: ApprovalId) -> Result<Arc<Question>, Error> {
         let kept = self.pending.questions.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-        if let Some(question) = kept {
+        // What dies with other rows than its session's is read anew.
+        if let Some(question) = kept.filter(|question| question.session.stands_alone()) {
             let session = Key::session(self.tenant(), &question.session.value.id);
             let approval = self.repo.kernel().get(&Key::approval(self.tenant(), &id)).await?;
             let session = self.repo.kernel().get(&session).await?;

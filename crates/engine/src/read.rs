@@ -33,6 +33,8 @@ pub struct ApprovalView {
     pub offers: Vec<Option<Bounds>>,
     /// When its session ended, or will.
     pub session_over_at: Timestamp,
+    /// The session that it dies with, and those above that.
+    pub lineage: Vec<SessionId>,
     /// The person who looks, if one does, acting directly.
     pub viewer: Option<EntityRef>,
     /// Whether the viewer could vote on it now.
@@ -105,8 +107,13 @@ impl<K: Kernel> Engine<K> {
             let scene = &scene;
             let all = self.may_read_log(scene)?;
             let before = before.map(|id| Key::session(self.tenant(), &id));
-            self.page(before, limit, |session: &Session| session.id, |session| Ok(all || is_party(scene, session)))
-                .await
+            let may = |session: &Session| Ok(all || is_party(scene, session));
+            let Paged { items, next } = self.page(before, limit, |session: &Session| session.id, may).await?;
+            let mut sessions = Vec::with_capacity(items.len());
+            for session in items {
+                sessions.push(self.lineage_of(session).await?.stored());
+            }
+            Ok(Paged { items: sessions, next })
         };
         self.settle(call, None, attempt).await
     }
@@ -180,6 +187,7 @@ impl<K: Kernel> Engine<K> {
         let may_answer = !state.is_terminal() && may_answer;
         let Question { approval, action, session } = question;
         let session_over_at = session.value.over_at();
+        let lineage = session.ids().collect();
         let look = scene.view();
         let query = answer_query(&action, &approval.value.excluded, Some(approval.value.created_at), now);
         let place = |rule: &str| approval.value.rules.iter().position(|asked| asked.id == rule);
@@ -201,6 +209,7 @@ impl<K: Kernel> Engine<K> {
             tally,
             offers,
             session_over_at,
+            lineage,
             viewer,
             may_answer,
             answerers,

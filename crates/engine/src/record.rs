@@ -1,6 +1,8 @@
 //! What the log holds: one JSON document for each thing that happened (docs/records.md). Tokens and credentials never stand
 //! in it, only their hashes and ids.
 
+mod delegated;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -18,6 +20,8 @@ use crate::admission::Admitted;
 use crate::caller::{Caller, CallerRecord};
 use crate::engine::Revisions;
 use crate::entity::EntityChange;
+
+pub use delegated::DelegatedRecord;
 
 /// The version of the records that are written now. Old versions stay readable.
 pub const RECORD_VERSION: u32 = 1;
@@ -70,6 +74,9 @@ pub enum Event<'a> {
         /// That the approval is a pre-approval, and which of its uses this was; none yet if a capability was minted.
         #[serde(skip_serializing_if = "Option::is_none")]
         pre_approval: Option<UseRecord>,
+        /// The sessions above the action's, the nearest first, if it is a child.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        sessions_above: Vec<SessionId>,
         /// How the glass was broken, without which it would have needed approval.
         #[serde(skip_serializing_if = "Option::is_none")]
         glass_broken: Option<GlassRecord<'a>>,
@@ -256,6 +263,8 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         holder: Option<Holder>,
     },
+    /// A capability was exchanged for a sub-agent's, which the decision beside this record minted: it was spent by that.
+    Delegated(DelegatedRecord<'a>),
     /// An outcome was reported.
     Complete {
         /// The capability.

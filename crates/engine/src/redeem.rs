@@ -14,6 +14,7 @@ use crate::engine::{Call, Engine, Operation, Replayable, Scene, enforcement_poin
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, judge, judge_lifting};
 use crate::ledger::Taking;
+use crate::lineage::RestingOn;
 use crate::record::{Event, TallyRecord, UseRecord};
 
 /// A capability to spend, and what is about to be executed.
@@ -78,7 +79,8 @@ impl<K: Kernel> Engine<K> {
         self.administer(scene, spend, "redeem")?;
 
         let mut capability = self.repo.capability(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
-        let session = self.repo.session(capability.value.grant.session).await?.ok_or(Error::SessionNotFound)?;
+        let session = self.lineage(capability.value.grant.session).await?;
+        let descent = self.descent(&capability.value).await?;
         let open = session.value.require_open(now)?;
         let (action, canonical) = self.action(scene, &session.value, &redeem.operation, &redeem.audience)?;
         let holder = shown_holder(scene, token.claims().holder, redeem, canonical.digest())?;
@@ -138,7 +140,8 @@ impl<K: Kernel> Engine<K> {
             approval.as_ref().and_then(|approval| approval.value.lapses_at(now)),
         ];
         capability.value.redeem(scene.caller.entity.clone(), now, complete_by)?;
-        let mut commit = self.guarded(scene, lapses).unchanged(&session).update(&capability);
+        let mut commit = self.guarded(scene, lapses).resting_on(&session).update(&capability);
+        commit = descent.bind(commit);
         let taking = Taking::Redeem(id, scene.view().labels_of(&action.resource));
         let rests = approval.is_some() || bundle.rests_on_kept(&action.operation);
         let amounts = bundle.kept().amounts(&action.operation, &action.input);
@@ -182,7 +185,7 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// A token that this tenant's keys signed, of this kind of server and this mint epoch.
-    fn genuine(&self, scene: &Scene, text: &str) -> Result<Verified, Error> {
+    pub(crate) fn genuine(&self, scene: &Scene, text: &str) -> Result<Verified, Error> {
         let keys = self.keys.load();
         let token = countersign_token::verify(text, keys.ring(), scene.now, &Limits::default())?;
         let claims = token.claims();
@@ -199,7 +202,11 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// The approval that a capability rests on, still approved.
-    async fn spendable(&self, id: countersign_core::ApprovalId, now: Timestamp) -> Result<Stored<Approval>, Error> {
+    pub(crate) async fn spendable(
+        &self,
+        id: countersign_core::ApprovalId,
+        now: Timestamp,
+    ) -> Result<Stored<Approval>, Error> {
         let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
         match approval.value.state(now) {
             ApprovalState::Approved => Ok(approval),

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use countersign_core::approval::{Approval, ApprovalError, ApprovalState, Verdict, VoidCause, Vote};
-use countersign_core::session::Session;
 use countersign_core::{Action, ApprovalId, Digest, EntityRef, Timestamp};
 use countersign_policy::View;
 use countersign_store::Kernel;
@@ -18,6 +17,7 @@ use crate::engine::{Call, Engine, Replayable, Scene, enforcement_point};
 use crate::error::Error;
 use crate::judge::{answer_query, answers};
 use crate::ledger::unseen;
+use crate::lineage::{Lineage, RestingOn};
 use crate::pre_approve::{self, USES_ROOM};
 use crate::record::Event;
 
@@ -112,7 +112,7 @@ impl<K: Kernel> Engine<K> {
         }
         let cast = approval.value.votes().iter().rev().find(|vote| vote.person == person);
         let rules = cast.map(|vote| vote.rules.iter().map(String::as_str).collect()).unwrap_or_default();
-        let mut commit = self.guarded(scene, lapses).unchanged(&session).update(&approval);
+        let mut commit = self.guarded(scene, lapses).resting_on(&session).update(&approval);
         commit = self.remember_answer(&approval.value, &before, &action, scene.now, commit).await?;
         let mut cool_down = None;
         if let Some(deny) = cast.filter(|vote| vote.verdict == Verdict::Deny) {
@@ -158,7 +158,7 @@ impl<K: Kernel> Engine<K> {
             approval.value.withdraw(person, scene.now)?;
             let state = approval.value.state(scene.now).word();
             let event = Event::VoteWithdrawn { approval: id, person, state };
-            let mut commit = self.lasting(lapses).unchanged(&session).update(&approval);
+            let mut commit = self.lasting(lapses).resting_on(&session).update(&approval);
             if before == ApprovalState::Approved {
                 commit = self.forget_answer(id, &action, commit).await?;
             }
@@ -184,7 +184,7 @@ impl<K: Kernel> Engine<K> {
             let lapses = question.lapses_at(scene.now);
             let Question { mut approval, session, .. } = question;
             approval.value.cancel(scene.caller.entity.clone(), scene.now)?;
-            let commit = self.lasting(lapses).unchanged(&session).update(&approval);
+            let commit = self.lasting(lapses).resting_on(&session).update(&approval);
             self.commit(scene, commit, Event::ApprovalCancelled { approval: id }, &Done { approval: id })
                 .await
                 .map(drop)
@@ -222,7 +222,7 @@ impl<K: Kernel> Engine<K> {
     /// A request that was read, with its session and its action.
     pub(crate) async fn question_of(&self, approval: Stored<Approval>) -> Result<Question, Error> {
         let action = pre_approve::action_of(&approval.value)?;
-        let session = self.repo.session(approval.value.session).await?.ok_or(Error::SessionNotFound)?;
+        let session = self.lineage(approval.value.session).await?;
         Ok(Question { approval, session, action })
     }
 
@@ -282,7 +282,7 @@ fn is_party(scene: &Scene, approval: &Approval, action: &Action) -> bool {
 #[derive(Debug, Clone)]
 pub struct Question {
     pub(crate) approval: Stored<Approval>,
-    pub(crate) session: Stored<Session>,
+    pub(crate) session: Lineage,
     pub(crate) action: Action,
 }
 

@@ -123,8 +123,8 @@ struct Watch<K> {
     /// Only the requests of this batch.
     batch: Option<BatchId>,
     resume: Option<ResumeToken>,
-    /// The live requests that were told of, with their sessions, and from when on each is over.
-    live: BTreeMap<ApprovalId, (SessionId, Timestamp)>,
+    /// The live requests that were told of, with the sessions that each dies with, and from when on each is over.
+    live: BTreeMap<ApprovalId, (Vec<SessionId>, Timestamp)>,
     /// The newest commit that was seen, and the requests of it that were told.
     revision: Revision,
     told: Vec<ApprovalId>,
@@ -192,7 +192,7 @@ impl<K: Kernel> Watch<K> {
 
     /// Tells of the live requests that are over without a commit: all of them, or those of a session that ended.
     async fn look_again(&mut self, only: Option<SessionId>, sender: &Sender) -> Result<(), Error> {
-        let wanted = self.live.iter().filter(|(_, (session, _))| only.is_none_or(|only| only == *session));
+        let wanted = self.live.iter().filter(|(_, (of, _))| only.is_none_or(|only| of.contains(&only)));
         let ids: Vec<ApprovalId> = wanted.map(|(id, _)| *id).collect();
         for id in ids {
             // There may be thousands.
@@ -202,7 +202,8 @@ impl<K: Kernel> Watch<K> {
                     self.remember(&view);
                     self.tell(view, sender).await?;
                 }
-                Some(_) => {}
+                // A heartbeat came, and it is over later.
+                Some(view) => self.remember(&view),
                 None => {
                     self.live.remove(&id);
                 }
@@ -225,7 +226,7 @@ impl<K: Kernel> Watch<K> {
             self.live.remove(&approval.id);
         } else {
             let over_at = approval.expires_at().min(view.session_over_at);
-            self.live.insert(approval.id, (approval.session, over_at));
+            self.live.insert(approval.id, (view.lineage.clone(), over_at));
         }
     }
 

@@ -34,6 +34,8 @@ pub enum AdminAction<'a> {
         operator: Option<&'a EntityRef>,
         /// How long it may last.
         seconds: u32,
+        /// How many sessions it is opened below.
+        depth: u32,
     },
     /// `startClean`: open a session for `principal` in which the labels of before do not count.
     StartClean {
@@ -225,10 +227,14 @@ impl<'a> AdminAction<'a> {
             persons: Named::Nobody,
         };
         match self {
-            Self::OpenSession { principal, purpose, operator, seconds } => Asked {
+            Self::OpenSession { principal, purpose, operator, seconds, depth } => Asked {
                 name: "openSession",
                 resource: principal,
-                context: vec![text("purpose", purpose), long("seconds", i64::from(seconds))],
+                context: vec![
+                    text("purpose", purpose),
+                    long("seconds", i64::from(seconds)),
+                    long("depth", i64::from(depth)),
+                ],
                 operator,
                 holder: None,
                 persons: Named::Nobody,

@@ -66,6 +66,8 @@ pub enum Kind {
     Figures = 23,
     /// How far the log is counted into figures. One row.
     FiguresHead = 24,
+    /// When a session with a heartbeat gave the last sign of life, by the session's id.
+    Heartbeat = 26,
 }
 
 impl Kind {
@@ -94,6 +96,7 @@ impl Kind {
         Self::Batch,
         Self::Figures,
         Self::FiguresHead,
+        Self::Heartbeat,
     ];
 
     /// The byte that stands for the kind in a key.
@@ -133,6 +136,12 @@ impl Key {
     #[must_use]
     pub fn session(tenant: &TenantId, id: &SessionId) -> Self {
         Self::new(tenant, Kind::Session, &[id.as_bytes()])
+    }
+
+    /// The key of when a session with a heartbeat gave the last sign of life.
+    #[must_use]
+    pub fn heartbeat(tenant: &TenantId, id: &SessionId) -> Self {
+        Self::new(tenant, Kind::Heartbeat, &[id.as_bytes()])
     }
 
     /// The key of a stored entity. A type has no zero byte, so the types are apart, and in order.
@@ -440,7 +449,7 @@ mod tests {
     #[test]
     fn kind_bytes_are_the_ones_that_were_released() {
         let bytes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.byte()).collect();
-        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22, 23, 24]);
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22, 23, 24, 26]);
         for kind in Kind::ALL {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));
         }

@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod repository;
 pub mod rocks;
 
+mod heartbeat;
 mod ledger;
 mod review;
 mod watch;

@@ -17,6 +17,7 @@ use crate::ask::{check_text, require_request_id};
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene, tenant_entity};
 use crate::error::Error;
 use crate::judge::{Judgement, Permit, Ruling, answer_query, asked, judge_lifting};
+use crate::lineage::RestingOn;
 use crate::record::{Event, GlassRecord};
 
 /// The longest reason, in characters.
@@ -69,7 +70,7 @@ impl<K: Kernel> Engine<K> {
         }
         let person = scene.person()?.clone();
         scene.require_answering()?;
-        let (weighed, ruling) = self.weigh(scene, &ask.decide(), &BTreeSet::new()).await?;
+        let (weighed, ruling) = self.weigh(scene, &ask.decide(), &BTreeSet::new(), None).await?;
         // A person who acts for another is none who acts themselves, whoever opened the session so.
         if weighed.session.value.operator.is_some() || !weighed.session.value.chain.is_empty() {
             return Err(Error::SessionMismatch("operator"));
@@ -114,7 +115,7 @@ impl<K: Kernel> Engine<K> {
         let context = weighed.facts(scene)?.evaluated(None);
         let outcome = weighed.outcome(&context);
         let mut decision = weighed.decision(scene, Verdict::Allow { capability: None });
-        let mut commit = self.guarded(scene, outcome.lapses(scene, None)).unchanged(&weighed.session);
+        let mut commit = self.guarded(scene, outcome.lapses(scene, None)).resting_on(&weighed.session);
         let mut capability = None;
         if !ask.mint {
             commit = outcome.taking(scene, &outcome.happening(scene), commit)?;

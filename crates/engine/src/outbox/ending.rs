@@ -19,13 +19,14 @@ use futures::StreamExt;
 
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::lineage::RestingOn;
 use crate::vote::Question;
 
 /// The longest time after which it is looked again whether a request is over.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// The requests whose end is yet to be told, and when each is to be looked at.
-type Live = BTreeMap<ApprovalId, (SessionId, Timestamp)>;
+/// The requests whose end is yet to be told, with the sessions that each dies with, and when each is to be looked at.
+type Live = BTreeMap<ApprovalId, (Vec<SessionId>, Timestamp)>;
 
 impl<K: Kernel> Engine<K> {
     /// Tells of requests that are over by time or with their session. Runs until it is dropped, or the store fails; what was
@@ -43,7 +44,7 @@ impl<K: Kernel> Engine<K> {
                 live.iter().filter(|(_, (_, look_at))| now.reached(*look_at)).map(|(id, _)| *id).collect();
             for id in due {
                 match (self.tell_end(id).await?, live.get_mut(&id)) {
-                    (Some(over_at), Some((_, look_at))) => *look_at = over_at,
+                    (Some(found), Some(known)) => *known = found,
                     (Some(_), None) => {}
                     (None, _) => drop(live.remove(&id)),
                 }
@@ -55,13 +56,13 @@ impl<K: Kernel> Engine<K> {
                     if let Some(row) = change.row {
                         let EndingRow { approval, session } = stored(&change.key, &row)?.value;
                         // At once: its session may have ended before anybody was listening.
-                        live.insert(approval, (session, now));
+                        live.insert(approval, (vec![session], now));
                     }
                 }
                 // Of more ends than one can follow, everything is looked at.
                 session = ended.recv() => {
                     let session = session.ok();
-                    let over = live.values_mut().filter(|(of, _)| session.is_none_or(|session| session == *of));
+                    let over = live.values_mut().filter(|(of, _)| session.is_none_or(|session| of.contains(&session)));
                     over.for_each(|(_, look_at)| *look_at = now);
                 }
                 () = tokio::time::sleep(next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)) => {}
@@ -69,8 +70,9 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
-    /// Tells the end of a request if it is over and nobody has told it. Answers when it will be over, if it is not.
-    async fn tell_end(&self, id: ApprovalId) -> Result<Option<Timestamp>, Error> {
+    /// Tells the end of a request if it is over and nobody has told it. Answers with which sessions and when it will be
+    /// over, if it is not.
+    async fn tell_end(&self, id: ApprovalId) -> Result<Option<(Vec<SessionId>, Timestamp)>, Error> {
         loop {
             let Some(ending) = self.repo.ending(&id).await? else { return Ok(None) };
             let question = self.question(id).await?;
@@ -80,7 +82,7 @@ impl<K: Kernel> Engine<K> {
             let session_over_at = session.value.over_at();
             let happening = match &state {
                 ApprovalState::Pending | ApprovalState::Approved => {
-                    return Ok(Some(approval.value.expires_at().min(session_over_at)));
+                    return Ok(Some((session.ids().collect(), approval.value.expires_at().min(session_over_at))));
                 }
                 ApprovalState::Expired => Some((NotificationKind::Expired, None, approval.value.expires_at())),
                 ApprovalState::Void { why: VoidCause::SessionOver } => {
@@ -94,7 +96,7 @@ impl<K: Kernel> Engine<K> {
             let commit = Commit::new(self.tenant().clone())
                 .delete(Key::ending(self.tenant(), &id), ending.revision)
                 .unchanged(&approval)
-                .unchanged(&session);
+                .resting_on(&session);
             let commit = match happening {
                 Some((kind, cause, at)) => {
                     let happening = Happening { cause, ..Happening::new(kind, None) };

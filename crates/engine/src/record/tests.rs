@@ -92,6 +92,8 @@ fn a_decision_is_the_bytes_that_were_released() {
         shard: 0,
         mint_epoch: 1,
         key: 1,
+        parent: None,
+        chain: Vec::new(),
     };
     let event = Event::Decision {
         decision: DecisionId::from_bytes([3; 16]),
@@ -106,6 +108,7 @@ fn a_decision_is_the_bytes_that_were_released() {
         approval: Some(ApprovalId::from_bytes([4; 16])),
         minted: Some(&grant),
         pre_approval: None,
+        sessions_above: Vec::new(),
         glass_broken: None,
     };
     let tenant = TenantId::new("acme").unwrap();

@@ -10,11 +10,15 @@
 
 mod answering;
 mod batches;
+mod children;
 mod claims;
 mod conditions;
+mod delegation;
 mod entities;
 mod figures;
+mod garbage;
 mod glass;
+mod heartbeats;
 mod holder;
 mod ledgers;
 mod listing;

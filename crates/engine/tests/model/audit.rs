@@ -107,6 +107,9 @@ struct Minted {
     glass: Option<(String, BTreeSet<String>)>,
     redeemed: bool,
     over: bool,
+    /// What it was exchanged for, and whether it was exchanged itself.
+    parent: Option<String>,
+    delegated: bool,
 }
 
 /// The review of broken glass.
@@ -121,6 +124,8 @@ struct Reviewed {
 struct Seen {
     bundle: Option<String>,
     ended: BTreeSet<String>,
+    /// The session that each was opened in.
+    parents: BTreeMap<String, String>,
     asked: BTreeMap<String, Asked>,
     minted: BTreeMap<String, Minted>,
     reviews: BTreeMap<String, Reviewed>,
@@ -144,6 +149,12 @@ impl Seen {
     fn record(&mut self, record: &Json) -> Checked<()> {
         match text(record, "kind")? {
             "bundle_activated" => self.bundle = Some(text(record, "bundle")?.to_owned()),
+            "session_opened" => {
+                let session = &record["session"];
+                if let Some(parent) = session["parent"].as_str() {
+                    self.parents.insert(text(session, "id")?.to_owned(), parent.to_owned());
+                }
+            }
             "session_ended" => {
                 ensure!(self.ended.insert(text(record, "session")?.to_owned()), "a session ended twice (I5)");
             }
@@ -181,6 +192,7 @@ impl Seen {
             }
             "review_closed" => self.reviewed(record)?,
             "redeem" => self.redeem(record)?,
+            "delegated" => self.delegated(record)?,
             "complete" | "revoke" => {
                 let minted = self.minted.get_mut(text(record, "capability")?).ok_or("not minted")?;
                 ensure!(!minted.over, "a capability is over twice (I5)");
@@ -191,6 +203,38 @@ impl Seen {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether a session, or one above it, was ended.
+    fn has_ended(&self, session: &str) -> bool {
+        self.ended.contains(session) || self.parents.get(session).is_some_and(|parent| self.has_ended(parent))
+    }
+
+    /// Whether all that a capability came from was handed on, and neither redeemed nor revoked (I1, I6).
+    fn lives(&self, capability: &str) -> bool {
+        let parent = self.minted.get(capability).and_then(|minted| minted.parent.as_ref());
+        parent.is_none_or(|parent| {
+            let given = self.minted.get(parent);
+            given.is_some_and(|given| given.delegated && !given.redeemed && !given.over) && self.lives(parent)
+        })
+    }
+
+    fn delegated(&mut self, record: &Json) -> Checked<()> {
+        shows_its_digest(record)?;
+        let variant = self.decides_now(record)?;
+        ensure!(!self.has_ended(text(record, "session")?), "handed on after its session (I6)");
+        ensure!(self.lives(text(record, "capability")?), "handed on though what it came from is over (I6)");
+        let given = self.minted.get_mut(text(record, "capability")?).ok_or("handed on what was never minted")?;
+        ensure!(!given.redeemed && !given.over && !given.delegated, "handed on what was spent (I1)");
+        ensure!(given.digest == text(record, "digest")?, "handed on for another digest (I3)");
+        given.delegated = true;
+        let (digest, approval) = (given.digest.clone(), given.approval.clone());
+        let action: Json = serde_json::from_str(text(record, "action")?).map_err(|e| e.to_string())?;
+        let asks = asks(variant, &action)?;
+        if !asks.is_empty() {
+            self.enough(approval.as_deref(), (&digest, &action), &asks, (variant, record["at"].as_i64().unwrap()))?;
+        }
+        self.spend(approval.as_deref(), record)
     }
 
     fn decides_now(&self, record: &Json) -> Checked<Variant> {
@@ -206,7 +250,7 @@ impl Seen {
         }
         let variant = self.decides_now(record)?;
         let action: Json = serde_json::from_str(text(record, "action")?).map_err(|e| e.to_string())?;
-        ensure!(!self.ended.contains(text(&action, "session")?), "allowed in a session that is over (I6)");
+        ensure!(!self.has_ended(text(&action, "session")?), "allowed in a session that is over (I6)");
         let digest = text(record, "digest")?.to_owned();
         let approval = record["approval"].as_str().map(str::to_owned);
         let asks = asks(variant, &action)?;
@@ -223,7 +267,8 @@ impl Seen {
                 minted.get("review").and_then(Json::as_str) == glass.as_ref().map(|(review, _)| &**review),
                 "minted otherwise"
             );
-            let minted = Minted { digest, approval, glass, ..Minted::default() };
+            let parent = minted.get("parent").and_then(Json::as_str).map(str::to_owned);
+            let minted = Minted { digest, approval, glass, parent, ..Minted::default() };
             ensure!(self.minted.insert(id, minted).is_none(), "one token id was minted twice (I1)");
         } else {
             if !asks.is_empty() {
@@ -253,10 +298,13 @@ impl Seen {
     fn redeem(&mut self, record: &Json) -> Checked<()> {
         shows_its_digest(record)?;
         let variant = self.decides_now(record)?;
+        let session_ended = self.has_ended(text(record, "session")?);
+        let lives = self.lives(text(record, "capability")?);
         let minted = self.minted.get_mut(text(record, "capability")?).ok_or("redeemed what was never minted")?;
         ensure!(!minted.redeemed, "redeemed twice (I1)");
         ensure!(!minted.over, "redeemed after it was over (I6)");
-        ensure!(!self.ended.contains(text(record, "session")?), "redeemed after its session (I6)");
+        ensure!(!session_ended, "redeemed after its session (I6)");
+        ensure!(lives, "redeemed though what it was exchanged for is over (I6)");
         let digest = text(record, "digest")?.to_owned();
         ensure!(minted.digest == digest, "redeemed for another digest (I3)");
         minted.redeemed = true;
@@ -423,8 +471,17 @@ pub async fn rows<K: Kernel>(
     let lost = |what: &str, number: usize| format!("{what} {number} was acknowledged and is gone (I8)");
     let mut found = BTreeMap::new();
     for (number, (session, id)) in model.sessions.iter().zip(&names.sessions).enumerate() {
-        let row =
+        let mut row =
             repo.session(id.unwrap()).await.map_err(|e| e.to_string())?.ok_or_else(|| lost("session", number))?.value;
+        ensure!(
+            row.parent == session.parent.and_then(|parent| names.sessions[parent]),
+            "session {number} is elsewhere"
+        );
+        if let Some(parent) = row.parent {
+            // No deeper in this world.
+            let above = repo.session(parent).await.map_err(|e| e.to_string())?.ok_or_else(|| lost("parent", number))?;
+            row = row.under(&above.value);
+        }
         let open = row.require_open(now).is_ok();
         ensure!(open == model.session_open(number), "session {number} is open: {open}");
         ensure!(row.principal == session.principal.entity(), "session {number} is of {}", row.principal);
@@ -462,7 +519,8 @@ pub async fn rows<K: Kernel>(
         let state = row.state(now).word();
         ensure!(state == capability.state(model.now), "capability {number} is {state}, not {capability:?}");
         ensure!(row.grant.expires_at.millis() == capability.expires, "capability {number} expires otherwise");
-        found.insert(id.to_string(), (state.to_owned(), state != "minted"));
+        // What was handed on may still be revoked, and nothing else.
+        found.insert(id.to_string(), (state.to_owned(), !matches!(state, "minted" | "delegated")));
     }
     for (number, (review, id)) in model.reviews.iter().zip(&names.reviews).enumerate() {
         let row =

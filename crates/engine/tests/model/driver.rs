@@ -333,8 +333,12 @@ impl<B: Backend> World<B> {
     }
 
     fn same_decision(&mut self, sent: &Sent, decision: Decision, answer: &Answer, replayed: bool) -> Checked<String> {
-        let (Request::Decide { action, .. } | Request::Break { action, .. }) = sent.request else {
-            return Err("that was no decide".to_owned());
+        let action = match sent.request {
+            Request::Decide { action, .. } | Request::Break { action, .. } => action,
+            Request::Delegate { capability, session, .. } => {
+                Action { session, ..self.model.capabilities[capability].action }
+            }
+            _ => return Err("that was no decide".to_owned()),
         };
         self.one_digest((action, None), decision.digest)?;
         if !replayed {

@@ -13,6 +13,16 @@ use crate::world::{DEEDS, PERSONS, Party, VARIANTS};
 
 #[derive(Debug, Clone, Copy)]
 pub enum Op {
+    OpenIn {
+        parent: u8,
+        who: u8,
+        seconds: u8,
+    },
+    Delegate {
+        capability: u8,
+        by: u8,
+        approval: Option<u8>,
+    },
     Open {
         who: u8,
         seconds: u8,
@@ -124,6 +134,9 @@ pub enum Op {
 pub fn operations(steps: usize) -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         3 => (any::<u8>(), any::<u8>()).prop_map(|(who, seconds)| Op::Open { who, seconds }),
+        3 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(parent, who, seconds)| Op::OpenIn { parent, who, seconds }),
+        6 => (any::<u8>(), any::<u8>(), proptest::option::weighted(0.5, any::<u8>()))
+            .prop_map(|(capability, by, approval)| Op::Delegate { capability, by, approval }),
         12 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<bool>(), proptest::option::weighted(0.2, any::<u8>()))
             .prop_map(|(session, what, by, mint, approval)| Op::Decide { session, what, by, mint, approval }),
         5 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<bool>())
@@ -161,6 +174,8 @@ impl Op {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Open { .. } => "open",
+            Self::OpenIn { .. } => "open in",
+            Self::Delegate { .. } => "delegate",
             Self::Decide { .. } => "decide",
             Self::Break { .. } => "break",
             Self::Review { .. } => "review",
@@ -282,6 +297,7 @@ pub fn request(op: Op, model: &Model, id: usize, history: &[Sent]) -> Option<Sen
         }
         Op::Redeem { capability, by, .. }
         | Op::Complete { capability, by, .. }
+        | Op::Delegate { capability, by, .. }
         | Op::Revoke { capability, by }
         | Op::Look { capability, by }
             if model.capabilities.is_empty() =>
@@ -293,6 +309,35 @@ pub fn request(op: Op, model: &Model, id: usize, history: &[Sent]) -> Option<Sen
     let mut wanted = Some(id);
     let (caller, request) = match op {
         Op::Open { who, seconds } => open(who, seconds),
+        Op::OpenIn { parent, who, seconds } => {
+            let bots = |number: usize| model.sessions[number].principal == Party::Bot && model.session_open(number);
+            let parent = promising(parent, model.sessions.len(), bots)?;
+            let above = &model.sessions[parent];
+            let own = above.operator.map_or(Caller::Is(above.principal), |op| Caller::For(above.principal, op));
+            let (caller, acting) = match who % 16 {
+                11 => (own, Acting::Caller),
+                12 => (Caller::Is(Party::Gateway), Acting::Named(Party::Bug)),
+                13 => (own, Acting::Named(Party::Gateway)),
+                14 => (own, Acting::Credential(Caller::For(Party::Bug, Party::Eve))),
+                15 => (own, Acting::Credential(Caller::Is(Party::Bug))),
+                _ => (own, Acting::Named(Party::Bug)),
+            };
+            let seconds = pick(seconds, &[3_600, 600, 86_400, 60]);
+            (caller, Request::OpenIn { parent, acting, seconds })
+        }
+        Op::Delegate { capability: number, by, approval } => {
+            let below = |number: usize| model.hands_on(model.capabilities[number].action.session).is_some();
+            let good = |number: usize| model.capabilities[number].state(now) == "minted" && below(number);
+            let number = promising(number, model.capabilities.len(), good)?;
+            let from = model.capabilities[number].action.session;
+            let (caller, to) = model.hands_on(from).unwrap_or((Caller::Is(Party::Bot), from));
+            let caller =
+                if by % 8 == 7 { pick(by / 8, &[Caller::Is(Party::Bug), Caller::Is(Party::Sam)]) } else { caller };
+            let to = if by % 16 == 6 { from } else { to };
+            let of_child = |question: usize| model.questions[question].action.session == to && on_open(question);
+            let approval = approval.and_then(|pick| promising(pick, model.questions.len(), of_child));
+            (caller, Request::Delegate { capability: number, session: to, approval })
+        }
         Op::Decide { session: at, what, by, mint, approval } => {
             let at = session(at)?;
             let (caller, acting) = actor(model, at, by);
@@ -409,13 +454,13 @@ pub fn request(op: Op, model: &Model, id: usize, history: &[Sent]) -> Option<Sen
             let number = capability(number, if by % 4 == 0 { "redeemed, outcome unknown" } else { "redeemed" })?;
             let redeemer = match model.capabilities[number].used {
                 Use::Redeemed { by, .. } | Use::Completed { by, .. } => by,
-                Use::Minted | Use::Revoked => Party::Keeper,
+                Use::Minted | Use::Revoked | Use::Delegated { .. } => Party::Keeper,
             };
             let by = pick(by, &[redeemer, redeemer, redeemer, Party::Bot]);
             (Caller::Is(by), Request::Complete { capability: number, succeeded })
         }
         Op::Revoke { capability: number, by } => {
-            let number = capability(number, "minted")?;
+            let number = capability(number, if by % 3 == 0 { "delegated" } else { "minted" })?;
             let session = model.capabilities[number].action.session;
             (stopper(model, session, by), Request::Revoke { capability: number })
         }
@@ -503,7 +548,7 @@ pub fn passing(model: &Model, how: u8, which: u8) -> i64 {
         }
         14 => model.capabilities.iter().rev().find_map(|capability| match capability.used {
             Use::Redeemed { complete_by, .. } => Some(complete_by),
-            Use::Minted | Use::Completed { .. } | Use::Revoked => None,
+            Use::Minted | Use::Completed { .. } | Use::Revoked | Use::Delegated { .. } => None,
         }),
         // Long: everything of today is over, and answers may be tidied away.
         _ => Some(model.now + if which.is_multiple_of(4) { 90_000_000 } else { 20_000 }),

@@ -23,6 +23,10 @@ pub struct Session {
     pub excluded: BTreeSet<Party>,
     pub deadline: i64,
     pub ended: Option<i64>,
+    /// The session that it was opened in.
+    pub parent: Option<usize>,
+    /// Through whom the principal acts.
+    pub chain: Vec<Party>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +67,19 @@ pub struct Question {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     Minted,
-    Redeemed { by: Party, complete_by: i64 },
-    Completed { by: Party, succeeded: bool },
+    Redeemed {
+        by: Party,
+        complete_by: i64,
+    },
+    Completed {
+        by: Party,
+        succeeded: bool,
+    },
     Revoked,
+    /// Exchanged for another.
+    Delegated {
+        to: usize,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -75,6 +89,8 @@ pub struct Capability {
     pub review: Option<usize>,
     pub expires: i64,
     pub used: Use,
+    /// What it was exchanged for.
+    pub parent: Option<usize>,
 }
 
 /// The review of broken glass.
@@ -220,6 +236,7 @@ impl Capability {
             Use::Redeemed { .. } => "redeemed",
             Use::Completed { .. } => "completed",
             Use::Revoked => "revoked",
+            Use::Delegated { .. } => "delegated",
         }
     }
 }
@@ -242,11 +259,6 @@ impl Model {
             asking: BTreeMap::new(),
             archived: BTreeMap::from([(Variant::Base, 1)]),
         }
-    }
-
-    pub fn session_open(&self, session: usize) -> bool {
-        let session = &self.sessions[session];
-        session.ended.is_none() && self.now < session.deadline
     }
 
     /// Answers kept for a day, what was asked an hour ago, and glass that was broken long ago, may be tidied away; how many
@@ -365,6 +377,8 @@ impl Model {
         let mut preparing = 0;
         let answer = match sent.request {
             Request::Open { acting, operator, seconds } => self.open(who, acting, operator, seconds),
+            Request::OpenIn { parent, acting, seconds } => self.open_in(who, parent, acting, seconds),
+            Request::Delegate { capability, session, approval } => self.delegate(who, capability, session, approval),
             Request::Decide { action, acting, approval, mint } => self.decide(who, action, acting, approval, mint),
             Request::Break { action, mint } => self.break_glass(who, action, mint),
             Request::Review { review } => self.close_review(who, review),
@@ -423,6 +437,8 @@ impl Model {
             excluded: self.variant.excluded(std::iter::once(who.party).chain(who.operator)),
             deadline,
             ended: None,
+            parent: None,
+            chain: Vec::new(),
         });
         self.record("session_opened", Some(who.party));
         Ok(Answer::Session(self.sessions.len() - 1))
@@ -441,19 +457,10 @@ impl Model {
         self.require_open(session)
     }
 
-    fn require_open(&self, session: usize) -> Refusable<()> {
-        let found = &self.sessions[session];
-        match (found.ended.is_some(), self.now >= found.deadline) {
-            (true, _) => refused("SessionOver ended"),
-            (false, true) => refused("SessionOver expired"),
-            (false, false) => Ok(()),
-        }
-    }
-
     fn excluded(&self, who: Who, action: Action) -> BTreeSet<Party> {
         let session = &self.sessions[action.session];
-        let parties = [session.principal, action.at, who.party];
-        &self.variant.excluded(parties.into_iter().chain(session.operator).chain(who.operator)) | &session.excluded
+        let parties = [session.principal, action.at, who.party].into_iter().chain(session.chain.iter().copied());
+        &self.variant.excluded(parties.chain(session.operator).chain(who.operator)) | &session.excluded
     }
 
     /// What the policies say, given what counts of an approved question.
@@ -494,40 +501,18 @@ impl Model {
         approval: Option<usize>,
         mint: bool,
     ) -> Refusable<Answer> {
-        self.in_session(who, action.session, acting)?;
-        let mut excluded = self.excluded(who, action);
-        if let Some(number) = approval {
-            let question = &self.questions[number];
-            if !question.covers(action) {
-                return refused("ApprovalMismatch");
-            }
-            if !question.live(self.now) {
-                return Err(question.over(question.state(self.now)));
-            }
-            excluded.extend(question.excluded.iter().copied());
-        }
-        let approved = approval.filter(|number| self.questions[*number].written == Written::Approved);
-        let answer = match self.judge(action, approved, &excluded)? {
+        let (ruling, approved, excluded) = self.weigh(who, action, acting, approval, &BTreeSet::new())?;
+        let answer = match ruling {
             Ruling::Deny => Answer::Deny,
-            Ruling::Needs(rules) => {
-                let could = |person: &Party| {
-                    !excluded.contains(person) && rules.iter().any(|rule| self.variant.answers(*rule, *person))
-                };
-                let persons = crate::world::PERSONS.into_iter().filter(could).collect();
-                let rules = rules.iter().map(|rule| (*rule, self.variant.quorum(*rule).unwrap())).collect();
-                Answer::NeedsApproval(rules, persons)
-            }
+            Ruling::Needs(rules) => self.needs(&rules, &excluded),
             Ruling::Allow if mint => {
-                let mut expires = (self.now + TOKEN_MILLIS).min(self.sessions[action.session].deadline);
-                if let Some(number) = approved {
-                    expires = expires.min(self.questions[number].expires);
-                }
                 self.capabilities.push(Capability {
                     action,
                     approval: approved,
                     review: None,
-                    expires,
+                    expires: self.expires(action, approved),
                     used: Use::Minted,
+                    parent: None,
                 });
                 Answer::Allow(Some(self.capabilities.len() - 1))
             }
@@ -540,6 +525,44 @@ impl Model {
         };
         self.record("decision", Some(who.party));
         Ok(answer)
+    }
+
+    /// What policies say of an action, with an approval; which one that is, and who is excluded.
+    fn weigh(
+        &self,
+        who: Who,
+        action: Action,
+        acting: Acting,
+        approval: Option<usize>,
+        also: &BTreeSet<Party>,
+    ) -> Refusable<(Ruling, Option<usize>, BTreeSet<Party>)> {
+        self.in_session(who, action.session, acting)?;
+        let mut excluded = &self.excluded(who, action) | also;
+        if let Some(number) = approval {
+            let question = &self.questions[number];
+            if !question.covers(action) {
+                return refused("ApprovalMismatch");
+            }
+            if !question.live(self.now) {
+                return Err(question.over(question.state(self.now)));
+            }
+            excluded.extend(question.excluded.iter().copied());
+        }
+        let approved = approval.filter(|number| self.questions[*number].written == Written::Approved);
+        Ok((self.judge(action, approved, &excluded)?, approved, excluded))
+    }
+
+    fn needs(&self, rules: &[Rule], excluded: &BTreeSet<Party>) -> Answer {
+        let could = |person: &Party| {
+            !excluded.contains(person) && rules.iter().any(|rule| self.variant.answers(*rule, *person))
+        };
+        let persons = crate::world::PERSONS.into_iter().filter(could).collect();
+        Answer::NeedsApproval(rules.iter().map(|rule| (*rule, self.variant.quorum(*rule).unwrap())).collect(), persons)
+    }
+
+    fn expires(&self, action: Action, approved: Option<usize>) -> i64 {
+        let expires = (self.now + TOKEN_MILLIS).min(self.sessions[action.session].deadline);
+        approved.map_or(expires, |number| expires.min(self.questions[number].expires))
     }
 
     fn ask(&mut self, who: Who, action: Action, acting: Acting, bounds: Option<Bounds>) -> Refusable<Answer> {
@@ -608,6 +631,8 @@ impl Model {
     }
 }
 
+#[path = "reference_child.rs"]
+mod child;
 #[path = "reference_glass.rs"]
 mod glass;
 #[path = "reference_use.rs"]

@@ -45,7 +45,14 @@ impl Model {
         let capability = mint.then(|| {
             let expires = (now + TOKEN_MILLIS).min(self.sessions[action.session].deadline);
             let review = Some(review);
-            self.capabilities.push(Capability { action, approval: None, review, expires, used: Use::Minted });
+            self.capabilities.push(Capability {
+                action,
+                approval: None,
+                review,
+                expires,
+                used: Use::Minted,
+                parent: None,
+            });
             self.capabilities.len() - 1
         });
         self.record("decision", Some(who.party));

@@ -1,18 +1,20 @@
 //! The second half of the model: votes, and what becomes of a capability.
 
+use std::collections::BTreeSet;
+
 use super::{
-    Action, Altered, Answer, COMPLETION_MILLIS, Model, Party, Question, Refusable, Rule, Ruling, Use, Variant, Vote,
-    Who, Written, admin, refused,
+    Action, Altered, Answer, COMPLETION_MILLIS, Capability, Model, Party, Question, Refusable, Rule, Ruling, Use,
+    Variant, Vote, Who, Written, admin, refused,
 };
 use crate::request::Shown;
 use crate::world::Deed;
 
 impl Model {
     /// Who is excluded from answering now: it only grows.
-    pub(super) fn voting_excluded(&self, question: &Question) -> std::collections::BTreeSet<Party> {
+    pub(super) fn voting_excluded(&self, question: &Question) -> BTreeSet<Party> {
         let session = &self.sessions[question.action.session];
         let parties = [session.principal, question.action.at, question.asked_by].into_iter().chain(session.operator);
-        let mut excluded = self.variant.excluded(parties);
+        let mut excluded = self.variant.excluded(parties.chain(session.chain.iter().copied()));
         excluded.extend(question.excluded.iter().copied());
         excluded.extend(session.excluded.iter().copied());
         excluded
@@ -92,7 +94,7 @@ impl Model {
         }
         let answers = |rule| self.answers(who, rule);
         let rules = question.rules.iter().map(|(rule, _)| *rule).filter(|rule| answers(*rule)).collect();
-        let rules: std::collections::BTreeSet<_> = rules;
+        let rules: BTreeSet<_> = rules;
         if rules.is_empty() {
             return refused("Approval not eligible");
         }
@@ -173,6 +175,7 @@ impl Model {
         if !admin::redeem(who.party, presented.at) {
             return refused("AdministrationDenied redeem");
         }
+        self.require_descent(number)?;
         self.require_open(capability.action.session)?;
         // What is minted for the gate is bound to a key, but for broken glass.
         match (capability.action.at == Party::Gate && capability.review.is_none(), altered) {
@@ -188,21 +191,8 @@ impl Model {
         if presented != capability.action {
             return refused("Token digest");
         }
-        match capability.used {
-            Use::Minted => {}
-            Use::Redeemed { .. } | Use::Completed { .. } => return refused("Capability already redeemed"),
-            Use::Revoked => return refused("Capability revoked"),
-        }
-        let mut excluded = self.excluded(who, presented);
-        if let Some(question) = capability.approval {
-            let question = &self.questions[question];
-            match question.state(self.now) {
-                "approved" => excluded.extend(question.excluded.iter().copied()),
-                "redeemed" if question.pre.is_some() => return Err(question.over("redeemed")),
-                "redeemed" => return refused("Capability already redeemed"),
-                state => return Err(format!("ApprovalGone {state}")),
-            }
-        }
+        capability.require_minted()?;
+        let excluded = self.spendable(who, &capability)?;
         let ruling = self.judge(presented, capability.approval, &excluded)?;
         let good = match (ruling, capability.review) {
             (Ruling::Deny, _) | (Ruling::Needs(_), None) => false,
@@ -222,6 +212,21 @@ impl Model {
         Ok(Answer::Redeemed(number))
     }
 
+    /// That the approval of a capability is still good, and who is excluded with it.
+    pub(super) fn spendable(&self, who: Who, capability: &Capability) -> Refusable<BTreeSet<Party>> {
+        let mut excluded = self.excluded(who, capability.action);
+        if let Some(question) = capability.approval {
+            let question = &self.questions[question];
+            match question.state(self.now) {
+                "approved" => excluded.extend(question.excluded.iter().copied()),
+                "redeemed" if question.pre.is_some() => return Err(question.over("redeemed")),
+                "redeemed" => return refused("Capability already redeemed"),
+                state => return Err(format!("ApprovalGone {state}")),
+            }
+        }
+        Ok(excluded)
+    }
+
     pub(super) fn complete(&mut self, who: Who, number: usize, succeeded: bool) -> Refusable<Answer> {
         match self.capabilities[number].used {
             Use::Redeemed { by, .. } if by != who.party => return refused("Capability not the redeemer"),
@@ -229,6 +234,7 @@ impl Model {
             Use::Completed { .. } => return refused("Capability already completed"),
             Use::Minted => return refused("Capability not redeemed"),
             Use::Revoked => return refused("Capability revoked"),
+            Use::Delegated { .. } => return refused("Capability delegated"),
         }
         self.capabilities[number].used = Use::Completed { by: who.party, succeeded };
         self.record("complete", Some(who.party));
@@ -244,6 +250,8 @@ impl Model {
         }
         match capability.state(self.now) {
             "minted" => {}
+            "delegated" if self.now >= capability.expires => return refused("Capability expired"),
+            "delegated" => {}
             "expired" => return refused("Capability expired"),
             "revoked" => return refused("Capability revoked"),
             _ => return refused("Capability already redeemed"),
@@ -295,8 +303,7 @@ impl Model {
     /// What a question is: one whose session was over before its own time was is void.
     fn state(&self, number: usize) -> &'static str {
         let question = &self.questions[number];
-        let session = &self.sessions[question.action.session];
-        let over_at = session.ended.unwrap_or(session.deadline);
+        let over_at = self.over_at(question.action.session);
         match question.state(self.now) {
             "pending" | "approved" | "expired" if over_at <= self.now && over_at < question.expires => "void",
             state => state,
@@ -315,7 +322,7 @@ impl Model {
         let session = &self.sessions[capability.action.session];
         let redeemer = match capability.used {
             Use::Redeemed { by, .. } | Use::Completed { by, .. } => Some(by),
-            Use::Minted | Use::Revoked => None,
+            Use::Minted | Use::Revoked | Use::Delegated { .. } => None,
         };
         let own = [Some(session.principal), session.operator].contains(&Some(who.party));
         let own = own && !Self::is_foreign(who, session.operator);

@@ -76,6 +76,18 @@ pub enum Request {
         operator: Option<Party>,
         seconds: u64,
     },
+    /// A session in a session.
+    OpenIn {
+        parent: usize,
+        acting: Acting,
+        seconds: u64,
+    },
+    /// A capability is handed on to a sub-agent's session.
+    Delegate {
+        capability: usize,
+        session: usize,
+        approval: Option<usize>,
+    },
     Decide {
         action: Action,
         acting: Acting,
@@ -140,6 +152,8 @@ impl Request {
     pub const fn rpc(&self) -> &'static str {
         match self {
             Self::Open { .. } => "OpenSession",
+            Self::OpenIn { .. } => "OpenIn",
+            Self::Delegate { .. } => "Delegate",
             Self::Decide { .. } => "Decide",
             Self::Break { .. } => "BreakGlass",
             Self::Review { .. } => "CloseReview",

@@ -17,7 +17,8 @@ use countersign_core::{
 };
 use countersign_engine::{
     Acting as As, Ask, BackOff, Ballot, BreakGlass, Broken, Call, Claims, Complete, Consent, Credential, Decide,
-    Decision, Engine, Error, Jitter, Limits, OpenSession, Operation, Parts, Redeem, RequestId, SinkSettings, Subject,
+    Decision, Delegate, Engine, Error, Jitter, Limits, OpenSession, Operation, Parts, Redeem, RequestId, SinkSettings,
+    Subject, Terms,
 };
 use countersign_policy::Source;
 use countersign_store::Kernel;
@@ -68,6 +69,8 @@ pub fn parts() -> Parts {
                 times: u32::try_from(GLASS_TIMES).unwrap(),
                 within: Duration::from_millis(GLASS_MILLIS.unsigned_abs()),
             },
+            // What goes by its age has tests of its own, too.
+            kept: Duration::from_secs(10 * 365 * 86_400),
             ..Limits::default()
         },
         signing: vec![SigningKey::from_seed(KeyId(1), Zeroizing::new([3; 32])).unwrap()],
@@ -224,6 +227,30 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
             };
             let done = engine.open_session(call, &opening).await?;
             Ok((Told::Session(done.answer.value.id), done.replayed))
+        }
+        Request::OpenIn { parent, acting: who, seconds } => {
+            let opening = OpenSession {
+                purpose: "to be tested further down".to_owned(),
+                ttl: Some(Duration::from_secs(seconds)),
+                acting: acting(who),
+                operator: None,
+            };
+            let terms = Terms { parent: Some(session(parent)), heartbeat: None };
+            let done = engine.open_session_on(call, &opening, terms).await?;
+            Ok((Told::Session(done.answer.value.id), done.replayed))
+        }
+        Request::Delegate { capability: number, session: to, approval } => {
+            let Minted { token, action, .. } = capability(number);
+            let delegate = Delegate {
+                token,
+                operation: operation(action),
+                audience: action.at.name().to_owned(),
+                session: session(to),
+                approval: approval.map(|number| asked(number).id),
+                ttl: None,
+            };
+            let done = engine.delegate(call, &delegate).await?;
+            Ok((Told::Decision(Box::new(done.answer)), done.replayed))
         }
         Request::Decide { action, acting: who, approval, mint } => {
             let decide = Decide {
@@ -384,6 +411,8 @@ pub fn class(error: &Error) -> String {
                 CapabilityError::AlreadyCompleted => "already completed",
                 CapabilityError::NotRedeemed => "not redeemed",
                 CapabilityError::NotTheRedeemer(_) => "not the redeemer",
+                CapabilityError::Delegated => "delegated",
+                CapabilityError::ParentGone => "parent gone",
             }
         ),
         Error::Glass(why) => format!(
@@ -430,6 +459,7 @@ pub fn class(error: &Error) -> String {
         ),
         Error::SessionOver(SessionError::Ended) => "SessionOver ended".to_owned(),
         Error::SessionOver(SessionError::Expired) => "SessionOver expired".to_owned(),
+        Error::SessionOver(SessionError::ParentOver) => "SessionOver parent".to_owned(),
         Error::SessionMismatch(what) => format!("SessionMismatch {what}"),
         Error::AdministrationDenied { action, .. } => format!("AdministrationDenied {action}"),
         Error::InvalidField { field, .. } => format!("InvalidField {field}"),

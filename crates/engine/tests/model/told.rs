@@ -52,7 +52,7 @@ fn expected(records: &[Json]) -> Told {
             ("vote_withdrawn", _) => &["withdrawn"],
             ("approval_cancelled", _) => &["cancelled"],
             ("approval_void", _) => &["void"],
-            ("redeem", _) if record["approval"].is_string() => &["redeemed"],
+            ("redeem" | "delegated", _) if record["approval"].is_string() => &["redeemed"],
             ("decision", _) if record["approval"].is_string() && record["minted"].is_null() => &["redeemed"],
             _ => &[],
         };

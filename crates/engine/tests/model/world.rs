@@ -323,6 +323,8 @@ const ADMIN: &str = r#"
 permit (principal, action == Action::"openSession", resource) when { principal == resource };
 @id("gateway-speaks-for-agents")
 permit (principal == Service::"gateway", action in [Action::"openSession", Action::"actFor"], resource is Agent);
+@id("bot-hands-on")
+permit (principal == Agent::"bot", action in [Action::"openSession", Action::"actFor"], resource == Agent::"bug");
 @id("keeper-redeems")
 permit (principal == Service::"keeper", action == Action::"redeem", resource == EnforcementPoint::"door");
 @id("gateway-redeems")
@@ -354,7 +356,7 @@ pub mod admin {
     }
 
     pub fn act_for(caller: Party, principal: Party) -> bool {
-        caller == Party::Gateway && principal.is_agent()
+        (caller == Party::Gateway && principal.is_agent()) || (caller, principal) == (Party::Bot, Party::Bug)
     }
 
     pub fn redeem(caller: Party, at: Party) -> bool {

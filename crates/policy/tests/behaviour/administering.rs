@@ -16,7 +16,7 @@ fn nothing_is_granted_that_no_admin_policy_grants() {
         (entity("Agent::\"bot\""), entity("Tenant::\"acme\""), entity("EnforcementPoint::\"w\""));
     let (digest, rules) = (Digest::of(b"bundle"), BTreeSet::from(["asks".to_owned()]));
     for action in [
-        AdminAction::OpenSession { principal: &bot, purpose: "x", operator: None, seconds: 1 },
+        AdminAction::OpenSession { principal: &bot, purpose: "x", operator: None, seconds: 1, depth: 0 },
         AdminAction::ActFor { principal: &bot, operation: "export", operator: None },
         AdminAction::Redeem { enforcement_point: &point, operation: "export", issuer: None },
         AdminAction::Revoke { principal: &bot },
@@ -57,7 +57,13 @@ fn what_policies_may_know_of_a_call_decides_it() {
     let (bot, gateway, tenant) = (entity("Agent::\"bot\""), entity("Service::\"gateway\""), entity("Tenant::\"acme\""));
     let (point, other) = (entity("EnforcementPoint::\"w\""), entity("EnforcementPoint::\"v\""));
     let olivia = person("olivia");
-    let open = |seconds| AdminAction::OpenSession { principal: &bot, purpose: "x", operator: Some(&olivia), seconds };
+    let open = |seconds| AdminAction::OpenSession {
+        principal: &bot,
+        purpose: "x",
+        operator: Some(&olivia),
+        seconds,
+        depth: 0,
+    };
     assert!(may(&bundle, &bot, open(3_600)));
     assert!(!may(&bundle, &bot, open(3_601)));
     assert!(!may(&bundle, &gateway, open(1)));
