@@ -22,6 +22,7 @@ mod consent;
 mod decide;
 mod entity;
 mod figures;
+mod holder;
 mod keys;
 mod log;
 mod outbox;
