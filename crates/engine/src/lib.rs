@@ -23,6 +23,7 @@ mod decide;
 mod entity;
 mod figures;
 mod heartbeat;
+mod holder;
 mod keys;
 mod ledger;
 mod lineage;

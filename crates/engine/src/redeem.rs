@@ -2,16 +2,17 @@
 
 use countersign_core::approval::{Approval, ApprovalState, Spender};
 use countersign_core::capability::CapabilityError;
-use countersign_core::{Digest, EntityRef, Holder, SessionId, Timestamp, TokenId};
+use countersign_core::{Digest, EntityRef, SessionId, Timestamp, TokenId};
 use countersign_policy::AdminAction;
 use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored};
-use countersign_token::{About, Limits, Presented, Verified, shown};
+use countersign_token::{Limits, Presented, Verified};
 use serde::{Deserialize, Serialize};
 
 use crate::ask::require_request_id;
 use crate::engine::{Call, Engine, Operation, Replayable, Scene, enforcement_point, tenant_entity};
 use crate::error::Error;
+use crate::holder::{Shows, shown_holder};
 use crate::judge::{Facts, Judgement, Permit, Ruling, judge, judge_lifting};
 use crate::ledger::Taking;
 use crate::lineage::RestingOn;
@@ -83,7 +84,13 @@ impl<K: Kernel> Engine<K> {
         let descent = self.descent(&capability.value).await?;
         let open = session.value.require_open(now)?;
         let (action, canonical) = self.action(scene, &session.value, &redeem.operation, &redeem.audience)?;
-        let holder = shown_holder(scene, token.claims().holder, redeem, canonical.digest())?;
+        let shows = Shows {
+            token: &redeem.token,
+            digest: canonical.digest(),
+            audience: &redeem.audience,
+            proof: &redeem.holder_proof,
+        };
+        let holder = shown_holder(scene, token.claims().holder, &shows)?;
         token.authorize(&Presented {
             tenant: self.tenant(),
             session: session.value.id,
@@ -222,32 +229,4 @@ impl<K: Kernel> Engine<K> {
             | ApprovalState::Void { .. }) => Err(Error::ApprovalGone(over.word())),
         }
     }
-}
-
-/// The holder that a capability is bound to, if whoever presents it is shown to be that one: by the connection's certificate, or by
-/// a proof over this token, action, audience and attempt, by the clock that decides (I13).
-fn shown_holder(
-    scene: &Scene,
-    bound: Option<Holder>,
-    redeem: &Redeem,
-    digest: Digest,
-) -> Result<Option<Holder>, Error> {
-    let Some(bound) = bound else {
-        if redeem.holder_proof.is_empty() {
-            return Ok(None);
-        }
-        // Whoever signs one believes that the token is worth nothing to a thief.
-        return Err(Error::field(
-            "holder_proof",
-            "the capability is bound to nobody; send none, or decide with a `holder`",
-        ));
-    };
-    let about = About {
-        token: Digest::of(redeem.token.as_bytes()),
-        digest,
-        audience: &redeem.audience,
-        request_id: scene.call.request.as_ref().map(|request| request.id.as_str()).unwrap_or_default(),
-        now: scene.now,
-    };
-    Ok(Some(shown(bound, scene.call.certificate, &redeem.holder_proof, &about)?))
 }
