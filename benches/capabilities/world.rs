@@ -98,6 +98,8 @@ impl World {
             shard: 0,
             mint_epoch: 1,
             key: 1,
+            parent: None,
+            chain: Vec::new(),
         };
         let mut capability = Capability::mint(grant, DecisionId::generate(), Digest::of(b"bundle"));
         if spent {
@@ -147,7 +149,12 @@ fn call(rpc: &'static str) -> Result<Call> {
         answers: Ok(Timestamp::from_millis(i64::MAX)),
         hash: Digest::of(b"credential"),
     };
-    Ok(Call { credential: Arc::new(credential), rpc, request: Some(RequestId { body: Digest::of(id.as_bytes()), id }) })
+    Ok(Call {
+        credential: Arc::new(credential),
+        certificate: None,
+        rpc,
+        request: Some(RequestId { body: Digest::of(id.as_bytes()), id }),
+    })
 }
 
 fn files() -> BTreeMap<String, String> {

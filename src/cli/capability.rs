@@ -135,6 +135,12 @@ pub struct DelegateArgs {
     /// Identifies this attempt: the same UUID gives the same answer
     #[arg(long, value_name = "UUID")]
     request_id: Option<String>,
+    /// The Ed25519 private key that the capability is bound to, in PEM
+    #[arg(long, value_name = "FILE", conflicts_with = "holder_proof")]
+    holder_key: Option<PathBuf>,
+    /// What its holder signed, as `capability prove` printed it, for the same request id
+    #[arg(long, value_name = "PROOF", requires = "request_id")]
+    holder_proof: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -235,8 +241,15 @@ async fn delegate(args: DelegateArgs, connection: &Connection, output: &mut Outp
         request_id: args.request_id.unwrap_or_default(),
         approval_id: args.approval.unwrap_or_default(),
         ttl: ttl.map_err(|_| Failure::usage("`--ttl` is longer than any capability lives"))?,
+        holder_proof: args.holder_proof.unwrap_or_default(),
+        holder: None,
     };
-    let answer = connection.client().await?.delegate(request).await?;
+    let key = args.holder_key.as_deref().map(holder::holder_key).transpose()?;
+    let client = connection.client().await?;
+    let answer = match &key {
+        Some(key) => client.delegate_as(key, request).await?,
+        None => client.delegate(request).await?,
+    };
     let decision = answer.decision.ok_or(ClientError::Incomplete("decision"))?;
     output.document(&super::json::decision(&decision), &super::text::decision(&decision))?;
     super::decide::exit(decision.verdict(), false)

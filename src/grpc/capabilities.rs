@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 use super::call::{Backend, Verified, request_id_of};
 use super::convert::{capability, decision, digest, duration, id, operation, optional_id, outcome, page_size, receipt};
 use super::errors::Failure;
+use super::holder::holder_to_bind;
 use crate::http::metrics as names;
 use crate::proto::capability_service_server::CapabilityService;
 use crate::proto::{
@@ -143,10 +144,26 @@ impl CapabilityService for Capabilities {
     }
 
     async fn delegate(&self, request: Request<DelegateRequest>) -> Result<Response<DelegateResponse>, Status> {
-        let run = |verified: Verified, message| async move {
+        let run = |verified: Verified, message: DelegateRequest| async move {
             let verified = &verified;
-            let DelegateRequest { token, operation: action, audience, session_id, request_id: _, approval_id, ttl } =
-                message;
+            let call = if message.holder_proof.is_empty() {
+                verified.call.clone()
+            } else {
+                // As for a redeem: a retry may carry a newer proof.
+                let unproved = DelegateRequest { holder_proof: String::new(), ..message.clone() };
+                Call { request: request_id_of(&message.request_id, &unproved)?, ..verified.call.clone() }
+            };
+            let DelegateRequest {
+                token,
+                operation: action,
+                audience,
+                session_id,
+                request_id: _,
+                approval_id,
+                ttl,
+                holder_proof,
+                holder,
+            } = message;
             let delegate = Delegate {
                 token,
                 operation: operation(action)?,
@@ -154,8 +171,10 @@ impl CapabilityService for Capabilities {
                 session: id("session_id", &session_id)?,
                 approval: optional_id("approval_id", &approval_id)?,
                 ttl: ttl.map(|ttl| duration("ttl", ttl)).transpose()?,
+                holder_proof,
+                holder: holder.map(holder_to_bind).transpose()?,
             };
-            let answer = verified.engine.delegate(&verified.call, &delegate).await?;
+            let answer = verified.engine.delegate(&call, &delegate).await?;
             if let (Verdict::Allow { capability: Some(_) }, false) = (&answer.answer.verdict, answer.replayed) {
                 metrics::counter!(names::MINTS_TOTAL).increment(1);
             }

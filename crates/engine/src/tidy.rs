@@ -210,6 +210,7 @@ impl<K: Kernel> Engine<K> {
             | Kind::AskedOfLate
             | Kind::CoolDown
             | Kind::BrokenGlass
+            | Kind::Ledger
             | Kind::Capability
             | Kind::PendingDigest
             | Kind::Batch

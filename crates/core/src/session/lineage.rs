@@ -185,6 +185,7 @@ mod tests {
             excluded: BTreeSet::from([EntityRef::new("Person", name).unwrap()]),
             owner: None,
             claimed: None,
+            clean: false,
         }
     }
 

@@ -12,7 +12,7 @@ use countersign_core::approval::{Approval, Spender};
 use countersign_core::capability::{Capability, CapabilityError};
 use countersign_core::ledger::{Amounts, Standing};
 use countersign_core::session::MAX_DEPTH;
-use countersign_core::{Action, ApprovalId, Canonical, EntityRef, SessionId};
+use countersign_core::{Action, ApprovalId, Canonical, EntityRef, Holder, SessionId};
 use countersign_store::repository::{CommitExt, Stored};
 use countersign_store::{Commit, Kernel};
 use countersign_token::Presented;
@@ -22,6 +22,7 @@ use super::{Decide, Decision, Outcome, Verdict, Weighed, because, needed, shorte
 use crate::ask::require_request_id;
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene};
 use crate::error::Error;
+use crate::holder::{Shows, shown_holder};
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
 use crate::ledger::{Ledgers, Taking};
 use crate::lineage::{Lineage, RestingOn};
@@ -42,6 +43,10 @@ pub struct Delegate {
     pub approval: Option<ApprovalId>,
     /// How long the sub-agent's capability lives at most. It never outlives the one that is given up.
     pub ttl: Option<Duration>,
+    /// What the holder signed, if the capability that is given up is bound to a key; empty otherwise.
+    pub holder_proof: String,
+    /// Whom the sub-agent's capability is bound to.
+    pub holder: Option<Holder>,
 }
 
 /// What a capability was exchanged for step by step, the nearest first: as long as all of it stands, the capability may.
@@ -115,7 +120,7 @@ impl<K: Kernel> Engine<K> {
             acting: Acting::Named(child.value.principal),
             approval: delegate.approval,
             mint: true,
-            holder: None,
+            holder: delegate.holder,
             open: false,
             entity_revision: None,
         };
@@ -139,9 +144,7 @@ impl<K: Kernel> Engine<K> {
                 };
                 self.answer(scene, decision, &outcome, &[], std::convert::identity).await
             }
-            Ruling::Allow(permit) => {
-                self.exchange(scene, permit, given, &weighed, &outcome, decision, delegate.ttl).await
-            }
+            Ruling::Allow(permit) => self.exchange(scene, permit, given, &weighed, &outcome, decision, delegate).await,
         }?;
         Ok(Replayable::fresh(answered))
     }
@@ -156,11 +159,19 @@ impl<K: Kernel> Engine<K> {
         let descent = self.descent(&capability.value).await?;
         let open = session.value.require_open(now)?;
         let (action, canonical) = self.action(scene, &session.value, &delegate.operation, &delegate.audience)?;
+        let shows = Shows {
+            token: &delegate.token,
+            digest: canonical.digest(),
+            audience: &delegate.audience,
+            proof: &delegate.holder_proof,
+        };
+        let holder = shown_holder(scene, token.claims().holder, &shows)?;
         token.authorize(&Presented {
             tenant: self.tenant(),
             session: session.value.id,
             audience: &delegate.audience,
             digest: canonical.digest(),
+            holder,
             now,
         })?;
         capability.value.require_minted(now)?;
@@ -205,12 +216,12 @@ impl<K: Kernel> Engine<K> {
         weighed: &Weighed,
         outcome: &Outcome<'_>,
         mut decision: Decision,
-        ttl: Option<Duration>,
+        Delegate { ttl, holder, .. }: &Delegate,
     ) -> Result<Decision, Error> {
         let Permit { .. } = permit;
         let (now, approved) = (scene.now, weighed.approved.as_ref());
         let parent = given.capability.value.grant.clone();
-        let mut grant = self.granted(scene, outcome, approved, None, Held::default())?;
+        let mut grant = self.granted(scene, outcome, approved, None, Held { holder: *holder, open: false })?;
         grant.parent = Some(parent.id);
         grant.expires_at =
             ttl.map(|ttl| now.plus(ttl)).into_iter().fold(grant.expires_at.min(parent.expires_at), Ord::min);

@@ -34,7 +34,8 @@ impl<K: Kernel> World<K> {
         acting: Acting,
         ttl: Option<Duration>,
     ) -> Result<Stored<Session>, Error> {
-        let opening = OpenSession { purpose: "part of it".to_owned(), ttl, acting, operator: None };
+        let opening =
+            OpenSession { purpose: "part of it".to_owned(), ttl, acting, operator: None, ..OpenSession::default() };
         let terms = Terms { parent: Some(parent), heartbeat: None };
         self.engine.open_session_on(caller, &opening, terms).await.map(|opened| opened.answer)
     }
@@ -59,6 +60,8 @@ impl<K: Kernel> World<K> {
             approval,
             mint: true,
             entity_revision: None,
+            holder: None,
+            open: false,
         };
         self.engine.decide(&call(who, "Decide"), &decide).await.map(|decision| decision.answer)
     }
@@ -107,7 +110,13 @@ pub(crate) fn named(agent: &str) -> Acting {
 async fn a_child_acts_for_its_parents_operator_through_its_parent_and_excludes_whom_that_excludes() {
     let world = world().await;
     let bot = || call_via("olivia", &["agent:bot"], "OpenSession");
-    let opening = OpenSession { purpose: "x".to_owned(), ttl: Some(HOUR), acting: Acting::Caller, operator: None };
+    let opening = OpenSession {
+        purpose: "x".to_owned(),
+        ttl: Some(HOUR),
+        acting: Acting::Caller,
+        operator: None,
+        ..OpenSession::default()
+    };
     let parent = world.engine.open_session(&bot(), &opening).await.unwrap().answer.value;
     let child = world.open_child(&bot(), parent.id, named("sub"), Some(3 * HOUR)).await.unwrap().value;
     assert_eq!((child.parent, child.deadline), (Some(parent.id), parent.deadline));
@@ -138,7 +147,13 @@ async fn a_child_acts_for_its_parents_operator_through_its_parent_and_excludes_w
 #[tokio::test]
 async fn whoever_acts_in_a_session_below_a_persons_acts_for_that_person() {
     let world = world().await;
-    let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+    let opening = OpenSession {
+        purpose: "x".to_owned(),
+        ttl: None,
+        acting: Acting::Caller,
+        operator: None,
+        ..OpenSession::default()
+    };
     let own = world.engine.open_session(&call("dana", "OpenSession"), &opening).await.unwrap().answer.value.id;
     let child = world.open_child(&call("dana", "OpenSession"), own, named("sub"), None).await.unwrap().value;
     assert_eq!((child.operator.as_ref().map(EntityRef::id), child.chain.len()), (Some("dana"), 0));
@@ -167,6 +182,7 @@ async fn nobody_opens_a_session_in_anothers_or_for_themselves_in_their_own() {
         ttl: None,
         acting: named("sub"),
         operator: Some(entity("Person::\"dana\"")),
+        ..OpenSession::default()
     };
     let terms = Terms { parent: Some(world.session), heartbeat: None };
     let foreign = world.engine.open_session_on(&call("agent:bot", "OpenSession"), &opening, terms).await;
@@ -261,7 +277,13 @@ async fn sessions_are_only_so_deep() {
 async fn no_redeem_below_a_session_commits_once_its_end_is_acknowledged() {
     let world = Arc::new(world().await);
     for _round in 0..10 {
-        let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+        let opening = OpenSession {
+            purpose: "x".to_owned(),
+            ttl: None,
+            acting: Acting::Caller,
+            operator: None,
+            ..OpenSession::default()
+        };
         let root = world.engine.open_session(&call("agent:bot", "OpenSession"), &opening).await.unwrap();
         let root = root.answer.value.id;
         let child = world.open_child(&call("agent:bot", "OpenSession"), root, named("sub"), None).await.unwrap();

@@ -18,6 +18,8 @@ fn delegate(decision: &Decision, session: SessionId, name: &str) -> Delegate {
         session,
         approval: None,
         ttl: None,
+        holder_proof: String::new(),
+        holder: None,
     }
 }
 

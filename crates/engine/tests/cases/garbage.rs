@@ -42,7 +42,13 @@ impl<K: Kernel> World<K> {
     /// What agents do all day: sessions, some in sessions, some with a heartbeat; actions that are allowed, handed on, completed,
     /// revoked and left; questions that are approved, denied and never answered.
     async fn a_round(&mut self) {
-        let opening = OpenSession { purpose: "x".to_owned(), ttl: Some(HOUR), acting: Acting::Caller, operator: None };
+        let opening = OpenSession {
+            purpose: "x".to_owned(),
+            ttl: Some(HOUR),
+            acting: Acting::Caller,
+            operator: None,
+            ..OpenSession::default()
+        };
         let terms = Terms { parent: None, heartbeat: Some(Duration::from_secs(60)) };
         let opened = self.engine.open_session_on(&call("agent:bot", "OpenSession"), &opening, terms).await.unwrap();
         self.session = opened.answer.value.id;
@@ -61,6 +67,8 @@ impl<K: Kernel> World<K> {
             session: child,
             approval: None,
             ttl: None,
+            holder_proof: String::new(),
+            holder: None,
         };
         let handed = self.engine.delegate(&call("agent:bot", "Delegate"), &delegate).await.unwrap().answer;
         self.redeem_it(&handed).await.unwrap();
@@ -119,7 +127,13 @@ async fn what_an_answer_may_tell_of_is_kept_for_as_long_as_the_answer() {
     let world = world().await;
     let (caller, opening) = (
         call("agent:bot", "OpenSession"),
-        OpenSession { purpose: "x".to_owned(), ttl: Some(HOUR), acting: Acting::Caller, operator: None },
+        OpenSession {
+            purpose: "x".to_owned(),
+            ttl: Some(HOUR),
+            acting: Acting::Caller,
+            operator: None,
+            ..OpenSession::default()
+        },
     );
     let session = world.engine.open_session(&caller, &opening).await.unwrap().answer.value.id;
     let approval = world.ask_in("agent:bot", session).await.unwrap();
@@ -132,6 +146,8 @@ async fn what_an_answer_may_tell_of_is_kept_for_as_long_as_the_answer() {
         approval: None,
         mint: true,
         entity_revision: None,
+        holder: None,
+        open: false,
     };
     let minted = world.engine.decide(&decide, &ask).await.unwrap().answer;
     world.clock.advance(24 * HOUR - Duration::from_secs(1));

@@ -13,7 +13,13 @@ const BEAT: Duration = Duration::from_secs(30);
 
 impl<K: Kernel> World<K> {
     async fn open_beating(&self, every: Duration) -> SessionId {
-        let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+        let opening = OpenSession {
+            purpose: "x".to_owned(),
+            ttl: None,
+            acting: Acting::Caller,
+            operator: None,
+            ..OpenSession::default()
+        };
         let terms = Terms { parent: None, heartbeat: Some(every) };
         let opened = self.engine.open_session_on(&call("agent:bot", "OpenSession"), &opening, terms).await.unwrap();
         opened.answer.value.id

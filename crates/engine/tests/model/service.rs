@@ -234,6 +234,7 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
                 ttl: Some(Duration::from_secs(seconds)),
                 acting: acting(who),
                 operator: None,
+                ..OpenSession::default()
             };
             let terms = Terms { parent: Some(session(parent)), heartbeat: None };
             let done = engine.open_session_on(call, &opening, terms).await?;
@@ -248,6 +249,8 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
                 session: session(to),
                 approval: approval.map(|number| asked(number).id),
                 ttl: None,
+                holder_proof: String::new(),
+                holder: None,
             };
             let done = engine.delegate(call, &delegate).await?;
             Ok((Told::Decision(Box::new(done.answer)), done.replayed))
