@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! minted ─▶ redeemed ─▶ completed
+//!    │          └────▶ outcome unknown (decided by every reader) ─▶ completed late | resolved by a person
 //!    └────▶ revoked | expired (decided by every reader)
 //! ```
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::{ApprovalId, DecisionId, ReviewId, SessionId, TokenId};
+use crate::revocation::is_first;
 use crate::time::Timestamp;
 
 /// What a capability says. The token carries the same, so that it can be reissued from here to identical bytes, and no
@@ -60,6 +62,46 @@ pub enum Outcome {
     Failed,
 }
 
+/// What a person found out about an action whose outcome nobody reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// It did what it should.
+    Succeeded,
+    /// It did not.
+    Failed,
+    /// It was never begun.
+    NeverRan,
+}
+
+impl Finding {
+    /// The words for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::NeverRan => "never ran",
+        }
+    }
+}
+
+/// How an unknown outcome was resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolution {
+    /// When.
+    pub at: Timestamp,
+    /// The person who did.
+    pub by: EntityRef,
+    /// What they found.
+    pub finding: Finding,
+    /// How they know, in their words.
+    pub note: String,
+    /// Who had redeemed it.
+    pub redeemed_by: EntityRef,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
 enum Written {
@@ -67,6 +109,7 @@ enum Written {
     Redeemed { at: Timestamp, by: EntityRef, complete_by: Timestamp },
     Completed { at: Timestamp, by: EntityRef, outcome: Outcome, late: bool, result: Option<Digest> },
     Revoked { at: Timestamp, by: EntityRef, reason: String },
+    Resolved(Resolution),
 }
 
 /// What a capability is at a moment.
@@ -84,6 +127,8 @@ pub enum CapabilityState {
     OutcomeUnknown,
     /// The outcome was reported.
     Completed(Outcome),
+    /// Nobody reported the outcome in time, and a person found out.
+    Resolved(Finding),
 }
 
 impl CapabilityState {
@@ -97,6 +142,7 @@ impl CapabilityState {
             Self::Redeemed => "redeemed",
             Self::OutcomeUnknown => "redeemed, outcome unknown",
             Self::Completed(_) => "completed",
+            Self::Resolved(_) => "resolved",
         }
     }
 }
@@ -119,6 +165,15 @@ pub enum CapabilityError {
     /// It has not been redeemed, so there is no outcome.
     #[error("the capability has not been redeemed; there is no outcome to report")]
     NotRedeemed,
+    /// The outcome is not unknown yet: whoever redeemed still has time to report it.
+    #[error("the outcome is not due yet, and whoever redeemed can still report it in time; resolve it after that")]
+    StillRunning,
+    /// A person resolved it.
+    #[error("the outcome was resolved by {0}, and stands")]
+    AlreadyResolved(EntityRef),
+    /// Whoever stands behind the action says nothing about its outcome.
+    #[error("{0} stands behind the action; somebody else has to resolve its outcome")]
+    OwnOutcome(EntityRef),
     /// Somebody else redeemed it.
     #[error("only {0}, who redeemed the capability, can report its outcome")]
     NotTheRedeemer(EntityRef),
@@ -134,6 +189,9 @@ pub struct Capability {
     pub decision: DecisionId,
     /// The bundle that allowed it.
     pub bundle: Digest,
+    /// The revocation epoch in which it was minted. Absent in those of before anything was revoked by a wider axis.
+    #[serde(skip_serializing_if = "is_first", default)]
+    pub epoch: u64,
     #[serde(rename = "status")]
     written: Written,
 }
@@ -142,7 +200,21 @@ impl Capability {
     /// A capability that was just minted.
     #[must_use]
     pub const fn mint(grant: Grant, decision: DecisionId, bundle: Digest) -> Self {
-        Self { grant, decision, bundle, written: Written::Minted }
+        Self { grant, decision, bundle, epoch: 0, written: Written::Minted }
+    }
+
+    /// The same capability, minted in a revocation epoch.
+    #[must_use]
+    pub const fn in_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    /// It was cut off by a revocation that is not in its row, unless it was spent or over by then.
+    pub(crate) fn cut_off(&mut self, by: EntityRef, reason: String, at: Timestamp) {
+        if self.state(at) == CapabilityState::Minted {
+            self.written = Written::Revoked { at, by, reason };
+        }
     }
 
     /// What it is at `now`.
@@ -155,6 +227,7 @@ impl Capability {
             Written::Redeemed { .. } => CapabilityState::Redeemed,
             Written::Completed { outcome, .. } => CapabilityState::Completed(*outcome),
             Written::Revoked { .. } => CapabilityState::Revoked,
+            Written::Resolved(resolution) => CapabilityState::Resolved(resolution.finding),
         }
     }
 
@@ -164,7 +237,7 @@ impl Capability {
         let lapses = match &self.written {
             Written::Minted => Some(self.grant.expires_at),
             Written::Redeemed { complete_by, .. } => Some(*complete_by),
-            Written::Completed { .. } | Written::Revoked { .. } => None,
+            Written::Completed { .. } | Written::Revoked { .. } | Written::Resolved(_) => None,
         };
         lapses.filter(|lapses| !now.reached(*lapses))
     }
@@ -174,7 +247,7 @@ impl Capability {
     pub const fn running(&self) -> Option<(&EntityRef, Timestamp)> {
         match &self.written {
             Written::Redeemed { by, complete_by, .. } => Some((by, *complete_by)),
-            Written::Minted | Written::Completed { .. } | Written::Revoked { .. } => None,
+            Written::Minted | Written::Completed { .. } | Written::Revoked { .. } | Written::Resolved(_) => None,
         }
     }
 
@@ -183,7 +256,17 @@ impl Capability {
     pub const fn redeemer(&self) -> Option<&EntityRef> {
         match &self.written {
             Written::Redeemed { by, .. } | Written::Completed { by, .. } => Some(by),
+            Written::Resolved(resolution) => Some(&resolution.redeemed_by),
             Written::Minted | Written::Revoked { .. } => None,
+        }
+    }
+
+    /// How a person resolved its outcome, if one did.
+    #[must_use]
+    pub const fn resolution(&self) -> Option<&Resolution> {
+        match &self.written {
+            Written::Resolved(resolution) => Some(resolution),
+            Written::Minted | Written::Redeemed { .. } | Written::Completed { .. } | Written::Revoked { .. } => None,
         }
     }
 
@@ -220,6 +303,34 @@ impl Capability {
             Written::Completed { .. } => Err(CapabilityError::AlreadyCompleted),
             Written::Minted => Err(CapabilityError::NotRedeemed),
             Written::Revoked { .. } => Err(CapabilityError::Revoked),
+            Written::Resolved(resolution) => Err(CapabilityError::AlreadyResolved(resolution.by.clone())),
+        }
+    }
+
+    /// A person says what came of an action whose outcome nobody reported in time.
+    ///
+    /// # Errors
+    /// [`CapabilityError`]; it is unchanged then.
+    pub fn resolve(
+        &mut self,
+        by: EntityRef,
+        finding: Finding,
+        note: String,
+        now: Timestamp,
+    ) -> Result<(), CapabilityError> {
+        match &self.written {
+            Written::Redeemed { complete_by, .. } if !now.reached(*complete_by) => {
+                Err(CapabilityError::StillRunning)
+            }
+            Written::Redeemed { by: redeemer, .. } => {
+                let redeemed_by = redeemer.clone();
+                self.written = Written::Resolved(Resolution { at: now, by, finding, note, redeemed_by });
+                Ok(())
+            }
+            Written::Completed { .. } => Err(CapabilityError::AlreadyCompleted),
+            Written::Minted => Err(CapabilityError::NotRedeemed),
+            Written::Revoked { .. } => Err(CapabilityError::Revoked),
+            Written::Resolved(resolution) => Err(CapabilityError::AlreadyResolved(resolution.by.clone())),
         }
     }
 
@@ -242,7 +353,10 @@ impl Capability {
             CapabilityState::Minted => Ok(()),
             CapabilityState::Expired => Err(CapabilityError::Expired),
             CapabilityState::Revoked => Err(CapabilityError::Revoked),
-            CapabilityState::Redeemed | CapabilityState::OutcomeUnknown | CapabilityState::Completed(_) => {
+            CapabilityState::Redeemed
+            | CapabilityState::OutcomeUnknown
+            | CapabilityState::Completed(_)
+            | CapabilityState::Resolved(_) => {
                 Err(CapabilityError::AlreadyRedeemed)
             }
         }
@@ -342,6 +456,26 @@ mod tests {
             capability.complete(&agent("a"), Outcome::Failed, None, at(3)),
             Err(CapabilityError::AlreadyCompleted)
         );
+    }
+
+    #[test]
+    fn a_person_resolves_what_nobody_reported_in_time_and_that_stands() {
+        let mut capability = capability();
+        let resolve = |capability: &mut Capability, at_millis| {
+            capability.resolve(agent("r"), Finding::NeverRan, "seen".into(), at(at_millis))
+        };
+        assert_eq!(resolve(&mut capability, 1), Err(CapabilityError::NotRedeemed));
+        capability.redeem(agent("a"), at(1), at(20)).unwrap();
+        assert_eq!(resolve(&mut capability, 19), Err(CapabilityError::StillRunning));
+        resolve(&mut capability, 20).unwrap();
+        assert_eq!(capability.state(at(21)), CapabilityState::Resolved(Finding::NeverRan));
+        assert_eq!(capability.redeemer(), Some(&agent("a")));
+        let late = capability.complete(&agent("a"), Outcome::Succeeded, None, at(30));
+        assert_eq!(late, Err(CapabilityError::AlreadyResolved(agent("r"))));
+        assert_eq!(resolve(&mut capability, 30), Err(CapabilityError::AlreadyResolved(agent("r"))));
+        assert_eq!(capability.redeem(agent("a"), at(2), at(20)), Err(CapabilityError::AlreadyRedeemed));
+        let text = serde_json::to_string(&capability).unwrap();
+        assert_eq!(serde_json::from_str::<Capability>(&text).unwrap(), capability);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::claimed::{Claimed, groups_at};
 use crate::entity::EntityRef;
 use crate::id::SessionId;
+use crate::revocation::is_first;
 use crate::time::Timestamp;
 
 /// A session as it stands in the store. It ends once: by [`Session::end`], or by its deadline, which every reader decides
@@ -39,6 +40,9 @@ pub struct Session {
     /// The groups that the principal was in by its own credential and not by the directory, when the session was opened.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub claimed: Option<Claimed>,
+    /// The revocation epoch in which it was opened. Absent in sessions of before anything was revoked by a wider axis.
+    #[serde(skip_serializing_if = "is_first", default)]
+    pub epoch: u64,
     ended: Option<Ended>,
 }
 
@@ -132,7 +136,22 @@ impl Session {
             excluded,
             owner,
             claimed,
+            epoch: 0,
             ended: None,
+        }
+    }
+
+    /// The same session, opened in a revocation epoch.
+    #[must_use]
+    pub const fn in_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    /// It was cut off by a revocation that is not in its row, unless it was over by then.
+    pub(crate) fn cut_off(&mut self, by: EntityRef, at: Timestamp) {
+        if self.state(at) == SessionState::Open {
+            self.ended = Some(Ended { at, by });
         }
     }
 

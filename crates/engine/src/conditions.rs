@@ -163,7 +163,7 @@ impl<K: Kernel> Engine<K> {
             }
             let event = Event::ApprovalEscalated { approval: id };
             let commit = self.lasting(lapses).unchanged(&session).update(&approval);
-            let commit = self.outbox.announce(commit, &event, None, now)?;
+            let commit = self.telling(commit, &event, None, now)?;
             let commit = commit.record(record(self.tenant(), now, None, None, event));
             match self.repo.kernel().commit(commit).await.map_err(Error::from) {
                 Ok(_) => return Ok(()),
@@ -204,7 +204,14 @@ impl<K: Kernel> Engine<K> {
             let (active, now) = (self.active()?, self.now()?);
             let reads = Reads::default();
             let question = self.question(id).await?;
-            if question.state(now).is_terminal() {
+            let state = question.state(now);
+            if let ApprovalState::Void { why: cause @ VoidCause::Revoked { .. } } = &state {
+                match self.keep_cut(&question, cause, now).await {
+                    Err(Error::Contention) => continue,
+                    kept => kept?,
+                }
+            }
+            if state.is_terminal() {
                 return Ok(Reconsidered::Over);
             }
             let Some(changed) = question.changed(active.bundle.with(&active.entities, Some(&reads)), now)? else {
@@ -217,7 +224,7 @@ impl<K: Kernel> Engine<K> {
             approval.value.void(cause.clone(), now)?;
             let event = Event::ApprovalVoid { approval: id, cause: &cause };
             let commit = self.lasting(lapses).unchanged(&active.row).unchanged(&session).update(&approval);
-            let commit = self.outbox.announce(self.bound(&active, &reads, commit), &event, None, now)?;
+            let commit = self.telling(self.bound(&active, &reads, commit), &event, None, now)?;
             let commit = commit.record(record(self.tenant(), now, None, None, event));
             match self.repo.kernel().commit(commit).await.map_err(Error::from) {
                 Ok(_) => return Ok(Reconsidered::Over),

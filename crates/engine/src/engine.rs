@@ -10,7 +10,7 @@ use countersign_core::claimed::groups_at;
 use countersign_core::restraint::AskingBudget;
 use countersign_core::review::GlassBudget;
 use countersign_core::session::Session;
-use countersign_core::{Action, Canonical, Claimed, Clock, Digest, EntityRef, Record, SessionId, TenantId, Timestamp};
+use countersign_core::{Action, Canonical, Claimed, Clock, Digest, EntityRef, Record, Revocations, SessionId, TenantId, Timestamp};
 use countersign_policy::{AdminAction, AdminQuery, Answer, Bundle, Entities, Reads, View};
 use countersign_store::repository::{Repository, Stored, TenantRow};
 use countersign_store::{Kernel, Revision};
@@ -25,6 +25,7 @@ use crate::keys::Keys;
 use crate::outbox::{Outbox, SinkSettings};
 use crate::pending::Pending;
 use crate::refusal::Refusals;
+use crate::revocations::Revoking;
 use crate::shadow::Shadow;
 use crate::sights::Sights;
 use crate::time::Time;
@@ -99,6 +100,7 @@ pub struct Engine<K> {
     pub(crate) shadow: Shadow,
     pub(crate) outbox: Outbox,
     pub(crate) pending: Pending,
+    pub(crate) revoking: Revoking,
     pub(crate) sights: Sights,
     /// Tells watchers that a session ended: what depended on it is over without a commit of its own.
     pub(crate) ended: tokio::sync::broadcast::Sender<SessionId>,
@@ -120,6 +122,8 @@ pub struct Active {
     pub entities: Entities,
     /// The commit that changed an entity last; 0 if none ever did.
     pub entity_revision: u64,
+    /// What was revoked by a wider axis: everything that the tenant's row counts. Whatever is bound to that row knows of all.
+    pub revoked: Arc<Revocations>,
 }
 
 impl Active {
@@ -230,6 +234,7 @@ impl<K: Kernel> Engine<K> {
             shadow: Shadow::default(),
             outbox: Outbox::new(sinks)?,
             pending: Pending::default(),
+            revoking: Revoking::default(),
             sights: Sights::since(time.now()?),
             ended: tokio::sync::broadcast::channel(64).0,
             activated: tokio::sync::watch::Sender::new(()),
@@ -363,7 +368,7 @@ impl<K: Kernel> Engine<K> {
         acting: &Acting,
         operation: &str,
     ) -> Result<Stored<Session>, Error> {
-        let mut session = self.repo.session(id).await?.ok_or(Error::SessionNotFound)?;
+        let mut session = self.session_row(id).await?.ok_or(Error::SessionNotFound)?;
         let identity = self.identity(scene, acting, session.value.operator.as_ref(), operation)?;
         let Identity { principal, operator, chain, owner, claimed: _ } = identity;
         if principal != session.value.principal {
@@ -544,11 +549,14 @@ const fn governs(action: AdminAction<'_>) -> bool {
         | AdminAction::ChangeEntities { .. }
         | AdminAction::ManageNotifications { .. }
         | AdminAction::BreakGlass { .. }
-        | AdminAction::ReviewBreakGlass { .. } => true,
+        | AdminAction::ReviewBreakGlass { .. }
+        | AdminAction::RevokeAll { .. }
+        | AdminAction::ResolveOutcome { .. } => true,
         AdminAction::OpenSession { .. }
         | AdminAction::ActFor { .. }
         | AdminAction::Redeem { .. }
         | AdminAction::Revoke { .. }
+        | AdminAction::ReadRevocations { .. }
         | AdminAction::EndSession { .. }
         | AdminAction::ReadLog { .. }
         | AdminAction::ReadEntities { .. }

@@ -199,7 +199,10 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
         Event::ApprovalVoid { approval, cause } => {
             let changed = match cause {
                 VoidCause::ConditionsChanged { changed } => *changed,
-                VoidCause::Withdrawn { .. } | VoidCause::Denied { .. } | VoidCause::SessionOver => None,
+                VoidCause::Withdrawn { .. }
+                | VoidCause::Denied { .. }
+                | VoidCause::SessionOver
+                | VoidCause::Revoked { .. } => None,
             };
             let cause = Some(word_of(cause));
             Some((*approval, vec![Happening { cause, changed, ..by(caller, NotificationKind::Void) }]))
@@ -218,6 +221,8 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
         | Event::ReviewClosed { .. }
         | Event::Complete { .. }
         | Event::Revoke { .. }
+        | Event::Revocation { .. }
+        | Event::OutcomeResolved { .. }
         | Event::BundleActivated { .. }
         | Event::BundleSigned { .. }
         | Event::EntitiesChanged { .. }
@@ -234,6 +239,7 @@ const fn word_of(cause: &VoidCause) -> VoidWord {
         VoidCause::Withdrawn { .. } => VoidWord::Withdrawn,
         VoidCause::Denied { .. } => VoidWord::Denied,
         VoidCause::SessionOver => VoidWord::SessionOver,
+        VoidCause::Revoked { .. } => VoidWord::Revoked,
         VoidCause::ConditionsChanged { .. } => VoidWord::ConditionsChanged,
     }
 }

@@ -105,8 +105,10 @@ impl<K: Kernel> Engine<K> {
             let scene = &scene;
             let all = self.may_read_log(scene)?;
             let before = before.map(|id| Key::session(self.tenant(), &id));
-            self.page(before, limit, |session: &Session| session.id, |session| Ok(all || is_party(scene, session)))
-                .await
+            let keep = |session: &Session| Ok(all || is_party(scene, session));
+            let mut page = self.page(before, limit, |session: &Session| session.id, keep).await?;
+            page.items.iter_mut().for_each(|session| self.cut_session(&mut session.value));
+            Ok(page)
         };
         self.settle(call, None, attempt).await
     }
@@ -126,7 +128,9 @@ impl<K: Kernel> Engine<K> {
             let scene = &scene;
             let before = before.map(|id| Key::capability(self.tenant(), &id));
             let keep = |c: &Capability| Ok(c.grant.session == session && self.may_see(scene, c)?);
-            self.page(before, limit, |c: &Capability| c.grant.id, keep).await
+            let mut page = self.page(before, limit, |c: &Capability| c.grant.id, keep).await?;
+            page.items.iter_mut().for_each(|capability| self.cut_capability(&mut capability.value));
+            Ok(page)
         };
         self.settle(call, None, attempt).await
     }

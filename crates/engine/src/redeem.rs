@@ -74,8 +74,8 @@ impl<K: Kernel> Engine<K> {
         };
         self.administer(scene, spend, "redeem")?;
 
-        let mut capability = self.repo.capability(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
-        let session = self.repo.session(capability.value.grant.session).await?.ok_or(Error::SessionNotFound)?;
+        let mut capability = self.capability_row(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
+        let session = self.session_row(capability.value.grant.session).await?.ok_or(Error::SessionNotFound)?;
         let open = session.value.require_open(now)?;
         let (action, canonical) = self.action(scene, &session.value, &redeem.operation, &redeem.audience)?;
         token.authorize(&Presented {
@@ -128,6 +128,7 @@ impl<K: Kernel> Engine<K> {
         ];
         capability.value.redeem(scene.caller.entity.clone(), now, complete_by)?;
         let mut commit = self.guarded(scene, lapses).unchanged(&session).update(&capability);
+        commit = self.starts_running(&capability.value, commit);
         let mut charged = None;
         if let Some(approval) = &approval {
             let mut spent = approval.clone();
@@ -184,7 +185,7 @@ impl<K: Kernel> Engine<K> {
 
     /// The approval that a capability rests on, still approved.
     async fn spendable(&self, id: countersign_core::ApprovalId, now: Timestamp) -> Result<Stored<Approval>, Error> {
-        let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
+        let approval = self.approval_row(id).await?.ok_or(Error::ApprovalNotFound)?;
         match approval.value.state(now) {
             ApprovalState::Approved => Ok(approval),
             // The capability was not, but there is no use left for it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign_core::session::{Opening, Session};
-use countersign_core::{EntityRef, SessionId};
+use countersign_core::{Axis, EntityRef, SessionId};
 use countersign_policy::AdminAction;
 use countersign_store::Kernel;
 use countersign_store::repository::{CommitExt, Stored};
@@ -59,7 +59,7 @@ impl<K: Kernel> Engine<K> {
         ttl: Duration,
     ) -> Result<Replayable<Stored<Session>>, Error> {
         if let Some(Done { session }) = self.replay(scene).await? {
-            let session = self.repo.session(session).await?.ok_or(Error::SessionNotFound)?;
+            let session = self.session_row(session).await?.ok_or(Error::SessionNotFound)?;
             return Ok(Replayable::replayed(session));
         }
         let named = opening.operator.as_ref();
@@ -91,7 +91,7 @@ impl<K: Kernel> Engine<K> {
             owner,
             claimed,
         };
-        let session = Session::open(SessionId::generate(), opening, scene.now, scene.now.plus(ttl));
+        let session = Session::open(SessionId::generate(), opening, scene.now, scene.now.plus(ttl)).in_epoch(scene.epoch());
         let event = Event::SessionOpened {
             session: &session,
             determining: &permitted.policies,
@@ -125,21 +125,37 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::SessionNotFound`], [`Error::AdministrationDenied`], [`Error::SessionOver`].
     pub async fn end_session(&self, call: &Call, id: SessionId) -> Result<Replayable<Stored<Session>>, Error> {
+        self.end_session_for(call, id, None).await
+    }
+
+    /// As [`Self::end_session`], with a reason to be recorded.
+    pub(crate) async fn end_session_for(
+        &self,
+        call: &Call,
+        id: SessionId,
+        reason: Option<&str>,
+    ) -> Result<Replayable<Stored<Session>>, Error> {
         self.require(call, require_request_id(call)).await?;
         let attempt = |scene: Scene| async move {
             let scene = &scene;
             if let Some(Done { session }) = self.replay(scene).await? {
-                let session = self.repo.session(session).await?.ok_or(Error::SessionNotFound)?;
+                let session = self.session_row(session).await?.ok_or(Error::SessionNotFound)?;
                 return Ok(Replayable::replayed(session));
             }
-            let mut session = self.repo.session(id).await?.ok_or(Error::SessionNotFound)?;
+            let mut session = self.session_row(id).await?.ok_or(Error::SessionNotFound)?;
+            let mut determining = Vec::new();
             if !is_party(scene, &session.value) {
                 let end = AdminAction::EndSession { principal: &session.value.principal };
-                self.administer(scene, end, "endSession")?;
+                determining = self.administer(scene, end, "endSession")?.policies;
             }
             let lapses = session.value.lapses_at(scene.now);
             session.value.end(scene.caller.entity.clone(), scene.now)?;
-            let commit = self.lasting([lapses]).update(&session);
+            let mut commit = self.lasting([lapses]).update(&session);
+            if let Some(reason) = reason {
+                let (axis, bundle) = (&Axis::Session(id), scene.active.bundle.digest());
+                let why = Event::Revocation { axis, reason, epoch: None, determining: &determining, bundle };
+                commit = self.noting(scene, commit, why)?;
+            }
             let event = Event::SessionEnded { session: id };
             let committed = self.commit(scene, commit, event, &Done { session: id }).await?;
             // Nobody may be watching.
@@ -156,7 +172,7 @@ impl<K: Kernel> Engine<K> {
     pub async fn session(&self, call: &Call, id: SessionId) -> Result<Stored<Session>, Error> {
         let attempt = |scene: Scene| async move {
             let scene = &scene;
-            let session = self.repo.session(id).await?.ok_or(Error::SessionNotFound)?;
+            let session = self.session_row(id).await?.ok_or(Error::SessionNotFound)?;
             let may = is_party(scene, &session.value) || self.may_read_log(scene)?;
             if may { Ok(session) } else { Err(Error::SessionNotFound) }
         };

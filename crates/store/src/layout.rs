@@ -6,6 +6,7 @@
 
 mod asked;
 mod outbox;
+mod revoked;
 
 use std::fmt;
 
@@ -63,11 +64,15 @@ pub enum Kind {
     Figures = 23,
     /// How far the log is counted into figures. One row.
     FiguresHead = 24,
+    /// What was revoked: by a wider axis, by its epoch; and what is told of every revocation, in the order of ids.
+    Revocation = 28,
+    /// What was redeemed and whose outcome nobody has told, by when that is due.
+    Running = 29,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Tenant,
         Self::Session,
         Self::Approval,
@@ -90,6 +95,8 @@ impl Kind {
         Self::Batch,
         Self::Figures,
         Self::FiguresHead,
+        Self::Revocation,
+        Self::Running,
     ];
 
     /// The byte that stands for the kind in a key.
@@ -430,7 +437,7 @@ mod tests {
     #[test]
     fn kind_bytes_are_the_ones_that_were_released() {
         let bytes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.byte()).collect();
-        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22, 23, 24]);
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22, 23, 24, 28, 29]);
         for kind in Kind::ALL {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));
         }
