@@ -43,7 +43,7 @@ pub enum AuditCommand {
 }
 
 /// The kinds of records (docs/records.md).
-const KINDS: [&str; 20] = [
+const KINDS: [&str; 22] = [
     "approval_cancelled",
     "approval_excluded",
     "approval_requested",
@@ -55,10 +55,12 @@ const KINDS: [&str; 20] = [
     "key",
     "notification_dropped",
     "notification_retried",
+    "outcome_resolved",
     "redeem",
     "refusal",
     "refusals",
     "review_closed",
+    "revocation",
     "revoke",
     "session_ended",
     "session_opened",

@@ -172,6 +172,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
             Some("decide again with `countersign decide --mint`")
         }
         ErrorReason::BundleNotFound => Some("list those that were with `countersign policy history`"),
+        ErrorReason::RevocationsMissed => Some("watch again without `--resume`"),
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
         | ErrorReason::PrincipalUnknown
@@ -214,6 +215,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::Draining
         | ErrorReason::EntityNotFound
         | ErrorReason::OwnEntity
+        | ErrorReason::OwnOutcome
         | ErrorReason::EntityRevision
         | ErrorReason::NotificationNotFound => None,
     }

@@ -84,6 +84,7 @@ pub const fn capability_state(state: CapabilityState) -> &'static str {
         CapabilityState::OutcomeUnknown => "outcome_unknown",
         CapabilityState::Succeeded => "succeeded",
         CapabilityState::Failed => "failed",
+        CapabilityState::Resolved => "resolved",
     }
 }
 
@@ -353,6 +354,9 @@ pub fn capability(capability: &Capability) -> Value {
         decision_id,
         issued_at,
         expires_at,
+        resolution,
+        redeemed_by,
+        complete_by,
     } = capability;
     json!({
         "capability_id": capability_id,
@@ -367,6 +371,9 @@ pub fn capability(capability: &Capability) -> Value {
         "decision_id": decision_id,
         "issued_at": rfc3339(issued_at.as_ref()),
         "expires_at": rfc3339(expires_at.as_ref()),
+        "resolution": resolution.as_ref().map(super::outcomes::resolved),
+        "redeemed_by": maybe(redeemed_by.as_ref()),
+        "complete_by": rfc3339(complete_by.as_ref()),
     })
 }
 

@@ -51,6 +51,7 @@ pub(crate) mod convert;
 mod error;
 mod guard;
 mod retry;
+mod revocations;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -60,4 +61,5 @@ pub use config::{ClientConfig, Credentials};
 pub use convert::{entity, operation, record_from_struct, struct_from_json, struct_from_record};
 pub use error::{ClientError, FieldViolation, Refusal};
 pub use guard::EnforceError;
+pub use revocations::RevocationWatch;
 pub use watch::Watch;

@@ -21,7 +21,7 @@ use crate::proto::{
 #[derive(Clone)]
 pub struct Capabilities(pub Backend);
 
-async fn after(verified: &Verified, id: TokenId) -> Result<Option<Capability>, Failure> {
+pub(super) async fn after(verified: &Verified, id: TokenId) -> Result<Option<Capability>, Failure> {
     let stored = verified.engine.peek(id).await?;
     Ok(Some(capability(&stored.value, verified.engine.now()?)))
 }

@@ -172,6 +172,7 @@ pub fn capability(capability: &Capability, now: Timestamp) -> proto::Capability 
             CapabilityState::OutcomeUnknown => proto::CapabilityState::OutcomeUnknown,
             CapabilityState::Completed(Outcome::Succeeded) => proto::CapabilityState::Succeeded,
             CapabilityState::Completed(Outcome::Failed) => proto::CapabilityState::Failed,
+            CapabilityState::Resolved(_) => proto::CapabilityState::Resolved,
         }
         .into(),
         session_id: grant.session.to_string(),
@@ -184,6 +185,9 @@ pub fn capability(capability: &Capability, now: Timestamp) -> proto::Capability 
         decision_id: capability.decision.to_string(),
         issued_at: Some(timestamp(grant.issued_at)),
         expires_at: Some(timestamp(grant.expires_at)),
+        resolution: capability.resolution().map(super::outcomes::resolution),
+        redeemed_by: capability.redeemer().map(entity_to_wire),
+        complete_by: capability.running().map(|(_, complete_by)| timestamp(complete_by)),
     }
 }
 
@@ -382,6 +386,7 @@ fn void(why: &VoidCause) -> String {
         VoidCause::Withdrawn { by } => format!("{by} withdrew an approval"),
         VoidCause::Denied { by } => format!("{by} denied it after it was approved"),
         VoidCause::SessionOver => "its session is over".to_owned(),
+        VoidCause::Revoked { by } => format!("{by} revoked it"),
         VoidCause::ConditionsChanged { changed } => conditions(*changed).to_owned(),
     }
 }

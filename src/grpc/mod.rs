@@ -15,8 +15,10 @@ mod entities;
 mod figures;
 mod gate;
 mod notifications;
+mod outcomes;
 mod policies;
 mod pre_approvals;
+mod revocations;
 mod sessions;
 
 pub use approvals::Approvals;
@@ -29,5 +31,7 @@ pub use entities::StoredEntities;
 pub use errors::Failure;
 pub use gate::Gated;
 pub use notifications::Notifications;
+pub use outcomes::Outcomes;
 pub use policies::Policies;
+pub use revocations::Revocations;
 pub use sessions::Sessions;

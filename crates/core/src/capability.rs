@@ -319,9 +319,7 @@ impl Capability {
         now: Timestamp,
     ) -> Result<(), CapabilityError> {
         match &self.written {
-            Written::Redeemed { complete_by, .. } if !now.reached(*complete_by) => {
-                Err(CapabilityError::StillRunning)
-            }
+            Written::Redeemed { complete_by, .. } if !now.reached(*complete_by) => Err(CapabilityError::StillRunning),
             Written::Redeemed { by: redeemer, .. } => {
                 let redeemed_by = redeemer.clone();
                 self.written = Written::Resolved(Resolution { at: now, by, finding, note, redeemed_by });
@@ -356,9 +354,7 @@ impl Capability {
             CapabilityState::Redeemed
             | CapabilityState::OutcomeUnknown
             | CapabilityState::Completed(_)
-            | CapabilityState::Resolved(_) => {
-                Err(CapabilityError::AlreadyRedeemed)
-            }
+            | CapabilityState::Resolved(_) => Err(CapabilityError::AlreadyRedeemed),
         }
     }
 }

@@ -27,7 +27,7 @@ pub use action::{Action, ActionError, Canonical};
 pub use claimed::Claimed;
 pub use digest::Digest;
 pub use entity::{EntityError, EntityRef};
-pub use id::{ApprovalId, BatchId, DecisionId, NotificationId, RevocationId, ReviewId, SessionId, TenantId, TokenId};
+pub use id::{ApprovalId, BatchId, DecisionId, NotificationId, ReviewId, RevocationId, SessionId, TenantId, TokenId};
 pub use notification::{Line, Notification, NotificationKind};
 pub use pre_approval::PreApproval;
 pub use revocation::{Axis, Revocation, Revocations};

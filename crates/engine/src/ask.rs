@@ -145,7 +145,8 @@ impl<K: Kernel> Engine<K> {
             ttl: shortest_ttl(&rules),
             escalations: rules.iter().filter_map(|rule| rule.escalate).collect(),
         };
-        let approval = Approval::ask(ApprovalId::generate(), question, scene.now).in_batch(batch).in_epoch(scene.epoch());
+        let approval =
+            Approval::ask(ApprovalId::generate(), question, scene.now).in_batch(batch).in_epoch(scene.epoch());
         let approval = match &pre {
             Some(pre) => approval.within(pre.bounds, pre.until, pre_approve::wording(scene.view(), &pre.rules)),
             None => approval,

@@ -10,7 +10,9 @@ use countersign_core::claimed::groups_at;
 use countersign_core::restraint::AskingBudget;
 use countersign_core::review::GlassBudget;
 use countersign_core::session::Session;
-use countersign_core::{Action, Canonical, Claimed, Clock, Digest, EntityRef, Record, Revocations, SessionId, TenantId, Timestamp};
+use countersign_core::{
+    Action, Canonical, Claimed, Clock, Digest, EntityRef, Record, Revocations, SessionId, TenantId, Timestamp,
+};
 use countersign_policy::{AdminAction, AdminQuery, Answer, Bundle, Entities, Reads, View};
 use countersign_store::repository::{Repository, Stored, TenantRow};
 use countersign_store::{Kernel, Revision};

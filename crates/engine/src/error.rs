@@ -141,7 +141,9 @@ pub enum Error {
     #[error("there is no such capability")]
     CapabilityNotFound,
     /// Revocations were told that the watcher has not seen, and cannot any more.
-    #[error("not everything since then can be told any more; forget what you cached, and watch without a `resume_token`")]
+    #[error(
+        "not everything since then can be told any more; forget what you cached, and watch without a `resume_token`"
+    )]
     RevocationsMissed,
     /// The bundle was refused; the active one stays.
     #[error("the bundle was refused, and whatever is active stays:\n{0}")]

@@ -107,9 +107,8 @@ impl<K: Kernel> Engine<K> {
     pub async fn revoke_all(&self, call: &Call, axis: &Axis, reason: &str) -> Result<Replayable<Revoked>, Error> {
         self.require(call, require_request_id(call)).await?;
         self.require(call, check_text("reason", reason, 1, MAX_REASON)).await?;
-        let revoked = |sequence: u64, replayed| {
-            Ok(Replayable { answer: Revoked { axis: axis.clone(), sequence }, replayed })
-        };
+        let revoked =
+            |sequence: u64, replayed| Ok(Replayable { answer: Revoked { axis: axis.clone(), sequence }, replayed });
         match axis {
             Axis::Capability(id) => {
                 let done = self.revoke(call, *id, reason).await?;

@@ -91,7 +91,8 @@ impl<K: Kernel> Engine<K> {
             owner,
             claimed,
         };
-        let session = Session::open(SessionId::generate(), opening, scene.now, scene.now.plus(ttl)).in_epoch(scene.epoch());
+        let session =
+            Session::open(SessionId::generate(), opening, scene.now, scene.now.plus(ttl)).in_epoch(scene.epoch());
         let event = Event::SessionOpened {
             session: &session,
             determining: &permitted.policies,

@@ -191,12 +191,7 @@ impl Tidings {
 }
 
 /// Fills a hub until nobody has it, or the store tells nothing more.
-async fn fill(
-    hub: Weak<Hub>,
-    gone: oneshot::Receiver<()>,
-    before: Changes<Option<Change>>,
-    coming: Changes<Change>,
-) {
+async fn fill(hub: Weak<Hub>, gone: oneshot::Receiver<()>, before: Changes<Option<Change>>, coming: Changes<Change>) {
     let filling = async {
         let known = begin(&hub, before).await?;
         let mut coming = pin!(coming);
@@ -328,8 +323,7 @@ impl<K: Kernel> Engine<K> {
         complete_through: u64,
         sender: &mpsc::Sender<Result<Told, Error>>,
     ) -> Result<bool, Error> {
-        let resume =
-            RevocationToken { epoch: self.repo.kernel().epoch(), sequence: complete_through, at: self.now()? };
+        let resume = RevocationToken { epoch: self.repo.kernel().epoch(), sequence: complete_through, at: self.now()? };
         Ok(sender.send(Ok(Told { tiding: tiding.cloned(), complete_through, resume })).await.is_ok())
     }
 

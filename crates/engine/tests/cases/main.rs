@@ -22,6 +22,7 @@ mod publishing;
 mod questions;
 mod refusals;
 mod restraint;
+mod revoking;
 mod seams;
 mod shadow;
 
