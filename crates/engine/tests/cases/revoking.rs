@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use countersign_core::Axis;
 use countersign_core::approval::{ApprovalError, ApprovalState};
 use countersign_core::capability::{CapabilityError, CapabilityState, Finding, Outcome};
-use countersign_core::Axis;
 use countersign_core::session::Session;
 use countersign_engine::{Complete, Resolve, Told};
 use futures::StreamExt as _;
@@ -66,7 +66,7 @@ impl<K: Kernel> World<K> {
         approval
     }
 
-    async fn state(&self, approval: ApprovalId) -> ApprovalState {
+    async fn state_of(&self, approval: ApprovalId) -> ApprovalState {
         self.engine.approval(&call("dana", "GetApproval"), approval).await.unwrap().state
     }
 
@@ -153,7 +153,7 @@ async fn what_a_bundle_asked_is_asked_anew_when_it_was_revoked() {
     let world = world().await;
     let (pending, bundle) = (world.ask().await, world.engine.active().unwrap().bundle.digest());
     world.revoke("adam", &Axis::Bundle(bundle)).await.unwrap();
-    assert!(matches!(world.state(pending).await, ApprovalState::Void { .. }));
+    assert!(matches!(world.state_of(pending).await, ApprovalState::Void { .. }));
     assert!(world.vote("dana", pending).await.is_err());
     let anew = world.approved().await;
     assert_ne!(anew, pending);
@@ -173,10 +173,11 @@ async fn questions_die_with_the_sessions_that_are_revoked() {
     let world = world().await;
     let approved = world.approved().await;
     world.revoke("adam", &Axis::Everything).await.unwrap();
-    assert!(matches!(world.state(approved).await, ApprovalState::Void { .. }));
+    assert!(matches!(world.state_of(approved).await, ApprovalState::Void { .. }));
     assert!(world.decide("export", "docs", Some(approved)).await.is_err());
-    let live = world.engine.live_approvals(&call("dana", "ListApprovals"), None, 10, countersign_engine::Wanted::Live);
-    assert!(live.await.unwrap().items.is_empty());
+    let wanted = countersign_engine::Wanted::Live;
+    let live = world.engine.live_approvals(&call("dana", "ListApprovals"), None, 10, wanted).await.unwrap();
+    assert!(live.items.is_empty());
 }
 
 #[tokio::test]
