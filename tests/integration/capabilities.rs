@@ -4,4 +4,6 @@ mod ending;
 mod exact;
 mod forged;
 mod once;
+mod outcomes;
+mod revoking;
 mod tokens;
