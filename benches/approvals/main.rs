@@ -97,12 +97,7 @@ async fn measure(args: &Args) -> Result<Json> {
     let revoked = revoked(&world, args.watchers, args.changes).await?;
     let soon = |quantile| revoked.value_at_quantile(quantile) as f64 / 1_000.0;
     writeln!(out, "{} watch {} revocations", args.watchers, args.changes)?;
-    writeln!(
-        out,
-        "  one is told after p50 {:.1} ms, p99 {:.1} ms; the target is 50 ms at p99",
-        soon(0.5),
-        soon(0.99)
-    )?;
+    writeln!(out, "  one is told after p50 {:.1} ms, p99 {:.1} ms; the target is 50 ms at p99", soon(0.5), soon(0.99))?;
     Ok(json!({
         "pending": args.pending, "page_ms": millis(page), "mine": mine, "all_mine_ms": millis(all), "vote_ms": millis(vote),
         "commits_per_vote": commits, "watchers": args.watchers, "watchers_mib": memory, "told_p50_ms": at(0.5), "told_p99_ms": at(0.99),
