@@ -181,6 +181,28 @@ async fn questions_die_with_the_sessions_that_are_revoked() {
 }
 
 #[tokio::test]
+async fn whoever_watches_a_question_is_told_when_it_is_cut_off() {
+    for of_the_bundle in [false, true] {
+        let world = world().await;
+        let asked = world.ask().await;
+        let watch = Arc::clone(&world.engine).watch_approvals(call("dana", "WatchApprovals"), Some(asked), None);
+        let mut watch = Box::pin(watch);
+        assert_eq!(watch.next().await.unwrap().unwrap().view.state, ApprovalState::Pending);
+        let bundle = world.engine.active().unwrap().bundle.digest();
+        let axis = if of_the_bundle { Axis::Bundle(bundle) } else { Axis::Operator(entity("Person::\"olivia\"")) };
+        // What is done for olivia is not this; what the bot does is.
+        if !of_the_bundle {
+            world.revoke("adam", &axis).await.unwrap();
+            assert_eq!(world.state_of(asked).await, ApprovalState::Pending);
+        }
+        let axis = if of_the_bundle { axis } else { Axis::Principal(bot()) };
+        world.revoke("adam", &axis).await.unwrap();
+        let told = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("to be told");
+        assert!(matches!(told.unwrap().unwrap().view.state, ApprovalState::Void { .. }), "{axis}");
+    }
+}
+
+#[tokio::test]
 async fn wide_axes_are_denied_by_default_and_ones_own_needs_no_permission_but_not_without_end() {
     let world = world().await;
     let bundle = world.engine.active().unwrap().bundle.digest();
