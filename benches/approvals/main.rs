@@ -94,6 +94,8 @@ async fn measure(args: &Args) -> Result<Json> {
         at(0.5),
         at(0.99)
     )?;
+    drop(world);
+    let world = World::open(&place.path().join("revoked")).await?;
     let revoked = revoked(&world, args.watchers, args.changes).await?;
     let soon = |quantile| revoked.value_at_quantile(quantile) as f64 / 1_000.0;
     writeln!(out, "{} watch {} revocations", args.watchers, args.changes)?;
@@ -158,7 +160,7 @@ async fn watched(world: &Arc<World>, watchers: usize, changes: usize) -> Result<
 }
 
 /// When each of so many watchers learned of each revocation after it was acknowledged.
-async fn revoked(world: &Arc<World>, watchers: usize, changes: usize) -> Result<Histogram<u64>> {
+async fn revoked(world: &World, watchers: usize, changes: usize) -> Result<Histogram<u64>> {
     let (told, mut tellings) = tokio::sync::mpsc::unbounded_channel::<(u64, Instant)>();
     for _ in 0..watchers {
         let mut watch = Box::pin(world.watch_revocations("generalist")?);

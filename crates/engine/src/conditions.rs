@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use countersign_core::approval::{Approval, ApprovalState, AskingRule, Changed, Tally, VoidCause};
-use countersign_core::{Action, ApprovalId, EntityRef, Timestamp, Value};
+use countersign_core::{Action, ApprovalId, Digest, EntityRef, Timestamp, Value};
 use countersign_policy::{Reads, View};
 use countersign_store::repository::{CommitExt, stored};
 use countersign_store::{Kernel, Kind, Prefix, Revision, StoreError};
@@ -36,7 +36,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// credentials add, it is.
 #[derive(Debug, Clone)]
 pub struct Grounds {
-    tenant: Revision,
+    bundle: Digest,
+    /// The revocation epoch in which it was looked at.
+    epoch: u64,
     reads: BTreeMap<EntityRef, Option<u64>>,
     /// When the first of the credentials expires whose groups count for it.
     fades_at: Option<Timestamp>,
@@ -44,7 +46,7 @@ pub struct Grounds {
 
 impl Grounds {
     fn still_hold(&self, active: &Active) -> bool {
-        self.tenant == active.row.revision && active.view().still(&self.reads)
+        self.bundle == active.bundle.digest() && active.view().still(&self.reads)
     }
 
     fn have_faded(&self, now: Timestamp) -> bool {
@@ -180,9 +182,13 @@ impl<K: Kernel> Engine<K> {
         let ids: Vec<ApprovalId> = only.map_or_else(|| live.keys().copied().collect(), |only| vec![only]);
         for id in ids {
             let Ok(active) = self.active() else { return Ok(()) };
-            let known = live.get(&id).and_then(|watched| watched.grounds.as_ref());
-            if known.is_some_and(|grounds| grounds.still_hold(&active)) {
-                continue;
+            let known = live.get_mut(&id).and_then(|watched| watched.grounds.as_mut());
+            if let Some(grounds) = known.filter(|grounds| grounds.still_hold(&active)) {
+                let epoch = active.row.value.revocation_epoch;
+                if grounds.epoch == epoch || !self.question(id).await?.state(self.now()?).is_terminal() {
+                    grounds.epoch = epoch;
+                    continue;
+                }
             }
             match (self.reconsider(id).await?, live.get_mut(&id)) {
                 (Reconsidered::Good(grounds), Some(watched)) => watched.grounds = Some(grounds),
@@ -211,12 +217,21 @@ impl<K: Kernel> Engine<K> {
                     kept => kept?,
                 }
             }
+            if state == (ApprovalState::Void { why: VoidCause::SessionOver }) {
+                // If it was cut off, nobody has told that. Nobody may be watching.
+                let _watchers = self.ended.send(question.session.value.id);
+            }
             if state.is_terminal() {
                 return Ok(Reconsidered::Over);
             }
             let Some(changed) = question.changed(active.bundle.with(&active.entities, Some(&reads)), now)? else {
                 let fades_at = question.fades_at(now);
-                return Ok(Reconsidered::Good(Grounds { tenant: active.row.revision, reads: reads.all(), fades_at }));
+                return Ok(Reconsidered::Good(Grounds {
+                    bundle: active.bundle.digest(),
+                    epoch: active.row.value.revocation_epoch,
+                    reads: reads.all(),
+                    fades_at,
+                }));
             };
             let lapses = question.lapses_at(now);
             let Question { mut approval, session, .. } = question;

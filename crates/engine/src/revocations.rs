@@ -38,19 +38,11 @@ const OWN_WITHIN: Duration = Duration::from_secs(60 * 60);
 const MAX_CALLERS: usize = 10_000;
 
 /// What an engine keeps about revocations beside the store.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Revoking {
-    /// Tells watchers that something was revoked by a wider axis: what depended on it is over without a commit of its own.
-    pub(crate) cut: tokio::sync::watch::Sender<()>,
     /// What is told of revocations.
     pub(crate) tidings: Tidings,
     own: Mutex<BTreeMap<EntityRef, Vec<Timestamp>>>,
-}
-
-impl Default for Revoking {
-    fn default() -> Self {
-        Self { cut: tokio::sync::watch::Sender::new(()), tidings: Tidings::default(), own: Mutex::default() }
-    }
 }
 
 impl Revoking {
@@ -210,7 +202,6 @@ impl<K: Kernel> Engine<K> {
             entity_revision: active.entity_revision,
             revoked: Arc::new(revoked),
         });
-        self.revoking.cut.send_replace(());
         Ok(Replayable::fresh(Cut { epoch }))
     }
 

@@ -143,7 +143,7 @@ impl<K: Kernel> Watch<K> {
             Some(id) => Prefix::row(&Key::approval(tenant, &id)),
             None => Prefix::kind(tenant, Kind::Approval),
         };
-        let (mut ended, mut cut) = (self.engine.ended.subscribe(), self.engine.revoking.cut.subscribe());
+        let mut ended = self.engine.ended.subscribe();
         let mut changes = pin!(self.engine.repo.kernel().watch(&prefix, Revision::ZERO));
         loop {
             let now = self.engine.now()?;
@@ -162,8 +162,6 @@ impl<K: Kernel> Watch<K> {
                 },
                 // Of a reader that is too slow for all the ends, everything is looked at.
                 session = ended.recv() => self.look_again(session.ok(), sender).await?,
-                // The engine keeps the sender, so this does not fail.
-                _cut = cut.changed() => self.look_again(None, sender).await?,
                 () = tokio::time::sleep(wake) => self.look_again(None, sender).await?,
             }
         }

@@ -34,7 +34,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::Store`], [`Error::ClockJumped`].
     pub async fn tell_ends(&self) -> Result<(), Error> {
-        let (mut ended, mut cut) = (self.ended.subscribe(), self.revoking.cut.subscribe());
+        let mut ended = self.ended.subscribe();
         let mut changes = pin!(self.repo.kernel().watch(&Prefix::endings(self.tenant()), Revision::ZERO));
         let mut live = Live::new();
         loop {
@@ -64,8 +64,6 @@ impl<K: Kernel> Engine<K> {
                     let over = live.values_mut().filter(|(of, _)| session.is_none_or(|session| session == *of));
                     over.for_each(|(_, look_at)| *look_at = now);
                 }
-                // The engine keeps the sender, so this does not fail.
-                _cut = cut.changed() => live.values_mut().for_each(|(_, look_at)| *look_at = now),
                 () = tokio::time::sleep(next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)) => {}
             }
         }

@@ -196,9 +196,13 @@ async fn whoever_watches_a_question_is_told_when_it_is_cut_off() {
             assert_eq!(world.state_of(asked).await, ApprovalState::Pending);
         }
         let axis = if of_the_bundle { axis } else { Axis::Principal(bot()) };
+        // Whoever looks after live requests tells.
+        let looking = Arc::clone(&world.engine);
+        let looking = tokio::spawn(async move { looking.follow_conditions().await });
         world.revoke("adam", &axis).await.unwrap();
         let told = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("to be told");
         assert!(matches!(told.unwrap().unwrap().view.state, ApprovalState::Void { .. }), "{axis}");
+        looking.abort();
     }
 }
 
