@@ -94,9 +94,16 @@ async fn measure(args: &Args) -> Result<Json> {
         at(0.5),
         at(0.99)
     )?;
+    drop(world);
+    let world = World::open(&place.path().join("revoked")).await?;
+    let revoked = revoked(&world, args.watchers, args.changes).await?;
+    let soon = |quantile| revoked.value_at_quantile(quantile) as f64 / 1_000.0;
+    writeln!(out, "{} watch {} revocations", args.watchers, args.changes)?;
+    writeln!(out, "  one is told after p50 {:.1} ms, p99 {:.1} ms; the target is 50 ms at p99", soon(0.5), soon(0.99))?;
     Ok(json!({
         "pending": args.pending, "page_ms": millis(page), "mine": mine, "all_mine_ms": millis(all), "vote_ms": millis(vote),
         "commits_per_vote": commits, "watchers": args.watchers, "watchers_mib": memory, "told_p50_ms": at(0.5), "told_p99_ms": at(0.99),
+        "revoked_p50_ms": soon(0.5), "revoked_p99_ms": soon(0.99),
     }))
 }
 
@@ -150,6 +157,39 @@ async fn watched(world: &Arc<World>, watchers: usize, changes: usize) -> Result<
         }
     }
     Ok((memory, latencies))
+}
+
+/// When each of so many watchers learned of each revocation after it was acknowledged.
+async fn revoked(world: &World, watchers: usize, changes: usize) -> Result<Histogram<u64>> {
+    let (told, mut tellings) = tokio::sync::mpsc::unbounded_channel::<(u64, Instant)>();
+    for _ in 0..watchers {
+        let mut watch = Box::pin(world.watch_revocations("generalist")?);
+        let told = told.clone();
+        // Where it begins is told first.
+        watch.next().await.ok_or("a watch ended")??;
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = watch.next().await {
+                // Signs of life are none.
+                let Some(tiding) = message.tiding else { continue };
+                if told.send((tiding.sequence, Instant::now())).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let mut latencies = Histogram::<u64>::new(3)?;
+    for number in 0..changes {
+        let sequence = world.revoke("generalist", number).await?;
+        let acknowledged = Instant::now();
+        for _ in 0..watchers {
+            let (of, at) = tellings.recv().await.ok_or("the watchers ended")?;
+            if of != sequence {
+                return Err("a watcher was told of something else".into());
+            }
+            latencies.record(u64::try_from(at.saturating_duration_since(acknowledged).as_micros())?)?;
+        }
+    }
+    Ok(latencies)
 }
 
 async fn timed(rounds: usize, mut run: impl AsyncFnMut() -> Result<()>) -> Result<Duration> {

@@ -8,10 +8,10 @@ use countersign_audit::NoteSigner;
 use countersign_core::approval::{Approval, Verdict};
 use countersign_core::restraint::AskingBudget;
 use countersign_core::time::SystemClock;
-use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, Value};
+use countersign_core::{ApprovalId, Axis, Digest, EntityRef, SessionId, TenantId, Timestamp, Value};
 use countersign_engine::{
     Acting, AdmitAll, Ask, Ballot, Call, Claims, Credential, Engine, Error, Limits, OpenSession, Operation, Parts,
-    RequestId, RevisionRule, Seen, Subject, Wanted,
+    RequestId, RevisionRule, Seen, Subject, Told, Wanted,
 };
 use countersign_policy::Source;
 use countersign_store::repository::Stored;
@@ -37,7 +37,10 @@ const APPROVE: &str = r#"
     @id("specialists") permit (principal in Group::"specialists", action == Action::"approve", resource)
     when { context.operation == "purge" };
 "#;
-const ADMIN: &str = r#"@id("open") permit (principal, action == Action::"openSession", resource);"#;
+const ADMIN: &str = r#"
+    @id("open") permit (principal, action == Action::"openSession", resource);
+    @id("told") permit (principal == Person::"generalist", action in [Action::"readRevocations", Action::"revoke"], resource);
+"#;
 
 /// How many agents ask in turn: what one of them may have pending is limited.
 const AGENTS: usize = 128;
@@ -141,6 +144,19 @@ impl World {
             Ballot { approval: *id, verdict: Verdict::Approve, digest: *digest, view: *view, comment: String::new() };
         self.engine.vote(&call(who, "CastVote")?, &ballot).await?;
         Ok(())
+    }
+
+    pub fn watch_revocations(
+        &self,
+        who: &str,
+    ) -> Result<impl Stream<Item = std::result::Result<Told, Error>> + Send + 'static + use<>> {
+        Ok(Arc::clone(&self.engine).watch_revocations(call(who, "WatchRevocations")?, None))
+    }
+
+    /// Revokes an agent, and answers where that is in the order of revocations.
+    pub async fn revoke(&self, who: &str, agent: usize) -> Result<u64> {
+        let axis = Axis::Principal(EntityRef::new("Agent", agent.to_string())?);
+        Ok(self.engine.revoke_all(&call(who, "RevokeAll")?, &axis, "to see what it takes").await?.answer.sequence)
     }
 
     pub fn watch(

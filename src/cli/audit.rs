@@ -43,7 +43,7 @@ pub enum AuditCommand {
 }
 
 /// The kinds of records (docs/records.md).
-const KINDS: [&str; 21] = [
+const KINDS: [&str; 23] = [
     "approval_cancelled",
     "approval_excluded",
     "approval_requested",
@@ -56,10 +56,12 @@ const KINDS: [&str; 21] = [
     "key",
     "notification_dropped",
     "notification_retried",
+    "outcome_resolved",
     "redeem",
     "refusal",
     "refusals",
     "review_closed",
+    "revocation",
     "revoke",
     "session_ended",
     "session_opened",

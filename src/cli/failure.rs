@@ -180,6 +180,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
             "have its holder sign with `countersign capability prove`, and pass `--holder-proof`; or `--holder-key`, or `--client-certificate`",
         ),
         ErrorReason::HolderProofStale => Some("have its holder sign again with `countersign capability prove`"),
+        ErrorReason::RevocationsMissed => Some("watch again without `--resume`"),
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
         | ErrorReason::PrincipalUnknown
@@ -222,6 +223,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::Draining
         | ErrorReason::EntityNotFound
         | ErrorReason::OwnEntity
+        | ErrorReason::OwnOutcome
         | ErrorReason::EntityRevision
         | ErrorReason::LedgerFull
         | ErrorReason::NotificationNotFound

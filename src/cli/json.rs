@@ -87,6 +87,7 @@ pub const fn capability_state(state: CapabilityState) -> &'static str {
         CapabilityState::Succeeded => "succeeded",
         CapabilityState::Failed => "failed",
         CapabilityState::Delegated => "delegated",
+        CapabilityState::Resolved => "resolved",
     }
 }
 
@@ -367,6 +368,9 @@ pub fn capability(capability: &Capability) -> Value {
         open,
         parent_capability_id,
         delegated_to,
+        resolution,
+        redeemed_by,
+        complete_by,
     } = capability;
     json!({
         "capability_id": capability_id,
@@ -385,6 +389,9 @@ pub fn capability(capability: &Capability) -> Value {
         "open": open,
         "parent_capability_id": text(parent_capability_id),
         "delegated_to": text(delegated_to),
+        "resolution": resolution.as_ref().map(super::outcomes::resolved),
+        "redeemed_by": maybe(redeemed_by.as_ref()),
+        "complete_by": rfc3339(complete_by.as_ref()),
     })
 }
 

@@ -21,6 +21,7 @@ mod json;
 mod keys;
 pub mod logcheck;
 mod notifications;
+mod outcomes;
 pub mod output;
 mod pages;
 mod policy;
@@ -29,6 +30,7 @@ mod publish;
 mod question;
 mod recorded;
 mod reviews;
+mod revoke;
 mod serve;
 mod session;
 mod sign;
@@ -101,6 +103,15 @@ enum Command {
     /// Capabilities: spend, complete, revoke, look
     #[command(subcommand)]
     Capability(capability::CapabilityCommand),
+    /// Make worthless what came to be before: of a principal, an operator, a bundle, or everything
+    #[command(after_help = revoke::EXAMPLES)]
+    Revoke(revoke::RevokeArgs),
+    /// The stream of revocations
+    #[command(subcommand)]
+    Revocations(revoke::RevocationsCommand),
+    /// Outcomes that nobody reported in time
+    #[command(subcommand)]
+    Outcomes(outcomes::OutcomesCommand),
     /// Sessions
     #[command(subcommand)]
     Session(session::SessionCommand),
@@ -179,6 +190,9 @@ async fn dispatch(command: Command, connection: &Connection, output: &mut Output
         Command::BreakGlass(args) => break_glass::run(args, connection, output).await,
         Command::Reviews(command) => reviews::run(command, connection, output).await,
         Command::Capability(command) => capability::run(command, connection, output).await,
+        Command::Revoke(args) => revoke::run(args, connection, output).await,
+        Command::Revocations(command) => revoke::watch(command, connection, output).await,
+        Command::Outcomes(command) => outcomes::run(command, connection, output).await,
         Command::Session(command) => session::run(command, connection, output).await,
         Command::Entity(command) => entity::run(command, connection, output).await,
         Command::Notifications(command) => notifications::run(command, connection, output).await,

@@ -193,6 +193,10 @@ pub fn capability(capability: &Capability) -> String {
         text.shown("exchanged for", &capability.delegated_to);
     }
     text.shown("digest", &capability.digest).field("expires", relative(capability.expires_at.as_ref()));
+    if let Some(resolution) = &capability.resolution {
+        text.field("found", super::outcomes::word(resolution.finding()).replace('_', " "));
+        text.field("by", entity(resolution.resolved_by.as_ref())).field("note", quoted(&resolution.note));
+    }
     text.finish()
 }
 

@@ -16,7 +16,9 @@ use crate::proto::capability_service_client::CapabilityServiceClient;
 use crate::proto::decision_service_client::DecisionServiceClient;
 use crate::proto::entity_service_client::EntityServiceClient;
 use crate::proto::notification_service_client::NotificationServiceClient;
+use crate::proto::outcome_service_client::OutcomeServiceClient;
 use crate::proto::policy_service_client::PolicyServiceClient;
+use crate::proto::revocation_service_client::RevocationServiceClient;
 use crate::proto::session_service_client::SessionServiceClient;
 use crate::proto::*;
 
@@ -186,6 +188,10 @@ changing! {
     retry_notification: NotificationServiceClient, RetryNotificationRequest => RetryNotificationResponse;
     /// Lets a dead letter go.
     drop_notification: NotificationServiceClient, DropNotificationRequest => DropNotificationResponse;
+    /// Makes worthless whatever a target names, as far as it came to be before.
+    revoke_all: RevocationServiceClient, RevokeAllRequest => RevokeAllResponse;
+    /// Says, as a person, what came of an action whose outcome nobody reported in time.
+    resolve_outcome: OutcomeServiceClient, ResolveOutcomeRequest => ResolveOutcomeResponse;
 }
 
 reading! {
@@ -233,6 +239,8 @@ reading! {
     get_inclusion_proof: AuditServiceClient, GetInclusionProofRequest => GetInclusionProofResponse;
     /// Proves that one state of the log continues another.
     get_consistency_proof: AuditServiceClient, GetConsistencyProofRequest => GetConsistencyProofResponse;
+    /// A page of the outcomes that nobody reported in time.
+    list_unresolved_outcomes: OutcomeServiceClient, ListUnresolvedOutcomesRequest => ListUnresolvedOutcomesResponse;
 }
 
 impl Client {

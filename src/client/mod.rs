@@ -53,6 +53,7 @@ mod guard;
 mod hold;
 mod holder;
 mod retry;
+mod revocations;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -64,4 +65,5 @@ pub use error::{ClientError, FieldViolation, Refusal};
 pub use guard::EnforceError;
 pub use hold::Hold;
 pub use holder::holder_of;
+pub use revocations::RevocationWatch;
 pub use watch::Watch;

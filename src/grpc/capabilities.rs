@@ -35,7 +35,7 @@ fn attempt(call: &Call, message: &RedeemRequest) -> Result<Call, Failure> {
     Ok(Call { request: request_id_of(&message.request_id, &unproved)?, ..call.clone() })
 }
 
-async fn after(verified: &Verified, id: TokenId) -> Result<Option<Capability>, Failure> {
+pub(super) async fn after(verified: &Verified, id: TokenId) -> Result<Option<Capability>, Failure> {
     let stored = verified.engine.peek(id).await?;
     Ok(Some(capability(&stored.value, verified.engine.now()?)))
 }

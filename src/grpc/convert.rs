@@ -185,6 +185,7 @@ pub fn capability(capability: &Capability, now: Timestamp) -> proto::Capability 
             CapabilityState::Completed(Outcome::Succeeded) => proto::CapabilityState::Succeeded,
             CapabilityState::Completed(Outcome::Failed) => proto::CapabilityState::Failed,
             CapabilityState::Delegated => proto::CapabilityState::Delegated,
+            CapabilityState::Resolved(_) => proto::CapabilityState::Resolved,
         }
         .into(),
         session_id: grant.session.to_string(),
@@ -201,6 +202,9 @@ pub fn capability(capability: &Capability, now: Timestamp) -> proto::Capability 
         open: grant.open,
         parent_capability_id: grant.parent.map(|id| id.to_string()).unwrap_or_default(),
         delegated_to: capability.delegated_to().map(|id| id.to_string()).unwrap_or_default(),
+        resolution: capability.resolution().map(super::outcomes::resolution),
+        redeemed_by: capability.redeemer().map(entity_to_wire),
+        complete_by: capability.running().map(|(_, complete_by)| timestamp(complete_by)),
     }
 }
 
@@ -406,6 +410,7 @@ fn void(why: &VoidCause) -> String {
         VoidCause::Withdrawn { by } => format!("{by} withdrew an approval"),
         VoidCause::Denied { by } => format!("{by} denied it after it was approved"),
         VoidCause::SessionOver => "its session is over".to_owned(),
+        VoidCause::Revoked { by } => format!("{by} revoked it"),
         VoidCause::ConditionsChanged { changed } => conditions(*changed).to_owned(),
     }
 }

@@ -132,6 +132,7 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::ClockJumped(_) => (Code::Unavailable, ErrorReason::ClockJumped),
         Error::LimitReached(_) => (Code::ResourceExhausted, ErrorReason::LimitReached),
         Error::NotInLog(_) => (Code::OutOfRange, ErrorReason::NotInLog),
+        Error::RevocationsMissed => (Code::OutOfRange, ErrorReason::RevocationsMissed),
         Error::Internal(_) => (Code::Internal, ErrorReason::Internal),
     }
 }
@@ -267,9 +268,11 @@ const fn capability(error: &CapabilityError) -> (Code, ErrorReason) {
             (Code::PermissionDenied, ErrorReason::CapabilityRevoked)
         }
         CapabilityError::Expired => (Code::PermissionDenied, ErrorReason::CapabilityExpired),
-        CapabilityError::AlreadyCompleted | CapabilityError::NotRedeemed => {
-            (Code::FailedPrecondition, ErrorReason::CompletionRefused)
-        }
+        CapabilityError::AlreadyCompleted
+        | CapabilityError::NotRedeemed
+        | CapabilityError::StillRunning
+        | CapabilityError::AlreadyResolved(_) => (Code::FailedPrecondition, ErrorReason::CompletionRefused),
+        CapabilityError::OwnOutcome(_) => (Code::PermissionDenied, ErrorReason::OwnOutcome),
         CapabilityError::NotTheRedeemer(_) => (Code::PermissionDenied, ErrorReason::CompletionRefused),
     }
 }

@@ -17,8 +17,10 @@ mod gate;
 mod hold;
 mod holder;
 mod notifications;
+mod outcomes;
 mod policies;
 mod pre_approvals;
+mod revocations;
 mod sessions;
 
 pub use approvals::Approvals;
@@ -31,5 +33,7 @@ pub use entities::StoredEntities;
 pub use errors::Failure;
 pub use gate::Gated;
 pub use notifications::Notifications;
+pub use outcomes::Outcomes;
 pub use policies::Policies;
+pub use revocations::Revocations;
 pub use sessions::Sessions;

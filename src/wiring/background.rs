@@ -285,6 +285,11 @@ pub(super) async fn tidy(engine: Arc<Engine<RocksKernel>>) {
             Ok(rows) => tracing::debug!(rows, tenant = %engine.tenant(), "tidied"),
             Err(error) => tracing::error!(%error, tenant = %engine.tenant(), "cannot tidy"),
         }
+        match engine.tidy_revocations().await {
+            Ok(0) => {}
+            Ok(rows) => tracing::debug!(rows, tenant = %engine.tenant(), "tidied revocations"),
+            Err(error) => tracing::error!(%error, tenant = %engine.tenant(), "cannot tidy revocations"),
+        }
     }
 }
 

@@ -32,8 +32,8 @@ use background::{
 
 use crate::config::{Config, TenantConfig};
 use crate::grpc::{
-    Approvals, Audit, Backend, BreakGlasses, Capabilities, Decisions, Gated, Notifications, Policies, Sessions,
-    StoredEntities, Tenants,
+    Approvals, Audit, Backend, BreakGlasses, Capabilities, Decisions, Gated, Notifications, Outcomes, Policies,
+    Revocations, Sessions, StoredEntities, Tenants,
 };
 use crate::http::{self, Readiness};
 use crate::identity::{Authenticator, DevIssuer};
@@ -45,7 +45,9 @@ use crate::proto::capability_service_server::CapabilityServiceServer;
 use crate::proto::decision_service_server::DecisionServiceServer;
 use crate::proto::entity_service_server::EntityServiceServer;
 use crate::proto::notification_service_server::NotificationServiceServer;
+use crate::proto::outcome_service_server::OutcomeServiceServer;
 use crate::proto::policy_service_server::PolicyServiceServer;
+use crate::proto::revocation_service_server::RevocationServiceServer;
 use crate::proto::session_service_server::SessionServiceServer;
 use crate::tls::{ServerTls, TlsError};
 use crate::{keystore, listen, telemetry};
@@ -349,6 +351,14 @@ fn router(
         ))
         .add_service(Gated::new(
             CapabilityServiceServer::new(Capabilities(backend.clone())).max_decoding_message_size(size),
+            backend.clone(),
+        ))
+        .add_service(Gated::new(
+            RevocationServiceServer::new(Revocations(backend.clone())).max_decoding_message_size(size),
+            backend.clone(),
+        ))
+        .add_service(Gated::new(
+            OutcomeServiceServer::new(Outcomes(backend.clone())).max_decoding_message_size(size),
             backend.clone(),
         ))
         .add_service(Gated::new(

@@ -5,4 +5,6 @@ mod exact;
 mod forged;
 mod holder;
 mod once;
+mod outcomes;
+mod revoking;
 mod tokens;

@@ -30,6 +30,7 @@ use crate::entity::EntityRef;
 use crate::id::{ApprovalId, SessionId};
 use crate::pre_approval::Bounds;
 use crate::precedent::History;
+use crate::revocation::is_first;
 use crate::time::Timestamp;
 
 use state::Written;
@@ -111,6 +112,9 @@ pub struct Approval {
     /// When others are to be told that nobody has answered, ascending; what was told is gone.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     escalations: Vec<Timestamp>,
+    /// The revocation epoch in which it was put. Absent in requests of before anything was revoked by a wider axis.
+    #[serde(skip_serializing_if = "is_first", default)]
+    pub epoch: u64,
     expires_at: Timestamp,
     votes: Vec<Vote>,
     /// Who took a vote back, once for each time.
@@ -201,6 +205,7 @@ impl Approval {
             expires_at: now.plus(ttl),
             votes: Vec::new(),
             withdrawals: Vec::new(),
+            epoch: 0,
             written: Written::Pending,
         };
         approval.view = approval.view_digest();

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! minted ─▶ redeemed ─▶ completed
+//!    │          └────▶ outcome unknown (decided by every reader) ─▶ completed late | resolved by a person
 //!    ├────▶ delegated ─▶ revoked
 //!    └────▶ revoked | expired (decided by every reader)
 //! ```
@@ -12,6 +13,7 @@ use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::holder::Holder;
 use crate::id::{ApprovalId, DecisionId, ReviewId, SessionId, TokenId};
+use crate::revocation::is_first;
 use crate::time::Timestamp;
 
 /// What a capability says. The token carries the same, so that it can be reissued from here to identical bytes, and no
@@ -75,6 +77,46 @@ pub enum Outcome {
     Failed,
 }
 
+/// What a person found out about an action whose outcome nobody reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// It did what it should.
+    Succeeded,
+    /// It did not.
+    Failed,
+    /// It was never begun.
+    NeverRan,
+}
+
+impl Finding {
+    /// The words for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::NeverRan => "never ran",
+        }
+    }
+}
+
+/// How an unknown outcome was resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolution {
+    /// When.
+    pub at: Timestamp,
+    /// The person who did.
+    pub by: EntityRef,
+    /// What they found.
+    pub finding: Finding,
+    /// How they know, in their words.
+    pub note: String,
+    /// Who had redeemed it.
+    pub redeemed_by: EntityRef,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
 enum Written {
@@ -83,6 +125,7 @@ enum Written {
     Completed { at: Timestamp, by: EntityRef, outcome: Outcome, late: bool, result: Option<Digest> },
     Revoked { at: Timestamp, by: EntityRef, reason: String },
     Delegated { at: Timestamp, by: EntityRef, to: TokenId },
+    Resolved(Resolution),
 }
 
 /// What a capability is at a moment.
@@ -102,6 +145,8 @@ pub enum CapabilityState {
     Completed(Outcome),
     /// It was exchanged for another's. Never redeemed; revoked, it takes that along.
     Delegated,
+    /// Nobody reported the outcome in time, and a person found out.
+    Resolved(Finding),
 }
 
 impl CapabilityState {
@@ -116,6 +161,7 @@ impl CapabilityState {
             Self::OutcomeUnknown => "redeemed, outcome unknown",
             Self::Completed(_) => "completed",
             Self::Delegated => "delegated",
+            Self::Resolved(_) => "resolved",
         }
     }
 }
@@ -138,6 +184,15 @@ pub enum CapabilityError {
     /// It has not been redeemed, so there is no outcome.
     #[error("the capability has not been redeemed; there is no outcome to report")]
     NotRedeemed,
+    /// The outcome is not unknown yet: whoever redeemed still has time to report it.
+    #[error("the outcome is not due yet, and whoever redeemed can still report it in time; resolve it after that")]
+    StillRunning,
+    /// A person resolved it.
+    #[error("the outcome was resolved by {0}, and stands")]
+    AlreadyResolved(EntityRef),
+    /// Whoever stands behind the action says nothing about its outcome.
+    #[error("{0} stands behind the action; somebody else has to resolve its outcome")]
+    OwnOutcome(EntityRef),
     /// Somebody else redeemed it.
     #[error("only {0}, who redeemed the capability, can report its outcome")]
     NotTheRedeemer(EntityRef),
@@ -159,6 +214,9 @@ pub struct Capability {
     pub decision: DecisionId,
     /// The bundle that allowed it.
     pub bundle: Digest,
+    /// The revocation epoch in which it was minted. Absent in those of before anything was revoked by a wider axis.
+    #[serde(skip_serializing_if = "is_first", default)]
+    pub epoch: u64,
     #[serde(rename = "status")]
     written: Written,
 }
@@ -167,7 +225,22 @@ impl Capability {
     /// A capability that was just minted.
     #[must_use]
     pub const fn mint(grant: Grant, decision: DecisionId, bundle: Digest) -> Self {
-        Self { grant, decision, bundle, written: Written::Minted }
+        Self { grant, decision, bundle, epoch: 0, written: Written::Minted }
+    }
+
+    /// The same capability, minted in a revocation epoch.
+    #[must_use]
+    pub const fn in_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    /// It was cut off by a revocation that is not in its row, unless it was spent or over by then.
+    pub(crate) fn cut_off(&mut self, by: EntityRef, reason: String, at: Timestamp) {
+        // What was exchanged for another takes that along.
+        if matches!(self.state(at), CapabilityState::Minted | CapabilityState::Delegated) {
+            self.written = Written::Revoked { at, by, reason };
+        }
     }
 
     /// What it is at `now`.
@@ -181,6 +254,7 @@ impl Capability {
             Written::Completed { outcome, .. } => CapabilityState::Completed(*outcome),
             Written::Revoked { .. } => CapabilityState::Revoked,
             Written::Delegated { .. } => CapabilityState::Delegated,
+            Written::Resolved(resolution) => CapabilityState::Resolved(resolution.finding),
         }
     }
 
@@ -190,7 +264,7 @@ impl Capability {
         let lapses = match &self.written {
             Written::Minted | Written::Delegated { .. } => Some(self.grant.expires_at),
             Written::Redeemed { complete_by, .. } => Some(*complete_by),
-            Written::Completed { .. } | Written::Revoked { .. } => None,
+            Written::Completed { .. } | Written::Revoked { .. } | Written::Resolved(_) => None,
         };
         lapses.filter(|lapses| !now.reached(*lapses))
     }
@@ -201,7 +275,7 @@ impl Capability {
         match &self.written {
             Written::Minted | Written::Revoked { .. } | Written::Delegated { .. } => self.grant.expires_at,
             Written::Redeemed { complete_by, .. } => self.grant.expires_at.max(*complete_by),
-            Written::Completed { at, .. } => self.grant.expires_at.max(*at),
+            Written::Completed { at, .. } | Written::Resolved(Resolution { at, .. }) => self.grant.expires_at.max(*at),
         }
     }
 
@@ -210,7 +284,11 @@ impl Capability {
     pub const fn running(&self) -> Option<(&EntityRef, Timestamp)> {
         match &self.written {
             Written::Redeemed { by, complete_by, .. } => Some((by, *complete_by)),
-            Written::Minted | Written::Completed { .. } | Written::Revoked { .. } | Written::Delegated { .. } => None,
+            Written::Minted
+            | Written::Completed { .. }
+            | Written::Revoked { .. }
+            | Written::Delegated { .. }
+            | Written::Resolved(_) => None,
         }
     }
 
@@ -219,7 +297,21 @@ impl Capability {
     pub const fn redeemer(&self) -> Option<&EntityRef> {
         match &self.written {
             Written::Redeemed { by, .. } | Written::Completed { by, .. } => Some(by),
+            Written::Resolved(resolution) => Some(&resolution.redeemed_by),
             Written::Minted | Written::Revoked { .. } | Written::Delegated { .. } => None,
+        }
+    }
+
+    /// How a person resolved its outcome, if one did.
+    #[must_use]
+    pub const fn resolution(&self) -> Option<&Resolution> {
+        match &self.written {
+            Written::Resolved(resolution) => Some(resolution),
+            Written::Minted
+            | Written::Redeemed { .. }
+            | Written::Completed { .. }
+            | Written::Revoked { .. }
+            | Written::Delegated { .. } => None,
         }
     }
 
@@ -257,6 +349,33 @@ impl Capability {
             Written::Minted => Err(CapabilityError::NotRedeemed),
             Written::Revoked { .. } => Err(CapabilityError::Revoked),
             Written::Delegated { .. } => Err(CapabilityError::Delegated),
+            Written::Resolved(resolution) => Err(CapabilityError::AlreadyResolved(resolution.by.clone())),
+        }
+    }
+
+    /// A person says what came of an action whose outcome nobody reported in time.
+    ///
+    /// # Errors
+    /// [`CapabilityError`]; it is unchanged then.
+    pub fn resolve(
+        &mut self,
+        by: EntityRef,
+        finding: Finding,
+        note: String,
+        now: Timestamp,
+    ) -> Result<(), CapabilityError> {
+        match &self.written {
+            Written::Redeemed { complete_by, .. } if !now.reached(*complete_by) => Err(CapabilityError::StillRunning),
+            Written::Redeemed { by: redeemer, .. } => {
+                let redeemed_by = redeemer.clone();
+                self.written = Written::Resolved(Resolution { at: now, by, finding, note, redeemed_by });
+                Ok(())
+            }
+            Written::Completed { .. } => Err(CapabilityError::AlreadyCompleted),
+            Written::Minted => Err(CapabilityError::NotRedeemed),
+            Written::Revoked { .. } => Err(CapabilityError::Revoked),
+            Written::Delegated { .. } => Err(CapabilityError::Delegated),
+            Written::Resolved(resolution) => Err(CapabilityError::AlreadyResolved(resolution.by.clone())),
         }
     }
 
@@ -275,7 +394,11 @@ impl Capability {
     pub const fn delegated_to(&self) -> Option<TokenId> {
         match &self.written {
             Written::Delegated { to, .. } => Some(*to),
-            Written::Minted | Written::Redeemed { .. } | Written::Completed { .. } | Written::Revoked { .. } => None,
+            Written::Minted
+            | Written::Redeemed { .. }
+            | Written::Completed { .. }
+            | Written::Revoked { .. }
+            | Written::Resolved(_) => None,
         }
     }
 
@@ -295,7 +418,11 @@ impl Capability {
         match &self.written {
             Written::Delegated { .. } if now.reached(self.grant.expires_at) => return Err(CapabilityError::Expired),
             Written::Delegated { .. } => {}
-            Written::Minted | Written::Redeemed { .. } | Written::Completed { .. } | Written::Revoked { .. } => {
+            Written::Minted
+            | Written::Redeemed { .. }
+            | Written::Completed { .. }
+            | Written::Revoked { .. }
+            | Written::Resolved(_) => {
                 self.require_minted(now)?;
             }
         }
@@ -312,9 +439,10 @@ impl Capability {
             CapabilityState::Minted => Ok(()),
             CapabilityState::Expired => Err(CapabilityError::Expired),
             CapabilityState::Revoked => Err(CapabilityError::Revoked),
-            CapabilityState::Redeemed | CapabilityState::OutcomeUnknown | CapabilityState::Completed(_) => {
-                Err(CapabilityError::AlreadyRedeemed)
-            }
+            CapabilityState::Redeemed
+            | CapabilityState::OutcomeUnknown
+            | CapabilityState::Completed(_)
+            | CapabilityState::Resolved(_) => Err(CapabilityError::AlreadyRedeemed),
             CapabilityState::Delegated => Err(CapabilityError::Delegated),
         }
     }
@@ -323,6 +451,16 @@ impl Capability {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_cut_off_after_it_was_exchanged_takes_the_other_along() {
+        let mut capability = capability();
+        let child = TokenId::from_bytes([9; 16]);
+        capability.delegate(agent("a"), child, at(1)).unwrap();
+        assert_eq!(capability.require_delegated_to(child), Ok(()));
+        capability.cut_off(agent("a"), "stop".into(), at(2));
+        assert_eq!(capability.require_delegated_to(child), Err(CapabilityError::ParentGone));
+    }
 
     fn agent(id: &str) -> EntityRef {
         EntityRef::new("Agent", id).unwrap()
@@ -436,6 +574,26 @@ mod tests {
             capability.complete(&agent("a"), Outcome::Failed, None, at(3)),
             Err(CapabilityError::AlreadyCompleted)
         );
+    }
+
+    #[test]
+    fn a_person_resolves_what_nobody_reported_in_time_and_that_stands() {
+        let mut capability = capability();
+        let resolve = |capability: &mut Capability, at_millis| {
+            capability.resolve(agent("r"), Finding::NeverRan, "seen".into(), at(at_millis))
+        };
+        assert_eq!(resolve(&mut capability, 1), Err(CapabilityError::NotRedeemed));
+        capability.redeem(agent("a"), at(1), at(20)).unwrap();
+        assert_eq!(resolve(&mut capability, 19), Err(CapabilityError::StillRunning));
+        resolve(&mut capability, 20).unwrap();
+        assert_eq!(capability.state(at(21)), CapabilityState::Resolved(Finding::NeverRan));
+        assert_eq!(capability.redeemer(), Some(&agent("a")));
+        let late = capability.complete(&agent("a"), Outcome::Succeeded, None, at(30));
+        assert_eq!(late, Err(CapabilityError::AlreadyResolved(agent("r"))));
+        assert_eq!(resolve(&mut capability, 30), Err(CapabilityError::AlreadyResolved(agent("r"))));
+        assert_eq!(capability.redeem(agent("a"), at(2), at(20)), Err(CapabilityError::AlreadyRedeemed));
+        let text = serde_json::to_string(&capability).unwrap();
+        assert_eq!(serde_json::from_str::<Capability>(&text).unwrap(), capability);
     }
 
     #[test]

@@ -157,6 +157,10 @@ uuid_id!(
     NotificationId, "ntf", "a notification"
 );
 uuid_id!(
+    /// What is told of one revocation.
+    RevocationId, "rvk", "a revocation"
+);
+uuid_id!(
     /// The review of one time that somebody broke the glass.
     ReviewId, "rev", "a review"
 );

@@ -136,6 +136,8 @@ pub enum VoidWord {
     Denied,
     /// Its session is over.
     SessionOver,
+    /// It was revoked.
+    Revoked,
     /// What the question rested on is no longer so.
     ConditionsChanged,
 }
@@ -148,6 +150,7 @@ impl VoidWord {
             Self::Withdrawn => "withdrawn",
             Self::Denied => "denied",
             Self::SessionOver => "session_over",
+            Self::Revoked => "revoked",
             Self::ConditionsChanged => "conditions_changed",
         }
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::claimed::{Claimed, groups_at};
 use crate::entity::EntityRef;
 use crate::id::SessionId;
+use crate::revocation::is_first;
 use crate::time::Timestamp;
 
 use lineage::Above;
@@ -56,6 +57,9 @@ pub struct Session {
     /// Without a heartbeat for so long it is over.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     heartbeat_millis: Option<u64>,
+    /// The revocation epoch in which it was opened. Absent in sessions of before anything was revoked by a wider axis.
+    #[serde(skip_serializing_if = "is_first", default)]
+    pub epoch: u64,
     ended: Option<Ended>,
     /// What other rows say of it, as far as they were read.
     #[serde(skip)]
@@ -176,9 +180,24 @@ impl Session {
             parent: None,
             depth: 0,
             heartbeat_millis: None,
+            epoch: 0,
             ended: None,
             seen_at: None,
             above: None,
+        }
+    }
+
+    /// The same session, opened in a revocation epoch.
+    #[must_use]
+    pub const fn in_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    /// It was cut off by a revocation that is not in its row, unless it was over by then.
+    pub(crate) fn cut_off(&mut self, by: EntityRef, at: Timestamp) {
+        if self.state(at) == SessionState::Open {
+            self.ended = Some(Ended { at, by });
         }
     }
 

@@ -160,7 +160,8 @@ impl<K: Kernel> Engine<K> {
             ttl: shortest_ttl(&rules),
             escalations: rules.iter().filter_map(|rule| rule.escalate).collect(),
         };
-        let approval = Approval::ask(ApprovalId::generate(), question, scene.now).in_batch(batch);
+        let approval =
+            Approval::ask(ApprovalId::generate(), question, scene.now).in_batch(batch).in_epoch(scene.epoch());
         let approval = match &pre {
             Some(pre) => approval.within(pre.bounds, pre.until, pre_approve::wording(scene.view(), &pre.rules)),
             None => approval,
@@ -201,7 +202,7 @@ impl<K: Kernel> Engine<K> {
         canonical: &countersign_core::Canonical,
     ) -> Result<Option<(Stored<ApprovalId>, Option<Stored<Approval>>)>, Error> {
         let Some(pointer) = self.repo.asked(canonical.digest()).await? else { return Ok(None) };
-        let approval = self.repo.approval(pointer.value).await?;
+        let approval = self.approval_row(pointer.value).await?;
         Ok(Some((pointer, approval)))
     }
 

@@ -42,7 +42,7 @@ impl<K: Kernel> Engine<K> {
 
     /// Adds to a commit that something happened: its record, and what is to be told of it.
     pub(crate) fn noting(&self, scene: &Scene, commit: Commit, event: Event<'_>) -> Result<Commit, Error> {
-        let commit = self.outbox.announce(commit, &event, Some(&scene.caller.entity), scene.now)?;
+        let commit = self.telling(commit, &event, Some(&scene.caller.entity), scene.now)?;
         Ok(commit.record(self.record(scene, event)))
     }
 

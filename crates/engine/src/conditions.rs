@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use countersign_core::approval::{Approval, ApprovalState, AskingRule, Changed, Tally, VoidCause};
 use countersign_core::ledger::Standing;
-use countersign_core::{Action, ApprovalId, EntityRef, Timestamp, Value};
+use countersign_core::{Action, ApprovalId, Digest, EntityRef, Timestamp, Value};
 use countersign_policy::{Reads, View};
 use countersign_store::repository::{CommitExt, stored};
 use countersign_store::{Kernel, Key, Kind, Prefix, Revision, StoreError};
@@ -39,7 +39,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// credentials add, it is.
 #[derive(Debug, Clone)]
 pub struct Grounds {
-    tenant: Revision,
+    bundle: Digest,
+    /// The revocation epoch in which it was looked at.
+    epoch: u64,
     reads: BTreeMap<EntityRef, Option<u64>>,
     /// What is kept of its session and of those who act in it.
     ledgers: Vec<(Key, Option<Revision>)>,
@@ -49,7 +51,7 @@ pub struct Grounds {
 
 impl Grounds {
     fn still_hold(&self, active: &Active) -> bool {
-        self.tenant == active.row.revision && active.view().still(&self.reads)
+        self.bundle == active.bundle.digest() && active.view().still(&self.reads)
     }
 
     fn rest_on(&self, ledger: &Key, written: Revision) -> bool {
@@ -192,7 +194,7 @@ impl<K: Kernel> Engine<K> {
             }
             let event = Event::ApprovalEscalated { approval: id };
             let commit = self.lasting(lapses).resting_on(&session).update(&approval);
-            let commit = self.outbox.announce(commit, &event, None, now)?;
+            let commit = self.telling(commit, &event, None, now)?;
             let commit = commit.record(record(self.tenant(), now, None, None, event));
             match self.repo.kernel().commit(commit).await.map_err(Error::from) {
                 Ok(_) => return Ok(()),
@@ -209,9 +211,13 @@ impl<K: Kernel> Engine<K> {
         let ids: Vec<ApprovalId> = only.map_or_else(|| live.keys().copied().collect(), |only| vec![only]);
         for id in ids {
             let Ok(active) = self.active() else { return Ok(()) };
-            let known = live.get(&id).and_then(|watched| watched.grounds.as_ref());
-            if known.is_some_and(|grounds| grounds.still_hold(&active)) {
-                continue;
+            let known = live.get_mut(&id).and_then(|watched| watched.grounds.as_mut());
+            if let Some(grounds) = known.filter(|grounds| grounds.still_hold(&active)) {
+                let epoch = active.row.value.revocation_epoch;
+                if grounds.epoch == epoch || !self.question(id).await?.state(self.now()?).is_terminal() {
+                    grounds.epoch = epoch;
+                    continue;
+                }
             }
             match (self.reconsider(id).await?, live.get_mut(&id)) {
                 (Reconsidered::Good(grounds), Some(watched)) => watched.grounds = Some(grounds),
@@ -233,7 +239,18 @@ impl<K: Kernel> Engine<K> {
             let (active, now) = (self.active()?, self.now()?);
             let reads = Reads::default();
             let question = self.question(id).await?;
-            if question.state(now).is_terminal() {
+            let state = question.state(now);
+            if let ApprovalState::Void { why: cause @ VoidCause::Revoked { .. } } = &state {
+                match self.keep_cut(&question, cause, now).await {
+                    Err(Error::Contention) => continue,
+                    kept => kept?,
+                }
+            }
+            if state == (ApprovalState::Void { why: VoidCause::SessionOver }) {
+                // If it was cut off, nobody has told that. Nobody may be watching.
+                let _watchers = self.ended.send(question.session.value.id);
+            }
+            if state.is_terminal() {
                 return Ok(Reconsidered::Over);
             }
             let (rules, session) = (active.bundle.kept(), &question.session.value);
@@ -241,9 +258,14 @@ impl<K: Kernel> Engine<K> {
             let standing = ledgers.standing(rules, session, None, now);
             let view = active.bundle.with(&active.entities, Some(&reads));
             let Some(changed) = question.changed(&standing, view, now)? else {
-                let (tenant, fades_at) = (active.row.revision, question.fades_at(now));
-                let ledgers = ledgers.rows(self.tenant());
-                return Ok(Reconsidered::Good(Grounds { tenant, reads: reads.all(), ledgers, fades_at }));
+                let fades_at = question.fades_at(now);
+                return Ok(Reconsidered::Good(Grounds {
+                    bundle: active.bundle.digest(),
+                    epoch: active.row.value.revocation_epoch,
+                    reads: reads.all(),
+                    ledgers: ledgers.rows(self.tenant()),
+                    fades_at,
+                }));
             };
             let lapses = question.lapses_at(now);
             let Question { mut approval, session, .. } = question;
@@ -251,7 +273,7 @@ impl<K: Kernel> Engine<K> {
             approval.value.void(cause.clone(), now)?;
             let event = Event::ApprovalVoid { approval: id, cause: &cause };
             let commit = self.lasting(lapses).unchanged(&active.row).resting_on(&session).update(&approval);
-            let commit = self.outbox.announce(self.bound(&active, &reads, commit), &event, None, now)?;
+            let commit = self.telling(self.bound(&active, &reads, commit), &event, None, now)?;
             let commit = commit.record(record(self.tenant(), now, None, None, event));
             match self.repo.kernel().commit(commit).await.map_err(Error::from) {
                 Ok(_) => return Ok(Reconsidered::Over),

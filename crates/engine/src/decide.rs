@@ -283,7 +283,7 @@ impl<K: Kernel> Engine<K> {
         action: &Action,
         digest: Digest,
     ) -> Result<Stored<Approval>, Error> {
-        let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
+        let approval = self.approval_row(id).await?.ok_or(Error::ApprovalNotFound)?;
         if !pre_approve::is_for(scene.view(), &approval.value, action, digest) {
             return Err(Error::ApprovalMismatch);
         }
@@ -352,7 +352,7 @@ impl<K: Kernel> Engine<K> {
         let Permit { .. } = permit;
         let (grant, token) = self.grant(scene, outcome, approval, None, held)?;
         decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
-        let capability = Capability::mint(grant, decision.id, decision.bundle);
+        let capability = Capability::mint(grant, decision.id, decision.bundle).in_epoch(scene.epoch());
         let lapses = outcome.lapses(scene, approval);
         let mut commit = self.guarded(scene, lapses).resting_on(outcome.session).insert(&capability);
         commit = outcome.taking(scene, &reserving(&capability.grant), commit)?;

@@ -10,7 +10,9 @@ use countersign_core::claimed::groups_at;
 use countersign_core::restraint::AskingBudget;
 use countersign_core::review::GlassBudget;
 use countersign_core::session::Session;
-use countersign_core::{Action, Canonical, Claimed, Clock, Digest, EntityRef, Record, SessionId, TenantId, Timestamp};
+use countersign_core::{
+    Action, Canonical, Claimed, Clock, Digest, EntityRef, Record, Revocations, SessionId, TenantId, Timestamp,
+};
 use countersign_policy::{AdminAction, AdminQuery, Answer, Bundle, Entities, Reads, View};
 use countersign_store::repository::{Repository, Stored, TenantRow};
 use countersign_store::{Kernel, Revision};
@@ -27,6 +29,7 @@ use crate::lineage::Lineage;
 use crate::outbox::{Outbox, SinkSettings};
 use crate::pending::Pending;
 use crate::refusal::Refusals;
+use crate::revocations::Revoking;
 use crate::shadow::Shadow;
 use crate::sights::Sights;
 use crate::tidy::Tidied;
@@ -105,6 +108,7 @@ pub struct Engine<K> {
     pub(crate) shadow: Shadow,
     pub(crate) outbox: Outbox,
     pub(crate) pending: Pending,
+    pub(crate) revoking: Revoking,
     pub(crate) sights: Sights,
     /// Whose turn it is to change what is kept of those who act.
     pub(crate) turns: Turns,
@@ -131,6 +135,8 @@ pub struct Active {
     pub entities: Entities,
     /// The commit that changed an entity last; 0 if none ever did.
     pub entity_revision: u64,
+    /// What was revoked by a wider axis: everything that the tenant's row counts. Whatever is bound to that row knows of all.
+    pub revoked: Arc<Revocations>,
 }
 
 impl Active {
@@ -244,6 +250,7 @@ impl<K: Kernel> Engine<K> {
             shadow: Shadow::default(),
             outbox: Outbox::new(sinks)?,
             pending: Pending::default(),
+            revoking: Revoking::default(),
             sights: Sights::since(time.now()?),
             turns: Turns::default(),
             tidied: Tidied::default(),
@@ -561,13 +568,16 @@ const fn governs(action: AdminAction<'_>) -> bool {
         | AdminAction::ChangeEntities { .. }
         | AdminAction::ManageNotifications { .. }
         | AdminAction::BreakGlass { .. }
-        | AdminAction::ReviewBreakGlass { .. } => true,
+        | AdminAction::ReviewBreakGlass { .. }
+        | AdminAction::RevokeAll { .. }
+        | AdminAction::ResolveOutcome { .. } => true,
         AdminAction::OpenSession { .. }
         | AdminAction::StartClean { .. }
         | AdminAction::ActFor { .. }
         | AdminAction::Redeem { .. }
         | AdminAction::StayOpen { .. }
         | AdminAction::Revoke { .. }
+        | AdminAction::ReadRevocations { .. }
         | AdminAction::EndSession { .. }
         | AdminAction::ReadLog { .. }
         | AdminAction::ReadEntities { .. }

@@ -1,6 +1,7 @@
 //! Stored entities: who is in which group, who owns what, how data is classified. They change between two bundles.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use countersign_core::{EntityRef, Timestamp};
 use countersign_policy::{AdminAction, Bundle, Entities, EntityData, EntityMisfit};
@@ -153,6 +154,7 @@ impl<K: Kernel> Engine<K> {
             row: scene.active.row.clone(),
             entities,
             entity_revision: revision,
+            revoked: Arc::clone(&scene.active.revoked),
         });
         Ok(Replayable::fresh(EntitiesChanged { revision }))
     }

@@ -153,6 +153,11 @@ pub enum Error {
     /// No such capability, or none that the caller may know of.
     #[error("there is no such capability")]
     CapabilityNotFound,
+    /// Revocations were told that the watcher has not seen, and cannot any more.
+    #[error(
+        "not everything since then can be told any more; forget what you cached, and watch without a `resume_token`"
+    )]
+    RevocationsMissed,
     /// The bundle was refused; the active one stays.
     #[error("the bundle was refused, and whatever is active stays:\n{0}")]
     BundleRefused(#[from] Refused),
@@ -309,6 +314,7 @@ impl Error {
             | Self::ClockJumped(_)
             | Self::LimitReached(_)
             | Self::NotInLog(_)
+            | Self::RevocationsMissed
             | Self::Internal(_) => false,
         }
     }

@@ -29,6 +29,7 @@ mod ledger;
 mod lineage;
 mod log;
 mod outbox;
+mod outcome;
 mod outgoing;
 mod pending;
 mod pre_approve;
@@ -38,10 +39,12 @@ mod redeem;
 mod refusal;
 mod restraint;
 mod review;
+mod revocations;
 mod revoke;
 mod session;
 mod shadow;
 mod sights;
+mod tidings;
 mod tidy;
 mod vote;
 mod watch;
@@ -63,13 +66,16 @@ pub use outbox::{
     BackOff, Courier, DeadLetter, Jitter, LetterPlace, MAX_SINKS, Sink, SinkReport, SinkSettings, SinkState,
     Undelivered,
 };
+pub use outcome::{Resolve, Unresolved};
 pub use pending::Wanted;
 pub use publish::{BundleInfo, Published, RevisionRule};
 pub use read::{ApprovalView, Paged};
 pub use redeem::{Receipt, Redeem};
 pub use review::ReviewView;
+pub use revocations::Revoked;
 pub use revoke::Complete;
 pub use session::{OpenSession, Terms};
 pub use shadow::{Difference, Example, ShadowReport};
+pub use tidings::{RevocationToken, Tiding, Told};
 pub use vote::Ballot;
 pub use watch::{ResumeToken, Seen};

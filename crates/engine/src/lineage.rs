@@ -59,16 +59,17 @@ impl RestingOn for Commit {
 impl<K: Kernel> Engine<K> {
     /// A session with all that is above it.
     pub(crate) async fn lineage(&self, id: SessionId) -> Result<Lineage, Error> {
-        self.lineage_of(self.repo.session(id).await?.ok_or(Error::SessionNotFound)?).await
+        self.lineage_of(self.session_row(id).await?.ok_or(Error::SessionNotFound)?).await
     }
 
     /// A session that was read, with all that is above it.
-    pub(crate) async fn lineage_of(&self, own: Stored<Session>) -> Result<Lineage, Error> {
+    pub(crate) async fn lineage_of(&self, mut own: Stored<Session>) -> Result<Lineage, Error> {
+        self.cut_session(&mut own.value);
         let mut above: Vec<Stored<Session>> = Vec::new();
         let mut next = own.value.parent;
         while let Some(id) = next.filter(|_| above.len() < MAX_DEPTH as usize) {
             // One that was tidied away was over long before; what is below it, and not under it, is over too.
-            let Some(row) = self.repo.session(id).await? else { break };
+            let Some(row) = self.session_row(id).await? else { break };
             next = row.value.parent;
             above.push(self.heard_of(row).await?);
         }

@@ -200,7 +200,10 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
         Event::ApprovalVoid { approval, cause } => {
             let changed = match cause {
                 VoidCause::ConditionsChanged { changed } => *changed,
-                VoidCause::Withdrawn { .. } | VoidCause::Denied { .. } | VoidCause::SessionOver => None,
+                VoidCause::Withdrawn { .. }
+                | VoidCause::Denied { .. }
+                | VoidCause::SessionOver
+                | VoidCause::Revoked { .. } => None,
             };
             let cause = Some(word_of(cause));
             Some((*approval, vec![Happening { cause, changed, ..by(caller, NotificationKind::Void) }]))
@@ -221,6 +224,8 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
         | Event::ReviewClosed { .. }
         | Event::Complete { .. }
         | Event::Revoke { .. }
+        | Event::Revocation { .. }
+        | Event::OutcomeResolved { .. }
         | Event::BundleActivated { .. }
         | Event::BundleSigned { .. }
         | Event::EntitiesChanged { .. }
@@ -237,6 +242,7 @@ const fn word_of(cause: &VoidCause) -> VoidWord {
         VoidCause::Withdrawn { .. } => VoidWord::Withdrawn,
         VoidCause::Denied { .. } => VoidWord::Denied,
         VoidCause::SessionOver => VoidWord::SessionOver,
+        VoidCause::Revoked { .. } => VoidWord::Revoked,
         VoidCause::ConditionsChanged { .. } => VoidWord::ConditionsChanged,
     }
 }

@@ -84,7 +84,7 @@ impl<K: Kernel> Engine<K> {
         } else {
             event
         };
-        let commit = self.outbox.announce(commit.update(&question.approval), &event, None, now)?;
+        let commit = self.telling(commit.update(&question.approval), &event, None, now)?;
         Ok(Some(commit.record(record(self.tenant(), now, None, None, event))))
     }
 }

@@ -345,7 +345,7 @@ impl<K: Kernel> Engine<K> {
             if approval.is_some_and(|row| row.revision == question.approval.revision)
                 && session.is_some_and(|row| row.revision == question.session.revision)
             {
-                return Ok(question);
+                return Ok(self.cut_question(question));
             }
         }
         let question = Arc::new(self.question(id).await?);

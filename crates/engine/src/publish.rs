@@ -320,6 +320,8 @@ impl<K: Kernel> Engine<K> {
         let Activation { before, archived, decided } = due;
         let digest = bundle.digest();
         let (entities, entity_revision) = self.stored_entities(bundle).await?;
+        // Read after the tenant's row, so that whatever that counts is among them.
+        let revoked = Arc::new(self.repo.revocations().await?);
         let chunks = match &archived {
             Some(row) => row.value.chunks,
             None => self.archive(bundle).await?,
@@ -336,6 +338,7 @@ impl<K: Kernel> Engine<K> {
             rolled_back: before.as_ref().and_then(|Stored { value: before, .. }| {
                 before.rolled_back.max(rollback.then_some(before.bundle_revision))
             }),
+            revocation_epoch: before.as_ref().map_or(0, |before| before.value.revocation_epoch),
         };
         let commit = Commit::new(self.tenant().clone()).upsert(&value, before.as_ref().map(|before| before.revision));
         let kept = BundleRow {
@@ -364,7 +367,7 @@ impl<K: Kernel> Engine<K> {
         };
         let committed = self.commit_for(authority, now, commit, event, published).await?;
         let row = Stored { revision: committed.revision, value };
-        self.set_active(Active { bundle: Arc::clone(bundle), row, entities, entity_revision });
+        self.set_active(Active { bundle: Arc::clone(bundle), row, entities, entity_revision, revoked });
         Ok(())
     }
 
@@ -406,7 +409,9 @@ impl<K: Kernel> Engine<K> {
             Ok(bundle) => {
                 let bundle = Arc::new(bundle);
                 let (entities, entity_revision) = self.stored_entities(&bundle).await?;
-                self.set_active(Active { bundle, row, entities, entity_revision });
+                // Read after the tenant's row, so that whatever that counts is among them.
+                let revoked = Arc::new(self.repo.revocations().await?);
+                self.set_active(Active { bundle, row, entities, entity_revision, revoked });
             }
             // A release may refuse what an older one took. Nothing is decided then until a good bundle is published.
             Err(refused) => tracing::error!(%refused, "the bundle that was active is refused by this release"),

@@ -133,7 +133,9 @@ impl<K: Kernel> Engine<K> {
             let scene = &scene;
             let before = before.map(|id| Key::capability(self.tenant(), &id));
             let keep = |c: &Capability| Ok(c.grant.session == session && self.may_see(scene, c)?);
-            self.page(before, limit, |c: &Capability| c.grant.id, keep).await
+            let mut page = self.page(before, limit, |c: &Capability| c.grant.id, keep).await?;
+            page.items.iter_mut().for_each(|capability| self.cut_capability(&mut capability.value));
+            Ok(page)
         };
         self.settle(call, None, attempt).await
     }

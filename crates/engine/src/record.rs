@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use countersign_core::approval::{Approval, AskingRule, Tally, Together, Verdict as VoteVerdict, VoidCause};
-use countersign_core::capability::{Grant, Outcome};
+use countersign_core::capability::{Finding, Grant, Outcome};
 use countersign_core::pre_approval::Bounds;
 use countersign_core::{
-    ApprovalId, DecisionId, Digest, EntityRef, Holder, NotificationId, NotificationKind, ReviewId, SessionId, TenantId,
-    Timestamp, TokenId,
+    ApprovalId, Axis, DecisionId, Digest, EntityRef, Holder, NotificationId, NotificationKind, ReviewId, SessionId,
+    TenantId, Timestamp, TokenId,
 };
 use countersign_policy::{EntityData, Evaluated};
 use serde::Serialize;
@@ -283,6 +283,35 @@ pub enum Event<'a> {
         capability: TokenId,
         /// Why.
         reason: &'a str,
+    },
+    /// More than one capability was revoked, or a session was ended for a reason.
+    Revocation {
+        /// What, with `of` which.
+        #[serde(flatten)]
+        axis: &'a Axis,
+        /// Why.
+        reason: &'a str,
+        /// What carries a lower epoch is cut off; of the wider axes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        epoch: Option<u64>,
+        /// The administration policies that permitted it. None if it was the caller's own.
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        determining: &'a [String],
+        /// The bundle they are of.
+        bundle: Digest,
+    },
+    /// A person said what came of an action whose outcome nobody reported in time.
+    OutcomeResolved {
+        /// The capability.
+        capability: TokenId,
+        /// What they found.
+        finding: Finding,
+        /// How they know.
+        note: &'a str,
+        /// The administration policies that permitted it.
+        determining: &'a [String],
+        /// The bundle they are of.
+        bundle: Digest,
     },
     /// A bundle became active.
     BundleActivated {

@@ -79,7 +79,7 @@ impl<K: Kernel> Engine<K> {
         };
         self.administer(scene, spend, "redeem")?;
 
-        let mut capability = self.repo.capability(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
+        let mut capability = self.capability_row(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
         let session = self.lineage(capability.value.grant.session).await?;
         let descent = self.descent(&capability.value).await?;
         let open = session.value.require_open(now)?;
@@ -148,7 +148,7 @@ impl<K: Kernel> Engine<K> {
         ];
         capability.value.redeem(scene.caller.entity.clone(), now, complete_by)?;
         let mut commit = self.guarded(scene, lapses).resting_on(&session).update(&capability);
-        commit = descent.bind(commit);
+        commit = self.starts_running(&capability.value, descent.bind(commit));
         let taking = Taking::Redeem(id, scene.view().labels_of(&action.resource));
         let rests = approval.is_some() || bundle.rests_on_kept(&action.operation);
         let amounts = bundle.kept().amounts(&action.operation, &action.input);
@@ -214,7 +214,7 @@ impl<K: Kernel> Engine<K> {
         id: countersign_core::ApprovalId,
         now: Timestamp,
     ) -> Result<Stored<Approval>, Error> {
-        let approval = self.repo.approval(id).await?.ok_or(Error::ApprovalNotFound)?;
+        let approval = self.approval_row(id).await?.ok_or(Error::ApprovalNotFound)?;
         match approval.value.state(now) {
             ApprovalState::Approved => Ok(approval),
             // The capability was not, but there is no use left for it.

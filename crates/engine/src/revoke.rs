@@ -44,13 +44,14 @@ impl<K: Kernel> Engine<K> {
             if let Some(Done { capability }) = self.replay(scene).await? {
                 return Ok(Replayable::replayed(capability));
             }
-            let mut capability = self.repo.capability(id).await?.ok_or(Error::CapabilityNotFound)?;
+            let mut capability = self.capability_row(id).await?.ok_or(Error::CapabilityNotFound)?;
             let late = capability.value.state(scene.now) == CapabilityState::OutcomeUnknown;
+            let ran = capability.clone();
             let lapses = capability.value.lapses_at(scene.now);
             capability.value.complete(&scene.caller.entity, report.outcome, report.result, scene.now)?;
             let Complete { outcome, result, .. } = report;
             let event = Event::Complete { capability: id, outcome, result, late };
-            let commit = self.lasting([lapses]).update(&capability);
+            let commit = self.stops_running(&ran, self.lasting([lapses]).update(&capability)).await?;
             let commit = self.finished(capability.value.grant.session, id, commit).await?;
             self.commit(scene, commit, event, &Done { capability: id }).await?;
             Ok(Replayable::fresh(id))
@@ -70,7 +71,7 @@ impl<K: Kernel> Engine<K> {
             if let Some(Done { capability }) = self.replay(scene).await? {
                 return Ok(Replayable::replayed(capability));
             }
-            let mut capability = self.repo.capability(id).await?.ok_or(Error::CapabilityNotFound)?;
+            let mut capability = self.capability_row(id).await?.ok_or(Error::CapabilityNotFound)?;
             let grant = &capability.value.grant;
             // Giving up what is one's own needs no permission: it can only take authority away.
             if !scene.caller.is_among(grant.operator.as_ref(), [&grant.principal]) {
@@ -94,7 +95,7 @@ impl<K: Kernel> Engine<K> {
     pub async fn capability(&self, call: &Call, id: TokenId) -> Result<Stored<Capability>, Error> {
         let attempt = |scene: Scene| async move {
             let scene = &scene;
-            let capability = self.repo.capability(id).await?.ok_or(Error::CapabilityNotFound)?;
+            let capability = self.capability_row(id).await?.ok_or(Error::CapabilityNotFound)?;
             if self.may_see(scene, &capability.value)? { Ok(capability) } else { Err(Error::CapabilityNotFound) }
         };
         self.settle(call, Some(&id.to_string()), attempt).await
@@ -105,7 +106,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::CapabilityNotFound`].
     pub async fn peek(&self, id: TokenId) -> Result<Stored<Capability>, Error> {
-        self.repo.capability(id).await?.ok_or(Error::CapabilityNotFound)
+        self.capability_row(id).await?.ok_or(Error::CapabilityNotFound)
     }
 
     pub(crate) fn may_see(&self, scene: &Scene, capability: &Capability) -> Result<bool, Error> {

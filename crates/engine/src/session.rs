@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign_core::session::{Opening, Session};
-use countersign_core::{EntityRef, SessionId};
+use countersign_core::{Axis, EntityRef, SessionId};
 use countersign_policy::AdminAction;
 use countersign_store::repository::{CommitExt, Stored};
 use countersign_store::{Commit, Kernel};
@@ -140,7 +140,7 @@ impl<K: Kernel> Engine<K> {
             return Err(Error::SessionMismatch("delegation chain"));
         }
         countersign_core::action::check_chain(&session.principal, session.operator.as_ref(), &session.chain)?;
-        let session = session.with_heartbeat(terms.heartbeat);
+        let session = session.with_heartbeat(terms.heartbeat).in_epoch(scene.epoch());
         let event = Event::SessionOpened {
             session: &session,
             determining: &permitted.policies,
@@ -223,6 +223,16 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`Error::SessionNotFound`], [`Error::AdministrationDenied`], [`Error::SessionOver`].
     pub async fn end_session(&self, call: &Call, id: SessionId) -> Result<Replayable<Stored<Session>>, Error> {
+        self.end_session_for(call, id, None).await
+    }
+
+    /// As [`Self::end_session`], with a reason to be recorded.
+    pub(crate) async fn end_session_for(
+        &self,
+        call: &Call,
+        id: SessionId,
+        reason: Option<&str>,
+    ) -> Result<Replayable<Stored<Session>>, Error> {
         self.require(call, require_request_id(call)).await?;
         let attempt = |scene: Scene| async move {
             let scene = &scene;
@@ -230,13 +240,19 @@ impl<K: Kernel> Engine<K> {
                 return Ok(Replayable::replayed(self.lineage(session).await?.stored()));
             }
             let mut session = self.lineage(id).await?.stored();
+            let mut determining = Vec::new();
             if !is_party(scene, &session.value) {
                 let end = AdminAction::EndSession { principal: &session.value.principal };
-                self.administer(scene, end, "endSession")?;
+                determining = self.administer(scene, end, "endSession")?.policies;
             }
             let lapses = session.value.lapses_at(scene.now);
             session.value.end(scene.caller.entity.clone(), scene.now)?;
-            let commit = self.lasting([lapses]).update(&session);
+            let mut commit = self.lasting([lapses]).update(&session);
+            if let Some(reason) = reason {
+                let (axis, bundle) = (&Axis::Session(id), scene.active.bundle.digest());
+                let why = Event::Revocation { axis, reason, epoch: None, determining: &determining, bundle };
+                commit = self.noting(scene, commit, why)?;
+            }
             let event = Event::SessionEnded { session: id };
             let committed = self.commit(scene, commit, event, &Done { session: id }).await?;
             // Nobody may be watching.

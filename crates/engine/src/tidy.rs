@@ -173,6 +173,8 @@ impl<K: Kernel> Engine<K> {
             }
             // They go with a request or a session, or with what is delivered.
             Kind::PendingDigest | Kind::Batch | Kind::Heartbeat | Kind::Outbox => Age::Held,
+            // They have a tidying of their own (`tidy_revocations`), or go when the outcome is known.
+            Kind::Revocation | Kind::Running => Age::Held,
             // There are as many as there are things that they are about, and these stay.
             Kind::Tenant
             | Kind::SigningKey
@@ -192,6 +194,12 @@ impl<K: Kernel> Engine<K> {
     async fn goes_with(&self, kind: Kind, key: &Key, row: &Row) -> Result<Option<Vec<(Key, Revision)>>, Error> {
         let mut keys = Vec::new();
         match kind {
+            // Nobody has found out its outcome for so long; it is listed no more.
+            Kind::Capability => {
+                let capability = stored::<Capability>(key, row)?.value;
+                let running = capability.running().map(|(_, complete_by)| complete_by);
+                keys.extend(running.map(|due| Key::running(self.tenant(), due, &capability.grant.id)));
+            }
             Kind::Session => keys.push(Key::heartbeat(self.tenant(), &stored::<Session>(key, row)?.value.id)),
             Kind::Approval => {
                 let approval = stored::<Approval>(key, row)?.value;
@@ -211,7 +219,8 @@ impl<K: Kernel> Engine<K> {
             | Kind::CoolDown
             | Kind::BrokenGlass
             | Kind::Ledger
-            | Kind::Capability
+            | Kind::Revocation
+            | Kind::Running
             | Kind::PendingDigest
             | Kind::Batch
             | Kind::Heartbeat

@@ -220,9 +220,10 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// A request that was read, with its session and its action.
-    pub(crate) async fn question_of(&self, approval: Stored<Approval>) -> Result<Question, Error> {
+    pub(crate) async fn question_of(&self, mut approval: Stored<Approval>) -> Result<Question, Error> {
         let action = pre_approve::action_of(&approval.value)?;
         let session = self.lineage(approval.value.session).await?;
+        self.cut_approval(&mut approval.value);
         Ok(Question { approval, session, action })
     }
 
@@ -274,7 +275,7 @@ pub(crate) fn may_answer(
 }
 
 /// Whoever asked, the principal, and the person it acts for.
-fn is_party(scene: &Scene, approval: &Approval, action: &Action) -> bool {
+pub(crate) fn is_party(scene: &Scene, approval: &Approval, action: &Action) -> bool {
     scene.caller.is_among(action.operator.as_ref(), [&approval.asked_by, &action.principal])
 }
 

@@ -82,6 +82,27 @@ pub enum AdminAction<'a> {
         /// Whose it is.
         principal: &'a EntityRef,
     },
+    /// `revokeAll`: revoke all that a bundle allowed, or everything.
+    RevokeAll {
+        /// The tenant.
+        tenant: &'a EntityRef,
+        /// The bundle; everything without one.
+        bundle: Option<Digest>,
+    },
+    /// `readRevocations`: be told of every revocation.
+    ReadRevocations {
+        /// The tenant.
+        tenant: &'a EntityRef,
+    },
+    /// `resolveOutcome`: say what came of what `principal` did and nobody reported.
+    ResolveOutcome {
+        /// Whose it was.
+        principal: &'a EntityRef,
+        /// The operation.
+        operation: &'a str,
+        /// The persons behind it.
+        persons: &'a BTreeSet<EntityRef>,
+    },
     /// `endSession`: end a session of `principal`.
     EndSession {
         /// Whose it is.
@@ -205,7 +226,7 @@ struct Asked<'a> {
 /// Whom the context of an action names, beside an operator.
 enum Named<'a> {
     Nobody,
-    /// Whom a change binds.
+    /// Whom a change binds, or who stands behind what is resolved.
     Bound(&'a BTreeSet<EntityRef>),
     /// Who broke the glass, and who could not have answered.
     Reviewed {
@@ -280,6 +301,19 @@ impl<'a> AdminAction<'a> {
                 persons: Named::Nobody,
             },
             Self::Revoke { principal } => plain("revoke", principal),
+            Self::RevokeAll { tenant, bundle } => {
+                let bundle = bundle.map(|bundle| text("bundle", &bundle.to_string()));
+                Asked { context: bundle.into_iter().collect(), ..plain("revokeAll", tenant) }
+            }
+            Self::ReadRevocations { tenant } => plain("readRevocations", tenant),
+            Self::ResolveOutcome { principal, operation, persons } => Asked {
+                name: "resolveOutcome",
+                resource: principal,
+                context: vec![text("operation", operation)],
+                operator: None,
+                holder: None,
+                persons: Named::Bound(persons),
+            },
             Self::EndSession { principal } => plain("endSession", principal),
             Self::Publish { tenant, digest, revision } => Asked {
                 name: "publish",

@@ -6,6 +6,7 @@
 
 mod asked;
 mod outbox;
+mod revoked;
 
 use std::fmt;
 
@@ -68,11 +69,15 @@ pub enum Kind {
     FiguresHead = 24,
     /// When a session with a heartbeat gave the last sign of life, by the session's id.
     Heartbeat = 26,
+    /// What was revoked: by a wider axis, by its epoch; and what is told of every revocation, in the order of ids.
+    Revocation = 28,
+    /// What was redeemed and whose outcome nobody has told, by when that is due.
+    Running = 29,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Tenant,
         Self::Session,
         Self::Approval,
@@ -97,6 +102,8 @@ impl Kind {
         Self::Figures,
         Self::FiguresHead,
         Self::Heartbeat,
+        Self::Revocation,
+        Self::Running,
     ];
 
     /// The byte that stands for the kind in a key.
@@ -449,7 +456,10 @@ mod tests {
     #[test]
     fn kind_bytes_are_the_ones_that_were_released() {
         let bytes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.byte()).collect();
-        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22, 23, 24, 26]);
+        assert_eq!(
+            bytes,
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 26, 28, 29]
+        );
         for kind in Kind::ALL {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));
         }

@@ -13,6 +13,7 @@ pub mod layout;
 pub mod memory;
 pub mod outbox;
 pub mod repository;
+pub mod revoked;
 pub mod rocks;
 
 mod heartbeat;

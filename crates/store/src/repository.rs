@@ -48,6 +48,15 @@ pub struct TenantRow {
     /// revision or a lower one is taken from there again.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rolled_back: Option<u64>,
+    /// How often something was revoked by a wider axis than one session: what carries a lower epoch may be cut off.
+    #[serde(skip_serializing_if = "is_first", default)]
+    pub revocation_epoch: u64,
+}
+
+/// Whether nothing was: rows of earlier releases say nothing of it.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+const fn is_first(epoch: &u64) -> bool {
+    *epoch == 0
 }
 
 /// What a request id was answered with.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Approval;
 use crate::entity::EntityRef;
 use crate::id::{DecisionId, TokenId};
 use crate::time::Timestamp;
@@ -22,6 +23,11 @@ pub enum VoidCause {
     },
     /// The session it belongs to is over.
     SessionOver,
+    /// It was revoked, alone or with its bundle, pending or approved.
+    Revoked {
+        /// By whom.
+        by: EntityRef,
+    },
     /// What the question rested on is no longer so.
     ConditionsChanged {
         /// What changed. Absent in what earlier releases wrote.
@@ -139,5 +145,21 @@ impl ApprovalState {
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
         !matches!(self, Self::Pending | Self::Approved)
+    }
+}
+
+impl Approval {
+    /// The same request, put in a revocation epoch.
+    #[must_use]
+    pub const fn in_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    /// It was cut off by a revocation that is not in its row, unless it was over by then.
+    pub(crate) fn cut_off(&mut self, by: EntityRef, at: Timestamp) {
+        if !self.state(at).is_terminal() {
+            self.written = Written::Void { at, why: VoidCause::Revoked { by } };
+        }
     }
 }

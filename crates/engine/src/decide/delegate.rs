@@ -109,7 +109,7 @@ impl<K: Kernel> Engine<K> {
             return self.reissue(decision).await.map(Replayable::replayed);
         }
         let given = self.given(scene, delegate).await?;
-        let child = self.repo.session(delegate.session).await?.ok_or(Error::SessionNotFound)?;
+        let child = self.session_row(delegate.session).await?.ok_or(Error::SessionNotFound)?;
         if child.value.parent != Some(given.session.value.id) {
             return Err(Error::NotDelegable("it is handed on to a session that was opened in its own; open one there"));
         }
@@ -153,7 +153,7 @@ impl<K: Kernel> Engine<K> {
     async fn given(&self, scene: &Scene, delegate: &Delegate) -> Result<Given, Error> {
         let now = scene.now;
         let token = self.genuine(scene, &delegate.token)?;
-        let capability = self.repo.capability(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
+        let capability = self.capability_row(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
         let grant = &capability.value.grant;
         let session = self.session_of(scene, grant.session, &Acting::Caller, &delegate.operation.name).await?;
         let descent = self.descent(&capability.value).await?;
@@ -234,7 +234,7 @@ impl<K: Kernel> Engine<K> {
             given.approval.as_ref().and_then(|approval| approval.value.lapses_at(now)),
         ];
         given.capability.value.delegate(scene.caller.entity.clone(), grant.id, now)?;
-        let capability = Capability::mint(grant, decision.id, decision.bundle);
+        let capability = Capability::mint(grant, decision.id, decision.bundle).in_epoch(scene.epoch());
         let mut commit = self.lasting_also(self.guarded(scene, lapses), outcome.lapses(scene, approved));
         commit = commit.resting_on(&given.session).resting_on(outcome.session);
         commit = given.descent.bind(commit).update(&given.capability).insert(&capability);
@@ -306,7 +306,7 @@ impl<K: Kernel> Engine<K> {
             if above.len() >= MAX_DEPTH as usize {
                 return Err(CapabilityError::ParentGone.into());
             }
-            let row = self.repo.capability(id).await?.ok_or(CapabilityError::ParentGone)?;
+            let row = self.capability_row(id).await?.ok_or(CapabilityError::ParentGone)?;
             row.value.require_delegated_to(child)?;
             (child, next) = (id, row.value.grant.parent);
             above.push(row);

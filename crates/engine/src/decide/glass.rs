@@ -123,7 +123,7 @@ impl<K: Kernel> Engine<K> {
             let (grant, token) = self.grant(scene, &outcome, None, Some(id), Held::default())?;
             decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
             decision.token = Some(token);
-            let minted = Capability::mint(grant, decision.id, decision.bundle);
+            let minted = Capability::mint(grant, decision.id, decision.bundle).in_epoch(scene.epoch());
             commit = outcome.taking(scene, &reserving(&minted.grant), commit.insert(&minted))?;
             capability = Some(minted);
         }

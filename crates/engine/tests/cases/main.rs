@@ -28,6 +28,7 @@ mod publishing;
 mod questions;
 mod refusals;
 mod restraint;
+mod revoking;
 mod seams;
 mod shadow;
 

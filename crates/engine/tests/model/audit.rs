@@ -126,6 +126,8 @@ struct Seen {
     ended: BTreeSet<String>,
     /// The session that each was opened in.
     parents: BTreeMap<String, String>,
+    /// Every session that was opened: its id, principal and operator.
+    opened: Vec<(String, Json, Json)>,
     asked: BTreeMap<String, Asked>,
     minted: BTreeMap<String, Minted>,
     reviews: BTreeMap<String, Reviewed>,
@@ -154,6 +156,18 @@ impl Seen {
                 if let Some(parent) = session["parent"].as_str() {
                     self.parents.insert(text(session, "id")?.to_owned(), parent.to_owned());
                 }
+                let opened = (session["principal"].clone(), session["operator"].clone());
+                self.opened.push((text(session, "id")?.to_owned(), opened.0, opened.1));
+            }
+            // What was opened before is over with it (I6); what is opened after is not.
+            "revocation" => {
+                let (axis, of) = (text(record, "axis")?, &record["of"]);
+                let concerns = |opened: &&(String, Json, Json)| match axis {
+                    "principal" => opened.1 == *of,
+                    "operator" => opened.2 == *of,
+                    _ => axis == "everything",
+                };
+                self.ended.extend(self.opened.iter().filter(concerns).map(|opened| opened.0.clone()));
             }
             "session_ended" => {
                 ensure!(self.ended.insert(text(record, "session")?.to_owned()), "a session ended twice (I5)");
@@ -468,11 +482,14 @@ pub async fn rows<K: Kernel>(
     model: &Model,
 ) -> Checked<BTreeMap<String, (String, bool)>> {
     let now = countersign_core::Timestamp::from_millis(model.now);
+    // What is cut off by a wider axis does not stand in its own row.
+    let revocations = repo.revocations().await.map_err(|e| e.to_string())?;
     let lost = |what: &str, number: usize| format!("{what} {number} was acknowledged and is gone (I8)");
     let mut found = BTreeMap::new();
     for (number, (session, id)) in model.sessions.iter().zip(&names.sessions).enumerate() {
         let mut row =
             repo.session(id.unwrap()).await.map_err(|e| e.to_string())?.ok_or_else(|| lost("session", number))?.value;
+        revocations.cut_session(&mut row);
         ensure!(
             row.parent == session.parent.and_then(|parent| names.sessions[parent]),
             "session {number} is elsewhere"
@@ -480,7 +497,9 @@ pub async fn rows<K: Kernel>(
         if let Some(parent) = row.parent {
             // No deeper in this world.
             let above = repo.session(parent).await.map_err(|e| e.to_string())?.ok_or_else(|| lost("parent", number))?;
-            row = row.under(&above.value);
+            let mut above = above.value;
+            revocations.cut_session(&mut above);
+            row = row.under(&above);
         }
         let open = row.require_open(now).is_ok();
         ensure!(open == model.session_open(number), "session {number} is open: {open}");
@@ -514,8 +533,9 @@ pub async fn rows<K: Kernel>(
     }
     for (number, (capability, minted)) in model.capabilities.iter().zip(&names.capabilities).enumerate() {
         let id = minted.as_ref().unwrap().id;
-        let row =
-            repo.capability(id).await.map_err(|e| e.to_string())?.ok_or_else(|| lost("capability", number))?.value;
+        let row = repo.capability(id).await.map_err(|e| e.to_string())?;
+        let mut row = row.ok_or_else(|| lost("capability", number))?.value;
+        revocations.cut_capability(&mut row);
         let state = row.state(now).word();
         ensure!(state == capability.state(model.now), "capability {number} is {state}, not {capability:?}");
         ensure!(row.grant.expires_at.millis() == capability.expires, "capability {number} expires otherwise");

@@ -304,6 +304,7 @@ impl<B: Backend> World<B> {
                 ensure!(self.names.capabilities[*number].as_ref().unwrap().id == id, "another capability");
                 Ok(self.model.capabilities[*number].state(self.model.now).to_owned())
             }
+            (Told::Revoked, Answer::Revoked) => Ok("revoked".to_owned()),
             (Told::Published(changed, digest), Answer::Published { changed: expected }) => {
                 ensure!(changed == *expected, "changed is {changed}");
                 let Request::Publish { variant } = sent.request else { return Err("that was no publish".to_owned()) };

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::pre::Bounds;
 use crate::reference::{Model, Question, Use};
-use crate::request::{Acting, Action, Altered, Caller, Request, Sent, Shown};
+use crate::request::{Acting, Action, Altered, Caller, Request, Sent, Shown, Wide};
 use crate::world::{DEEDS, PERSONS, Party, VARIANTS};
 
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +91,10 @@ pub enum Op {
         capability: u8,
         by: u8,
     },
+    RevokeAll {
+        of: u8,
+        by: u8,
+    },
     End {
         session: u8,
         by: u8,
@@ -155,6 +159,7 @@ pub fn operations(steps: usize) -> impl Strategy<Value = Vec<Op>> {
         5 => (any::<u8>(), any::<u8>(), any::<bool>())
             .prop_map(|(capability, by, succeeded)| Op::Complete { capability, by, succeeded }),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(capability, by)| Op::Revoke { capability, by }),
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(of, by)| Op::RevokeAll { of, by }),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(session, by)| Op::End { session, by }),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(variant, by)| Op::Publish { variant, by }),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(question, who)| Op::View { question, who }),
@@ -188,6 +193,7 @@ impl Op {
             Self::Redeem { .. } => "redeem",
             Self::Complete { .. } => "complete",
             Self::Revoke { .. } => "revoke",
+            Self::RevokeAll { .. } => "revoke all",
             Self::End { .. } => "end",
             Self::Publish { .. } => "publish",
             Self::View { .. } => "view",
@@ -463,6 +469,28 @@ pub fn request(op: Op, model: &Model, id: usize, history: &[Sent]) -> Option<Sen
             let number = capability(number, if by % 3 == 0 { "delegated" } else { "minted" })?;
             let session = model.capabilities[number].action.session;
             (stopper(model, session, by), Request::Revoke { capability: number })
+        }
+        Op::RevokeAll { of, by } => {
+            let session = &model.sessions[recent(of / 8, model.sessions.len())?];
+            let of = match of % 8 {
+                0..=4 => Wide::Principal(session.principal),
+                5 | 6 => Wide::Operator(session.operator.unwrap_or(Party::Pat)),
+                _ => Wide::Everything,
+            };
+            let own = match of {
+                Wide::Principal(party) | Wide::Operator(party) => party,
+                Wide::Everything => Party::Alice,
+            };
+            // Not so often that they need a permission for it.
+            let own = if model.own_revoked < 6 { own } else { Party::Sam };
+            let for_another = Caller::For(Party::Bot, Party::Pat);
+            let others = [Caller::Is(Party::Eve), for_another, Caller::Stranger, Caller::Is(Party::Keeper)];
+            let caller = match by % 4 {
+                0 => Caller::Is(own),
+                1 | 2 => Caller::Is(Party::Sam),
+                _ => pick(by / 4, &others),
+            };
+            (caller, Request::RevokeAll { of })
         }
         Op::End { session: number, by } => {
             let number = session(number)?;

@@ -123,6 +123,7 @@ pub enum Answer {
     Question(usize),
     Redeemed(usize),
     Capability(usize),
+    Revoked,
     Published { changed: bool },
     Seen(&'static str),
 }
@@ -167,6 +168,8 @@ pub struct Model {
     asked: BTreeMap<(Action, Option<Bounds>), usize>,
     /// By principal and operator, until when the last question counts.
     asking: BTreeMap<(Party, Option<Party>), i64>,
+    /// How often somebody revoked all that was their own.
+    pub own_revoked: usize,
     /// How many commits of a bundle's archive are done, of one.
     archived: BTreeMap<Variant, u64>,
 }
@@ -257,6 +260,7 @@ impl Model {
             requests: BTreeMap::new(),
             asked: BTreeMap::new(),
             asking: BTreeMap::new(),
+            own_revoked: 0,
             archived: BTreeMap::from([(Variant::Base, 1)]),
         }
     }
@@ -390,6 +394,7 @@ impl Model {
             Request::Redeem { capability, altered } => self.redeem(who, capability, altered),
             Request::Complete { capability, succeeded } => self.complete(who, capability, succeeded),
             Request::Revoke { capability } => self.revoke(who, capability),
+            Request::RevokeAll { of } => self.revoke_all(who, of),
             Request::End { session } => self.end(who, session),
             Request::Publish { variant } => self.publish(who, variant, &mut preparing),
             Request::View { question } => self.view(who, question),

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Action, Altered, Answer, COMPLETION_MILLIS, Capability, Model, Party, Question, Refusable, Rule, Ruling, Use,
-    Variant, Vote, Who, Written, admin, refused,
+    Action, Altered, Answer, COMPLETION_MILLIS, Capability, Model, Party, Question, Refusable, Rule, Ruling, Session,
+    Use, Variant, Vote, Who, Written, admin, refused,
 };
-use crate::request::Shown;
+use crate::request::{Shown, Wide};
 use crate::world::Deed;
 
 impl Model {
@@ -259,6 +259,40 @@ impl Model {
         self.capabilities[number].used = Use::Revoked;
         self.record("revoke", Some(who.party));
         Ok(Answer::Capability(number))
+    }
+
+    /// What was before is over; what comes is not.
+    pub(super) fn revoke_all(&mut self, who: Who, of: Wide) -> Refusable<Answer> {
+        let direct = who.operator.is_none();
+        let own = match of {
+            Wide::Principal(party) => direct && who.party == party,
+            Wide::Operator(party) => direct && who.party == party,
+            Wide::Everything => false,
+        };
+        let permitted = admin::stop(who.party) && (direct || of != Wide::Everything);
+        if !own && !permitted {
+            let action = if of == Wide::Everything { "revokeAll" } else { "revoke" };
+            return Err(format!("AdministrationDenied {action}"));
+        }
+        self.own_revoked += usize::from(!permitted);
+        let concerns = |session: &Session| match of {
+            Wide::Principal(party) => session.principal == party,
+            Wide::Operator(party) => session.operator == Some(party),
+            Wide::Everything => true,
+        };
+        for number in 0..self.capabilities.len() {
+            let of_it = concerns(&self.sessions[self.capabilities[number].action.session]);
+            if of_it && self.capabilities[number].state(self.now) == "minted" {
+                self.capabilities[number].used = Use::Revoked;
+            }
+        }
+        for number in 0..self.sessions.len() {
+            if self.session_open(number) && concerns(&self.sessions[number]) {
+                self.sessions[number].ended = Some(self.now);
+            }
+        }
+        self.record("revocation", Some(who.party));
+        Ok(Answer::Revoked)
     }
 
     pub(super) fn end(&mut self, who: Who, number: usize) -> Refusable<Answer> {

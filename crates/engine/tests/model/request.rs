@@ -68,6 +68,14 @@ pub enum Altered {
     OtherKey,
 }
 
+/// What is revoked by a wider axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wide {
+    Principal(Party),
+    Operator(Party),
+    Everything,
+}
+
 /// One call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
@@ -133,6 +141,9 @@ pub enum Request {
     Revoke {
         capability: usize,
     },
+    RevokeAll {
+        of: Wide,
+    },
     End {
         session: usize,
     },
@@ -165,6 +176,7 @@ impl Request {
             Self::Redeem { .. } => "Redeem",
             Self::Complete { .. } => "Complete",
             Self::Revoke { .. } => "Revoke",
+            Self::RevokeAll { .. } => "RevokeAll",
             Self::End { .. } => "EndSession",
             Self::Publish { .. } => "PublishBundle",
             Self::View { .. } => "GetApproval",

@@ -13,7 +13,7 @@ use countersign_core::review::{GlassBudget, GlassError};
 use countersign_core::session::SessionError;
 use countersign_core::time::ManualClock;
 use countersign_core::{
-    ApprovalId, Digest, EntityRef, NotificationKind, ReviewId, SessionId, Timestamp, TokenId, Value,
+    ApprovalId, Axis, Digest, EntityRef, NotificationKind, ReviewId, SessionId, Timestamp, TokenId, Value,
 };
 use countersign_engine::{
     Acting as As, Ask, BackOff, Ballot, BreakGlass, Broken, Call, Claims, Complete, Consent, Credential, Decide,
@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use crate::backend::acme;
 use crate::reference::{GLASS_MILLIS, GLASS_TIMES};
-use crate::request::{Acting, Action, Altered, Caller, Request, Sent, Shown};
+use crate::request::{Acting, Action, Altered, Caller, Request, Sent, Shown, Wide};
 use crate::world::{Deed, ISSUER, Party, VARIANTS, Variant};
 
 /// When the model begins: any time will do.
@@ -206,6 +206,7 @@ pub enum Told {
     Question(ApprovalId),
     Redeemed(TokenId, Digest),
     Capability(TokenId),
+    Revoked,
     Published(bool, Digest),
     Seen(&'static str),
 }
@@ -361,6 +362,15 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
             let done = engine.revoke(call, capability(number).id, "no longer wanted").await?;
             Ok((Told::Capability(done.answer), done.replayed))
         }
+        Request::RevokeAll { of } => {
+            let axis = match of {
+                Wide::Principal(party) => Axis::Principal(party.entity()),
+                Wide::Operator(party) => Axis::Operator(party.entity()),
+                Wide::Everything => Axis::Everything,
+            };
+            let done = engine.revoke_all(call, &axis, "no longer trusted").await?;
+            Ok((Told::Revoked, done.replayed))
+        }
         Request::End { session: number } => {
             let done = engine.end_session(call, session(number)).await?;
             Ok((Told::Session(done.answer.value.id), done.replayed))
@@ -416,6 +426,9 @@ pub fn class(error: &Error) -> String {
                 CapabilityError::NotTheRedeemer(_) => "not the redeemer",
                 CapabilityError::Delegated => "delegated",
                 CapabilityError::ParentGone => "parent gone",
+                CapabilityError::StillRunning => "still running",
+                CapabilityError::AlreadyResolved(_) => "already resolved",
+                CapabilityError::OwnOutcome(_) => "own outcome",
             }
         ),
         Error::Glass(why) => format!(

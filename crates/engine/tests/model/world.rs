@@ -332,7 +332,7 @@ permit (principal == Service::"gateway", action == Action::"redeem", resource);
 @id("agents-redeem-at-the-door")
 permit (principal is Agent, action == Action::"redeem", resource == EnforcementPoint::"door");
 @id("security-stops")
-permit (principal in Group::"security", action in [Action::"revoke", Action::"endSession"], resource);
+permit (principal in Group::"security", action in [Action::"revoke", Action::"endSession", Action::"revokeAll"], resource);
 @id("security-reviews")
 permit (principal in Group::"security", action == Action::"reviewBreakGlass", resource) when { context.operation != "read" };
 @id("alice-administers")

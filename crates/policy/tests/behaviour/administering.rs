@@ -20,6 +20,10 @@ fn nothing_is_granted_that_no_admin_policy_grants() {
         AdminAction::ActFor { principal: &bot, operation: "export", operator: None },
         AdminAction::Redeem { enforcement_point: &point, operation: "export", issuer: None },
         AdminAction::Revoke { principal: &bot },
+        AdminAction::RevokeAll { tenant: &tenant, bundle: Some(digest) },
+        AdminAction::RevokeAll { tenant: &tenant, bundle: None },
+        AdminAction::ReadRevocations { tenant: &tenant },
+        AdminAction::ResolveOutcome { principal: &bot, operation: "export", persons: &BTreeSet::new() },
         AdminAction::EndSession { principal: &bot },
         AdminAction::Publish { tenant: &tenant, digest, revision: 1 },
         AdminAction::ReadLog { tenant: &tenant },
@@ -154,4 +158,27 @@ fn looking_after_notifications_is_a_permission_of_its_own() {
     assert!(!may(&Files::usual().admin(reads).load(), &person("dana"), manage));
     let bundle = Files::usual().admin(looks_after).load();
     assert!(may(&bundle, &person("dana"), manage) && !may(&bundle, &entity("Agent::\"bot\""), manage));
+}
+
+#[test]
+fn whatever_is_permitted_nobody_resolves_the_outcome_of_what_is_theirs() {
+    let resolves = r#"@id("resolves") permit (principal, action == Action::"resolveOutcome", resource is Agent)
+        when { context.operation == "export" };"#;
+    let bundle = Files::usual().admin(resolves).load();
+    let (bot, behind) = (entity("Agent::\"bot\""), BTreeSet::from([person("olivia")]));
+    let resolve = |operation| AdminAction::ResolveOutcome { principal: &bot, operation, persons: &behind };
+    assert!(may(&bundle, &person("dana"), resolve("export")) && !may(&bundle, &person("dana"), resolve("query")));
+    assert!(!may(&bundle, &person("olivia"), resolve("export")) && !may(&bundle, &bot, resolve("export")));
+}
+
+#[test]
+fn revoking_what_a_bundle_allowed_is_less_than_revoking_everything() {
+    let revokes = r#"@id("revokes") permit (principal is Person, action == Action::"revokeAll", resource)
+        when { context has bundle };"#;
+    let bundle = Files::usual().admin(revokes).load();
+    let tenant = entity("Tenant::\"acme\"");
+    let revoke = |bundle| AdminAction::RevokeAll { tenant: &tenant, bundle };
+    assert!(
+        may(&bundle, &person("dana"), revoke(Some(Digest::of(b"b")))) && !may(&bundle, &person("dana"), revoke(None))
+    );
 }
