@@ -135,7 +135,7 @@ impl<K: Kernel> Engine<K> {
         let mut resolved = ran.clone();
         resolved.value.resolve(person, resolve.finding, resolve.note.clone(), scene.now)?;
         let commit = self.stops_running(&ran, self.guarded(scene, []).update(&resolved)).await?;
-        let commit = self.finished(resolved.value.grant.session, id, commit).await?;
+        let commit = self.finished(resolved.value.grant.session, resolve.capability, commit).await?;
         let id = resolve.capability;
         let event = Event::OutcomeResolved {
             capability: id,

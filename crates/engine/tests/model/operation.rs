@@ -331,19 +331,7 @@ pub fn request(op: Op, model: &Model, id: usize, history: &[Sent]) -> Option<Sen
             let seconds = pick(seconds, &[3_600, 600, 86_400, 60]);
             (caller, Request::OpenIn { parent, acting, seconds })
         }
-        Op::Delegate { capability: number, by, approval } => {
-            let below = |number: usize| model.hands_on(model.capabilities[number].action.session).is_some();
-            let good = |number: usize| model.capabilities[number].state(now) == "minted" && below(number);
-            let number = promising(number, model.capabilities.len(), good)?;
-            let from = model.capabilities[number].action.session;
-            let (caller, to) = model.hands_on(from).unwrap_or((Caller::Is(Party::Bot), from));
-            let caller =
-                if by % 8 == 7 { pick(by / 8, &[Caller::Is(Party::Bug), Caller::Is(Party::Sam)]) } else { caller };
-            let to = if by % 16 == 6 { from } else { to };
-            let of_child = |question: usize| model.questions[question].action.session == to && on_open(question);
-            let approval = approval.and_then(|pick| promising(pick, model.questions.len(), of_child));
-            (caller, Request::Delegate { capability: number, session: to, approval })
-        }
+        Op::Delegate { capability, by, approval } => child::handing_on(model, capability, by, approval)?,
         Op::Decide { session: at, what, by, mint, approval } => {
             let at = session(at)?;
             let (caller, acting) = actor(model, at, by);
@@ -583,3 +571,6 @@ pub fn passing(model: &Model, how: u8, which: u8) -> i64 {
     };
     to.map_or(1, |to| (to + brink - model.now).max(0))
 }
+
+#[path = "operation_child.rs"]
+mod child;

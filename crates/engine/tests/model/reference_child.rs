@@ -1,7 +1,7 @@
 //! Sessions in sessions, and capabilities that are handed on.
 
 use super::{Action, Answer, Capability, Model, Refusable, Ruling, Session, Use, Who, admin, refused};
-use crate::request::{Acting, Caller};
+use crate::request::Acting;
 use crate::world::Party;
 
 impl Model {
@@ -150,12 +150,10 @@ impl Model {
         Ok(answer)
     }
 
-    /// A sub-agent's session to hand on to, if there is one, and who would.
-    pub fn hands_on(&self, session: usize) -> Option<(Caller, usize)> {
-        let found = &self.sessions[session];
+    /// A session to hand on to from another, if there is one.
+    pub fn child_of(&self, session: usize) -> Option<usize> {
         let below = |number: &usize| self.sessions[*number].parent == Some(session) && self.session_open(*number);
-        let caller = found.operator.map_or(Caller::Is(found.principal), |op| Caller::For(found.principal, op));
-        (0..self.sessions.len()).rev().find(below).map(|child| (caller, child))
+        (0..self.sessions.len()).rev().find(below)
     }
 }
 

@@ -32,7 +32,7 @@ const REACHED: &[&str] = &[
     "Delegate err NotDelegable",
     "Delegate err SessionMismatch principal",
     "Redeem err Capability delegated",
-    "Redeem err SessionOver parent",
+    "Redeem err Capability parent gone",
     "Decide err SessionOver parent",
     "Decide ok ALLOW",
     "Decide ok ALLOW minted",
