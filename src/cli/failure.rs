@@ -172,6 +172,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
             Some("decide again with `countersign decide --mint`")
         }
         ErrorReason::BundleNotFound => Some("list those that were with `countersign policy history`"),
+        ErrorReason::KeyNotFound | ErrorReason::KeyState => Some("see what each may do with `countersign keys list`"),
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
         | ErrorReason::PrincipalUnknown
@@ -215,7 +216,8 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::EntityNotFound
         | ErrorReason::OwnEntity
         | ErrorReason::EntityRevision
-        | ErrorReason::NotificationNotFound => None,
+        | ErrorReason::NotificationNotFound
+        | ErrorReason::BackupRefused => None,
     }
 }
 

@@ -17,6 +17,8 @@ use crate::proto::decision_service_client::DecisionServiceClient;
 use crate::proto::entity_service_client::EntityServiceClient;
 use crate::proto::notification_service_client::NotificationServiceClient;
 use crate::proto::policy_service_client::PolicyServiceClient;
+use crate::proto::key_service_client::KeyServiceClient;
+use crate::proto::backup_service_client::BackupServiceClient;
 use crate::proto::session_service_client::SessionServiceClient;
 use crate::proto::*;
 
@@ -170,6 +172,14 @@ changing! {
     complete: CapabilityServiceClient, CompleteRequest => CompleteResponse;
     /// Makes a capability worthless.
     revoke: CapabilityServiceClient, RevokeRequest => RevokeResponse;
+    /// Makes a new signing key active, and retires the one before.
+    rotate_key: KeyServiceClient, RotateKeyRequest => RotateKeyResponse;
+    /// Takes a retired signing key out of service.
+    retire_key: KeyServiceClient, RetireKeyRequest => RetireKeyResponse;
+    /// Makes everything dead that a signing key signed.
+    mark_key_compromised: KeyServiceClient, MarkKeyCompromisedRequest => MarkKeyCompromisedResponse;
+    /// Has a backup of the store made.
+    create_backup: BackupServiceClient, CreateBackupRequest => CreateBackupResponse;
     /// Opens a session.
     open_session: SessionServiceClient, OpenSessionRequest => OpenSessionResponse;
     /// Ends a session, and everything in it.

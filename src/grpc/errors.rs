@@ -5,7 +5,7 @@ use countersign_core::approval::ApprovalError;
 use countersign_core::capability::CapabilityError;
 use countersign_core::restraint::RestraintError;
 use countersign_core::review::GlassError;
-use countersign_engine::{Error, NotAnswering, PublishAction};
+use countersign_engine::{Error, KeyFault, NotAnswering, PublishAction};
 use countersign_token::TokenError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -106,6 +106,8 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::NotificationNotFound => (Code::NotFound, ErrorReason::NotificationNotFound),
         Error::Token(error) => token(error),
         Error::TokenDead(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
+        Error::Key(error) => key(error),
+        Error::Backup(_) => (Code::FailedPrecondition, ErrorReason::BackupRefused),
         Error::Capability(error) => capability(error),
         Error::ApprovalGone(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
         Error::PolicyDenied(_) => (Code::PermissionDenied, ErrorReason::PolicyDenied),
@@ -218,6 +220,15 @@ const fn token(error: &TokenError) -> (Code, ErrorReason) {
             (Code::PermissionDenied, ErrorReason::CapabilityMismatch)
         }
         TokenError::Unevaluated => (Code::Unavailable, ErrorReason::Internal),
+    }
+}
+
+const fn key(error: &KeyFault) -> (Code, ErrorReason) {
+    match error {
+        KeyFault::Unknown(_) => (Code::NotFound, ErrorReason::KeyNotFound),
+        KeyFault::Active(_) | KeyFault::Already(..) | KeyFault::TokensLive(..) => {
+            (Code::FailedPrecondition, ErrorReason::KeyState)
+        }
     }
 }
 

@@ -12,9 +12,9 @@ use countersign_core::{
     Action, ApprovalId, Canonical, DecisionId, Digest, EntityRef, ReviewId, SessionId, Timestamp, TokenId,
 };
 use countersign_policy::{ApprovalFacts, AskingRule, DenyCause, Evaluated, View};
-use countersign_store::repository::{CommitExt, Stored};
+use countersign_store::repository::{CommitExt, KeyRow, Stored};
 use countersign_store::{Commit, Kernel};
-use countersign_token::Token;
+use countersign_token::{KeyId, Token};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene};
@@ -315,11 +315,12 @@ impl<K: Kernel> Engine<K> {
         approval: Option<&Stored<Approval>>,
     ) -> Result<Decision, Error> {
         let Permit { .. } = permit;
-        let (grant, token) = self.grant(scene, outcome, approval, None)?;
+        let (grant, token, key) = self.grant(scene, outcome, approval, None)?;
         decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
         let capability = Capability::mint(grant, decision.id, decision.bundle);
         let lapses = outcome.lapses(scene, approval);
-        let mut commit = self.guarded(scene, lapses).unchanged(outcome.session).insert(&capability);
+        let commit = self.guarded(scene, lapses).unchanged(&key);
+        let mut commit = commit.unchanged(outcome.session).insert(&capability);
         if let Some(approval) = approval {
             commit = commit.unchanged(approval);
         }
@@ -338,7 +339,7 @@ impl<K: Kernel> Engine<K> {
         outcome: &Outcome<'_>,
         approval: Option<&Stored<Approval>>,
         review: Option<ReviewId>,
-    ) -> Result<(Grant, Token), Error> {
+    ) -> Result<(Grant, Token, Stored<KeyRow>), Error> {
         let keys = self.keys.load_full();
         let session = &outcome.session.value;
         let expires_at = scene.now.plus(self.limits.token_ttl).min(session.deadline);
@@ -361,7 +362,9 @@ impl<K: Kernel> Engine<K> {
             key: keys.active()?.id().0,
         };
         let token = keys.issue(&grant, self.tenant(), self.development)?;
-        Ok((grant, token))
+        // Bound to it, nothing is minted with a key that is about to go.
+        let key = keys.row(KeyId(grant.key))?.clone();
+        Ok((grant, token, key))
     }
 
     /// A stored answer again, with the identical token while it is worth something.

@@ -11,6 +11,7 @@ use countersign_store::{CommitError, StoreError};
 use countersign_token::{MintError, TokenError};
 
 use crate::credential::NotAnswering;
+use crate::rotate::KeyFault;
 
 /// Why a use case gave no answer. Nothing was authorized.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +129,12 @@ pub enum Error {
     /// The token is genuine, but dead.
     #[error("the capability is dead: {0}")]
     TokenDead(&'static str),
+    /// The signing keys do not change so.
+    #[error(transparent)]
+    Key(#[from] KeyFault),
+    /// No backup was made.
+    #[error("no backup was made: {0}")]
+    Backup(String),
     /// The capability refused.
     #[error(transparent)]
     Capability(#[from] CapabilityError),
@@ -271,6 +278,8 @@ impl Error {
             | Self::NotificationNotFound
             | Self::Token(_)
             | Self::TokenDead(_)
+            | Self::Key(_)
+            | Self::Backup(_)
             | Self::Capability(_)
             | Self::ApprovalGone(_)
             | Self::PolicyDenied(_)

@@ -116,11 +116,11 @@ impl<K: Kernel> Engine<K> {
         let mut commit = self.guarded(scene, outcome.lapses(scene, None)).unchanged(&weighed.session);
         let mut capability = None;
         if ask.mint {
-            let (grant, token) = self.grant(scene, &outcome, None, Some(id))?;
+            let (grant, token, key) = self.grant(scene, &outcome, None, Some(id))?;
             decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
             decision.token = Some(token);
             let minted = Capability::mint(grant, decision.id, decision.bundle);
-            commit = commit.insert(&minted);
+            commit = commit.unchanged(&key).insert(&minted);
             capability = Some(minted);
         }
         let (passed_over, more_passed_over) = passed_over(scene, weighed, rules);
