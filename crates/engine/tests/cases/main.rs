@@ -15,6 +15,7 @@ mod conditions;
 mod entities;
 mod figures;
 mod glass;
+mod keys;
 mod listing;
 mod notifications;
 mod pre_approved;
