@@ -89,7 +89,8 @@ impl Custody {
         create_private(&partial).map_err(|error| failed(&partial, &error))?;
         let revision = self.kernel.checkpoint(&partial.join("store")).map_err(|error| failed(&partial, &error))?.get();
         // In the open they do not leave the data directory.
-        let keys = self.cipher.encrypts() && keystore::all_encrypted(&self.data_dir).map_err(|error| error.to_string())?;
+        let keys =
+            self.cipher.encrypts() && keystore::all_encrypted(&self.data_dir).map_err(|error| error.to_string())?;
         let wanted = |path: &Path| keys || path.extension().is_none_or(|e| e != "key");
         copy_tree(&self.data_dir.join("keys"), &partial.join("keys"), &wanted).map_err(|e| failed(&partial, &e))?;
         let checkpoints = self.data_dir.join("checkpoints");

@@ -295,7 +295,10 @@ mod tests {
     #[test]
     fn a_missing_key_is_not_made_anew() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(open(dir.path(), &tenant(), "log.example/acme", false, &KeyCipher::none()), Err(KeystoreError::Missing(_))));
+        assert!(matches!(
+            open(dir.path(), &tenant(), "log.example/acme", false, &KeyCipher::none()),
+            Err(KeystoreError::Missing(_))
+        ));
     }
 
     #[test]

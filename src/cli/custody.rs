@@ -114,7 +114,9 @@ pub async fn restore(args: RestoreArgs, output: &mut Output) -> Result<Exit, Fai
     text.field("ended", text::count(sessions, "session", "sessions"));
     let what_is_lost = match lost {
         Some(0) => "nothing, says the head that is kept outside".to_owned(),
-        Some(lost) => format!("what {} did, says the head that is kept outside", text::count(lost, "commit", "commits")),
+        Some(lost) => {
+            format!("what {} did, says the head that is kept outside", text::count(lost, "commit", "commits"))
+        }
         None => "whatever happened after the copy was made; no head outside says what".to_owned(),
     };
     text.field("lost", what_is_lost);

@@ -5,8 +5,8 @@ use std::path::Path;
 use clap::Subcommand;
 use countersign::client::Client;
 use countersign::proto::{
-    self, ListPublicKeysRequest, MarkKeyCompromisedRequest, MarkKeyCompromisedResponse, RetireKeyRequest, RetireKeyResponse,
-    RotateKeyRequest, RotateKeyResponse,
+    self, ListPublicKeysRequest, MarkKeyCompromisedRequest, MarkKeyCompromisedResponse, RetireKeyRequest,
+    RetireKeyResponse, RotateKeyRequest, RotateKeyResponse,
 };
 use countersign_token::{KeyId, KeyRing, KeyState, PublicKey};
 use serde::Deserialize;
@@ -60,7 +60,8 @@ pub async fn run(command: KeysCommand, connection: &Connection, output: &mut Out
             let request = RotateKeyRequest { request_id: String::new() };
             let RotateKeyResponse { active_key_id: active, retired_key_id: retired, replayed: _ } =
                 connection.client().await?.rotate_key(request).await?;
-            let human = format!("key {active} mints from now on; key {retired} is retired, and verifies what it minted");
+            let human =
+                format!("key {active} mints from now on; key {retired} is retired, and verifies what it minted");
             output.document(&serde_json::json!({"active_key_id": active, "retired_key_id": retired}), &human)?;
             Ok(Exit::Done)
         }

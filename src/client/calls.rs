@@ -11,14 +11,14 @@ use super::error::ClientError;
 use super::retry;
 use crate::proto::approval_service_client::ApprovalServiceClient;
 use crate::proto::audit_service_client::AuditServiceClient;
+use crate::proto::backup_service_client::BackupServiceClient;
 use crate::proto::break_glass_service_client::BreakGlassServiceClient;
 use crate::proto::capability_service_client::CapabilityServiceClient;
 use crate::proto::decision_service_client::DecisionServiceClient;
 use crate::proto::entity_service_client::EntityServiceClient;
+use crate::proto::key_service_client::KeyServiceClient;
 use crate::proto::notification_service_client::NotificationServiceClient;
 use crate::proto::policy_service_client::PolicyServiceClient;
-use crate::proto::key_service_client::KeyServiceClient;
-use crate::proto::backup_service_client::BackupServiceClient;
 use crate::proto::session_service_client::SessionServiceClient;
 use crate::proto::*;
 

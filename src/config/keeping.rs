@@ -77,7 +77,8 @@ pub(super) fn check_keeping(config: &Config) -> Result<(), ConfigError> {
         }
     }
     if previous_encryption.is_some() && encryption.is_none() {
-        let problem = "there is no `keys.encryption` that could follow upon it; key files are never decrypted where they lie";
+        let problem =
+            "there is no `keys.encryption` that could follow upon it; key files are never decrypted where they lie";
         return Err(value("keys.previous_encryption", problem.to_owned()));
     }
     let HeadConfig { file, command, every_seconds } = head;
@@ -88,7 +89,8 @@ pub(super) fn check_keeping(config: &Config) -> Result<(), ConfigError> {
         (Some(file), None) => {
             filled("head.file", file)?;
             if file.starts_with(&config.server.data_dir) {
-                let problem = "in the data directory, with which it would be copied and restored; name a file on another volume";
+                let problem =
+                    "in the data directory, with which it would be copied and restored; name a file on another volume";
                 return Err(value("head.file", problem.to_owned()));
             }
         }
@@ -122,7 +124,9 @@ pub(super) fn resolve_keeping(config: &mut Config, base: impl Fn(&mut PathBuf)) 
 fn program(key: &str, command: &[String]) -> Result<(), ConfigError> {
     match command.first() {
         Some(program) if Path::new(program).is_absolute() => Ok(()),
-        Some(_) => Err(value(key, "the program is not an absolute path, so that nobody's PATH decides which".to_owned())),
+        Some(_) => {
+            Err(value(key, "the program is not an absolute path, so that nobody's PATH decides which".to_owned()))
+        }
         None => Err(value(key, "empty; write the program and its arguments".to_owned())),
     }
 }

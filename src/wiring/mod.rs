@@ -32,13 +32,14 @@ use background::{
 };
 
 use crate::config::{Config, TenantConfig};
-use crate::grpc::{
-    Approvals, Audit, Backend, Backups, BreakGlasses, Capabilities, Decisions, Gated, Notifications, Policies, Sessions,
-    SigningKeys, StoredEntities, Tenants,
-};
 use crate::custody::Custody;
+use crate::grpc::{
+    Approvals, Audit, Backend, Backups, BreakGlasses, Capabilities, Decisions, Gated, Notifications, Policies,
+    Sessions, SigningKeys, StoredEntities, Tenants,
+};
 use crate::http::{self, Readiness};
 use crate::identity::{Authenticator, DevIssuer};
+use crate::keystore::{self, KeyCipher};
 use crate::proto;
 use crate::proto::approval_service_server::ApprovalServiceServer;
 use crate::proto::audit_service_server::AuditServiceServer;
@@ -52,7 +53,6 @@ use crate::proto::notification_service_server::NotificationServiceServer;
 use crate::proto::policy_service_server::PolicyServiceServer;
 use crate::proto::session_service_server::SessionServiceServer;
 use crate::tls::{ServerTls, TlsError};
-use crate::keystore::{self, KeyCipher};
 use crate::{listen, telemetry};
 
 pub use offline::{OfflineLog, offline_logs};

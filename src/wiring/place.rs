@@ -76,7 +76,9 @@ pub async fn init(config: &Config, begin_head: bool) -> Result<(), WiringError> 
             };
             let unreadable = |error| WiringError::Os { what: "cannot read the head", reason: format!("{error}") };
             if outside.keeper.read().map_err(unreadable)?.is_some() {
-                return Err(refused("the head was begun before; if it refuses the store, `countersign restore` says why"));
+                return Err(refused(
+                    "the head was begun before; if it refuses the store, `countersign restore` says why",
+                ));
             }
             RocksKernel::open(&path, &settings)?.shutdown();
             return Ok(());
@@ -129,7 +131,10 @@ pub async fn restore(config: &Config, from: &Path, keys: Option<&Path>) -> Resul
     })
     .await?;
     let staging = data_dir.join(RESTORING);
-    let failed = |error: countersign_store::StoreError| WiringError::Os { what: "cannot read the copy", reason: error.to_string() };
+    let failed = |error: countersign_store::StoreError| WiringError::Os {
+        what: "cannot read the copy",
+        reason: error.to_string(),
+    };
     let (revision, epoch) = (kernel.found().get(), kernel.epoch());
     let acknowledged = known.as_ref().map(|known| known.revision.get());
     let mut restored = Restored { epoch, revision, acknowledged, sessions: 0 };
@@ -151,7 +156,8 @@ pub async fn restore(config: &Config, from: &Path, keys: Option<&Path>) -> Resul
     blocking(move || {
         kernel.shutdown();
         drop(kernel);
-        let (moving, syncing) = (os("cannot move what was restored to its place"), os("cannot sync the data directory"));
+        let (moving, syncing) =
+            (os("cannot move what was restored to its place"), os("cannot sync the data directory"));
         let put = || -> std::io::Result<()> {
             // The store comes last: without it, nothing is served.
             for part in ["checkpoints", "keys", "store"] {

@@ -138,8 +138,7 @@ impl<K: Kernel> Engine<K> {
             None
         };
         let row = next.as_ref().map(|key| new_row(key.id().0, key.public().to_string(), ACTIVE, scene.now));
-        let all: Vec<Changed> =
-            changed.chain(row.map(|row| Changed { row, read: None, reason: None })).collect();
+        let all: Vec<Changed> = changed.chain(row.map(|row| Changed { row, read: None, reason: None })).collect();
         let answer = KeysChanged {
             key: affected.0,
             active: next.as_ref().map_or(active, |key| key.id()).0,

@@ -1,7 +1,7 @@
 //! The kernel on disk: RocksDB, one writing thread, and reads that wait for nobody.
 
-mod database;
 mod copy;
+mod database;
 mod head;
 mod open;
 mod outside;
@@ -30,9 +30,9 @@ use crate::kernel::{Change, Changes, Commit, Committed, Kernel, Pace, Page, Revi
 use crate::layout::{Key, Prefix};
 use crate::watch::{self, Changed, LIVE_GROUPS, Source};
 pub use copy::copy_store;
-pub use outside::{FileHead, HeadKeeper, KnownHead, OutsideHead};
 use database::{Cached, Database};
 use open::Opened;
+pub use outside::{FileHead, HeadKeeper, KnownHead, OutsideHead};
 use writer::{Command, Outcome, Writer, bytes_of};
 
 /// What a data directory is for. Stamped at its creation and never changed: what was written without the safeguards of

@@ -89,14 +89,13 @@ async fn a_redeem_that_races_a_compromised_key_commits_before_it_or_not_at_all()
     for _round in 0..20 {
         let world = world().await;
         let decision = world.decide("query", "docs", None).await.unwrap();
-        let (redeemed, changed) = tokio::join!(redeem(&world, &decision), change(&world, "adam", &compromised(1)));
+        let key = compromised(1);
+        let (redeemed, changed) = tokio::join!(redeem(&world, &decision), change(&world, "adam", &key));
         changed.unwrap();
         let size = world.kernel().log_size(world.engine.tenant()).await.unwrap();
         let entries = world.kernel().log_entries(world.engine.tenant(), 0, usize::MAX).await.unwrap();
         assert_eq!(u64::try_from(entries.len()).unwrap(), size);
-        let at = |needle: &str| {
-            entries.iter().position(|(_, bytes)| String::from_utf8_lossy(bytes).contains(needle))
-        };
+        let at = |needle: &str| entries.iter().position(|(_, bytes)| String::from_utf8_lossy(bytes).contains(needle));
         let compromised = at(r#""state":"compromised""#).unwrap();
         match at(r#""kind":"redeem""#) {
             Some(redeem) => assert!(redeemed.is_ok() && redeem < compromised),

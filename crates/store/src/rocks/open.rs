@@ -1,8 +1,8 @@
 //! Creating and opening a data directory: everything that must be so before a decision rests on it.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -167,7 +167,9 @@ fn known(path: &Path, outside: &OutsideHead, restored: bool) -> Result<Option<Kn
         Err(error) => Err(outside_problem(
             path,
             &**keeper,
-            &format!("cannot be read ({error}): see to it, or restore a backup with `countersign restore` after it was put aside"),
+            &format!(
+                "cannot be read ({error}): see to it, or restore a backup with `countersign restore` after it was put aside"
+            ),
         )),
     }
 }

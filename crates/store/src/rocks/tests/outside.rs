@@ -15,10 +15,7 @@ use crate::{CommitError, OpenError};
 
 fn with_head(head: &Path) -> Config {
     let keeper = Arc::new(FileHead::new(head.to_owned()));
-    Config {
-        outside: Some(OutsideHead { keeper, every: None, begin: false }),
-        ..Config::new(Mode::Production)
-    }
+    Config { outside: Some(OutsideHead { keeper, every: None, begin: false }), ..Config::new(Mode::Production) }
 }
 
 fn record(text: &'static str) -> Commit {
