@@ -19,6 +19,8 @@ use crate::revoke::MAX_REASON;
 
 /// The longest that a token can live by any configuration: what was minted before the configuration changed is over then too.
 const LONGEST_TOKEN: Duration = Duration::from_secs(3_600);
+/// What was decided a little later may be committed a little earlier.
+const LEEWAY: Duration = Duration::from_secs(60);
 
 /// A change of the signing keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,7 +186,7 @@ fn known(keys: &Keys, id: KeyId) -> Result<&Stored<KeyRow>, Error> {
 
 /// Until when a key verifies that mints nothing more from `now` on.
 pub(crate) fn outlived(now: Timestamp, token_ttl: Duration) -> Timestamp {
-    now.plus(token_ttl.max(LONGEST_TOKEN))
+    now.plus(token_ttl.max(LONGEST_TOKEN)).plus(LEEWAY)
 }
 
 fn retired(read: &Stored<KeyRow>, now: Timestamp, token_ttl: Duration) -> Changed {

@@ -35,6 +35,8 @@ pub fn copy_store(from: &Path, to: &Path) -> Result<(), OpenError> {
     let _held = match Head::open(from) {
         Ok((head, _)) => Some(head),
         Err(HeadError::Missing) => None,
+        // Where nobody can write, nobody has it open.
+        Err(HeadError::Io(error)) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => None,
         Err(HeadError::Locked) => return Err(OpenError::InUse { path: from.into() }),
         Err(HeadError::Io(error)) => return Err(failed(error)),
     };
