@@ -190,6 +190,37 @@ async fn a_backup_is_made_in_use_and_what_it_brings_back_is_dead() {
     assert_eq!(states, [KeyState::Retired, KeyState::Active]);
 }
 
+/// SIGKILL at any moment leaves a head that the store is not behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_starts_again_beside_its_head() {
+    for every in ["", "every_seconds = 1\n"] {
+        let service = Service::new(&HEAD.replace("[backup]", &format!("{every}[backup]")));
+        let mut server = service.start().await;
+        for _life in 0..4 {
+            let agent = service.client(&server, AGENT).await;
+            let opening = tokio::spawn(async move {
+                let opening =
+                    || OpenSessionRequest { purpose: "until it ends".to_owned(), ..OpenSessionRequest::default() };
+                let mut opened = Vec::new();
+                while let Ok(answer) = agent.open_session(opening()).await {
+                    opened.push(answer.session.unwrap().session_id);
+                }
+                opened
+            });
+            server.log_line(|line| line.contains("serving")).await;
+            server.metrics().await;
+            server.kill().await;
+            let opened = opening.await.unwrap();
+            server.restart().await;
+            let agent = service.client(&server, AGENT).await;
+            for session_id in opened {
+                agent.get_session(GetSessionRequest { session_id }).await.unwrap();
+            }
+        }
+        server.terminate().await;
+    }
+}
+
 /// A production server never makes a store by itself, and `init` makes none over anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_store_is_not_a_fresh_start() {
