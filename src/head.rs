@@ -43,3 +43,33 @@ impl HeadKeeper for CommandHead {
         self.command.join(" ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use countersign_store::Revision;
+
+    use super::*;
+
+    #[test]
+    fn a_command_keeps_the_newest_head_and_its_failures_are_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (script, kept) = (dir.path().join("keep"), dir.path().join("kept"));
+        let text =
+            format!("#!/bin/sh\ncase $1 in put) cat > {kept:?};; get) cat {kept:?} 2>/dev/null || true;; esac\n");
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let keeper = CommandHead::new(vec![script.to_str().unwrap().to_owned()]);
+        assert_eq!(keeper.read().unwrap(), None);
+        for revision in [1, 2] {
+            let head = KnownHead { revision: Revision::new(revision), epoch: 1, logs: BTreeMap::new() };
+            keeper.write(&head).unwrap();
+            assert_eq!(keeper.read().unwrap(), Some(head));
+        }
+        std::fs::write(&kept, "something else").unwrap();
+        assert!(keeper.read().is_err());
+        assert!(CommandHead::new(vec!["/bin/false".to_owned()]).read().is_err());
+    }
+}
