@@ -13,6 +13,7 @@ mod claims;
 mod error;
 mod key;
 mod mint;
+mod signing;
 mod verify;
 mod wire;
 
@@ -20,4 +21,5 @@ pub use claims::{Claims, VERSION};
 pub use error::{KeyError, MintError, TokenError};
 pub use key::{KeyId, KeyRing, KeyState, PublicKey, SigningKey};
 pub use mint::{PREFIX, Token, mint};
+pub use signing::Unsigned;
 pub use verify::{Limits, MAX_TEXT_BYTES, Presented, Verified, verify};

@@ -63,7 +63,7 @@ impl fmt::Debug for Token {
 /// # Errors
 /// [`MintError`] if the claims cannot be carried.
 pub fn mint(key: &SigningKey, claims: &Claims) -> Result<Token, MintError> {
-    let next = next_key(key, claims.token_id)?;
+    let next = next_key_of(key.seed(), claims.token_id)?;
     let sealed = claims
         .datalog()?
         .root_key_id(key.id().0)
@@ -72,17 +72,22 @@ pub fn mint(key: &SigningKey, claims: &Claims) -> Result<Token, MintError> {
         .and_then(|token| token.to_vec())
         .map(Zeroizing::new)
         .map_err(|_| MintError::Build)?;
+    Ok(text_of(&sealed))
+}
+
+/// The text form of a token's bytes.
+pub(crate) fn text_of(sealed: &Zeroizing<Vec<u8>>) -> Token {
     // Room for all of it at once: a string that grows leaves its beginnings behind in memory.
     let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + sealed.len().div_ceil(3) * 4));
     text.push_str(PREFIX);
     URL_SAFE_NO_PAD.encode_string(sealed.as_slice(), &mut text);
-    Ok(Token(text))
+    Token(text)
 }
 
 /// HKDF-SHA256 (RFC 5869) of the root seed, with the token id's 16 bytes as info.
-fn next_key(key: &SigningKey, token_id: TokenId) -> Result<KeyPair, MintError> {
+pub(crate) fn next_key_of(secret: &[u8; 32], token_id: TokenId) -> Result<KeyPair, MintError> {
     let mut seed = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::new(Some(NEXT_KEY_SALT), key.seed())
+    Hkdf::<Sha256>::new(Some(NEXT_KEY_SALT), secret)
         .expand(token_id.as_bytes(), seed.as_mut_slice())
         .map_err(|_| MintError::Build)?;
     key_pair(&seed)
