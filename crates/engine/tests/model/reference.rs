@@ -354,7 +354,7 @@ impl Model {
 
     fn answer(&mut self, who: Who, sent: &Sent) -> (Refusable<(Answer, bool)>, u64) {
         if let Some(id) = sent.id
-            && let Some(row) = self.requests.get(&(sent.caller, sent.request.rpc(), id))
+            && let Some(row) = self.requests.get(&(sent.caller.account(), sent.request.rpc(), id))
         {
             let same = (row.other_body, row.request) == (sent.other_body, sent.request);
             return (if same { Ok((row.answer.clone(), true)) } else { refused("RequestIdReused") }, 0);
@@ -384,7 +384,7 @@ impl Model {
             let expires = self.now + REQUEST_MILLIS;
             let row =
                 Remembered { other_body: sent.other_body, request: sent.request, answer: answer.clone(), expires };
-            self.requests.insert((sent.caller, sent.request.rpc(), id), row);
+            self.requests.insert((sent.caller.account(), sent.request.rpc(), id), row);
         }
         (answer.map(|answer| (answer, false)), preparing)
     }

@@ -16,6 +16,16 @@ pub enum Caller {
     Stranger,
 }
 
+impl Caller {
+    /// What request ids are scoped to: the same account, whatever its credential says of groups.
+    pub const fn account(self) -> Self {
+        match self {
+            Self::Member(party, _) => Self::Is(party),
+            Self::Is(_) | Self::For(..) | Self::Stranger => self,
+        }
+    }
+}
+
 /// Who acts, as the caller says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acting {
