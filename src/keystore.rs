@@ -3,6 +3,8 @@
 //! They are made once, before the store holds anything of the tenant. From then on a missing one is an error and never made
 //! anew: a new key would silently end every capability, or start a log that nobody can compare with the old one.
 
+mod cipher;
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -12,6 +14,8 @@ use countersign_audit::{NoteSigner, NoteVerifier};
 use countersign_core::TenantId;
 use countersign_token::{KeyId, SigningKey};
 use zeroize::Zeroizing;
+
+pub use cipher::KeyCipher;
 
 /// A tenant's keys.
 #[derive(Debug)]
@@ -48,41 +52,133 @@ pub enum KeystoreError {
     /// Others can read a key.
     #[error("the key file `{}` can be read by others; if nobody did, `chmod 600` it", .0.display())]
     Exposed(PathBuf),
+    /// A key is encrypted, and nothing is configured to decrypt it with.
+    #[error("the key file `{}` is encrypted; say in the configuration by `[keys] encryption` what with", .0.display())]
+    Encrypted(PathBuf),
+    /// A key does not open with the key that is configured.
+    #[error(
+        "the key file `{}` does not open with the key that `[keys] encryption` gives; give the one that it was encrypted \
+         with, or restore the file from a copy", .0.display())]
+    WrongKey(PathBuf),
+    /// The key for the key files is not to be had.
+    #[error("the key that key files are encrypted with is not to be had: {0}")]
+    Unavailable(String),
     /// There is no randomness, or a name is not one.
     #[error("cannot make keys: {0}")]
     Make(String),
 }
 
-const TOKEN_KEY: &str = "token-1.key";
 const COMMITMENT_KEY: &str = "commitment.key";
 const LOG_KEY: &str = "log.key";
 const LOG_PUBLIC: &str = "log.pub";
 
 /// Opens a tenant's keys under `data_dir`, or makes them if `fresh` says that the store holds nothing of the tenant.
 ///
+/// What is not encrypted, and is to be, is encrypted where it lies.
+///
 /// # Errors
 /// [`KeystoreError`].
-pub fn open(data_dir: &Path, tenant: &TenantId, origin: &str, fresh: bool) -> Result<TenantKeys, KeystoreError> {
+pub fn open(
+    data_dir: &Path,
+    tenant: &TenantId,
+    origin: &str,
+    fresh: bool,
+    cipher: &KeyCipher,
+) -> Result<TenantKeys, KeystoreError> {
     let dir = directory(data_dir, tenant);
+    let store = Files { dir: &dir, tenant, cipher };
     if fresh {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(at(&dir))?;
-        for name in [TOKEN_KEY, COMMITMENT_KEY, LOG_KEY] {
-            make(&dir.join(name))?;
+        for name in [&token_key(1), COMMITMENT_KEY, LOG_KEY] {
+            store.make(name)?;
         }
     }
-    let log =
-        NoteSigner::from_seed(origin, &*read(&dir.join(LOG_KEY))?).map_err(|e| KeystoreError::Make(e.to_string()))?;
+    let log = NoteSigner::from_seed(origin, &*store.read(LOG_KEY)?).map_err(|e| KeystoreError::Make(e.to_string()))?;
     let public = dir.join(LOG_PUBLIC);
     if !fresh && public.exists() && log_verifier(data_dir, tenant)? != *log.verifier() {
         return Err(KeystoreError::OtherLogKey(public));
     }
     write_atomically(&public, format!("{}\n", log.verifier()).as_bytes(), 0o644).map_err(at(&public))?;
-    let signing = SigningKey::from_seed(KeyId(1), read(&dir.join(TOKEN_KEY))?);
-    Ok(TenantKeys {
-        signing: vec![signing.map_err(|e| KeystoreError::Make(e.to_string()))?],
-        commitment: read(&dir.join(COMMITMENT_KEY))?,
-        log,
-    })
+    let ids = token_keys(&dir)?;
+    if ids.is_empty() {
+        return Err(KeystoreError::Missing(dir.join(token_key(1))));
+    }
+    let signing = ids.into_iter().map(|id| store.signing(id)).collect::<Result<_, _>>()?;
+    Ok(TenantKeys { signing, commitment: store.read(COMMITMENT_KEY)?, log })
+}
+
+/// Makes another signing key, durably, with the id `least` or the next one that no file has.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn make_signing_key(
+    data_dir: &Path,
+    tenant: &TenantId,
+    least: KeyId,
+    cipher: &KeyCipher,
+) -> Result<SigningKey, KeystoreError> {
+    let dir = directory(data_dir, tenant);
+    // An id is never used again for another key, also where a file is left of a change that was not committed.
+    let newest = token_keys(&dir)?.last().copied().unwrap_or(0);
+    let id = least.0.max(newest.saturating_add(1));
+    let store = Files { dir: &dir, tenant, cipher };
+    store.make(&token_key(id))?;
+    store.signing(id)
+}
+
+/// Deletes the private half of a signing key that is out of service. One that is gone already is none.
+///
+/// # Errors
+/// [`KeystoreError::Io`].
+pub fn discard_signing_key(data_dir: &Path, tenant: &TenantId, id: KeyId) -> Result<(), KeystoreError> {
+    let dir = directory(data_dir, tenant);
+    let path = dir.join(token_key(id.0));
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
+        Ok(()) | Err(_) => fs::File::open(&dir).and_then(|dir| dir.sync_all()).map_err(at(&dir)),
+    }
+}
+
+/// Whether every private key below a data directory is encrypted.
+///
+/// # Errors
+/// [`KeystoreError::Io`].
+pub fn all_encrypted(data_dir: &Path) -> Result<bool, KeystoreError> {
+    let keys = data_dir.join("keys");
+    for tenant in fs::read_dir(&keys).map_err(at(&keys))? {
+        let dir = tenant.map_err(at(&keys))?.path();
+        for file in fs::read_dir(&dir).map_err(at(&dir))? {
+            let path = file.map_err(at(&dir))?.path();
+            if path.extension().is_some_and(|e| e == "key") {
+                let text = Zeroizing::new(fs::read_to_string(&path).map_err(at(&path))?);
+                if !cipher::is_encrypted(&text) {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn token_key(id: u32) -> String {
+    format!("token-{id}.key")
+}
+
+/// The ids of the signing keys that lie there, in order.
+fn token_keys(dir: &Path) -> Result<Vec<u32>, KeystoreError> {
+    let mut ids = Vec::new();
+    let files = match fs::read_dir(dir) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ids),
+        Err(error) => return Err(at(dir)(error)),
+    };
+    for file in files {
+        let name = file.map_err(at(dir))?.file_name();
+        let id = |name: &str| name.strip_prefix("token-")?.strip_suffix(".key")?.parse::<u32>().ok();
+        ids.extend(name.to_str().and_then(id));
+    }
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// The public key of a tenant's log, for offline checks.
@@ -99,32 +195,61 @@ fn directory(data_dir: &Path, tenant: &TenantId) -> PathBuf {
     data_dir.join("keys").join(tenant.as_str())
 }
 
-/// Makes a key, unless an interrupted start made it already.
-fn make(path: &Path) -> Result<(), KeystoreError> {
-    if path.exists() {
-        return Ok(());
-    }
-    let mut seed = Zeroizing::new([0_u8; 32]);
-    getrandom::fill(seed.as_mut_slice()).map_err(|e| KeystoreError::Make(e.to_string()))?;
-    let text = Zeroizing::new(format!("{}\n", hex::encode(seed.as_slice())));
-    write_atomically(path, text.as_bytes(), 0o600).map_err(at(path))
+/// The key files of a tenant.
+struct Files<'a> {
+    dir: &'a Path,
+    tenant: &'a TenantId,
+    cipher: &'a KeyCipher,
 }
 
-fn read(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeystoreError> {
-    use std::os::unix::fs::PermissionsExt;
-    let meta = match fs::metadata(path) {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(KeystoreError::Missing(path.to_owned())),
-        Err(e) => return Err(at(path)(e)),
-    };
-    if meta.permissions().mode() & 0o077 != 0 {
-        return Err(KeystoreError::Exposed(path.to_owned()));
+impl Files<'_> {
+    /// Makes a key, unless an interrupted start made it already.
+    fn make(&self, name: &str) -> Result<(), KeystoreError> {
+        if self.dir.join(name).exists() {
+            return Ok(());
+        }
+        let mut seed = Zeroizing::new([0_u8; 32]);
+        getrandom::fill(seed.as_mut_slice()).map_err(|e| KeystoreError::Make(e.to_string()))?;
+        self.write(name, &seed)
     }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(at(path))?);
-    let mut seed = Zeroizing::new([0_u8; 32]);
-    hex::decode_to_slice(text.trim_end(), seed.as_mut_slice())
-        .map_err(|_| KeystoreError::Malformed(path.to_owned()))?;
-    Ok(seed)
+
+    fn write(&self, name: &str, seed: &[u8; 32]) -> Result<(), KeystoreError> {
+        let path = self.dir.join(name);
+        let text = self.cipher.seal(self.tenant, name, seed)?;
+        write_atomically(&path, text.as_bytes(), 0o600).map_err(at(&path))
+    }
+
+    fn read(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, KeystoreError> {
+        use std::os::unix::fs::PermissionsExt;
+        let path = &self.dir.join(name);
+        let meta = match fs::metadata(path) {
+            Ok(meta) => meta,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(KeystoreError::Missing(path.clone())),
+            Err(e) => return Err(at(path)(e)),
+        };
+        if meta.permissions().mode() & 0o077 != 0 {
+            return Err(KeystoreError::Exposed(path.clone()));
+        }
+        let text = Zeroizing::new(fs::read_to_string(path).map_err(at(path))?);
+        let (seed, current) = if cipher::is_encrypted(&text) {
+            self.cipher.open(self.tenant, name, &text, path)?
+        } else {
+            let mut seed = Zeroizing::new([0_u8; 32]);
+            hex::decode_to_slice(text.trim_end(), seed.as_mut_slice())
+                .map_err(|_| KeystoreError::Malformed(path.clone()))?;
+            (seed, !self.cipher.encrypts())
+        };
+        if !current {
+            self.write(name, &seed)?;
+            tracing::info!(file = %path.display(), "key file encrypted");
+        }
+        Ok(seed)
+    }
+
+    fn signing(&self, id: u32) -> Result<SigningKey, KeystoreError> {
+        let seed = self.read(&token_key(id))?;
+        SigningKey::from_seed(KeyId(id), seed).map_err(|e| KeystoreError::Make(e.to_string()))
+    }
 }
 
 /// Writes a file whole or not at all, and durably: into a neighbour, synced, renamed, directory synced.
@@ -160,8 +285,8 @@ mod tests {
     #[test]
     fn keys_are_made_once_and_stay_the_same() {
         let dir = tempfile::tempdir().unwrap();
-        let made = open(dir.path(), &tenant(), "log.example/acme", true).unwrap();
-        let read = open(dir.path(), &tenant(), "log.example/acme", false).unwrap();
+        let made = open(dir.path(), &tenant(), "log.example/acme", true, &KeyCipher::none()).unwrap();
+        let read = open(dir.path(), &tenant(), "log.example/acme", false, &KeyCipher::none()).unwrap();
         assert_eq!(made.signing[0].public(), read.signing[0].public());
         assert_eq!(made.commitment, read.commitment);
         assert_eq!(log_verifier(dir.path(), &tenant()).unwrap(), *read.log.verifier());
@@ -170,17 +295,56 @@ mod tests {
     #[test]
     fn a_missing_key_is_not_made_anew() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(open(dir.path(), &tenant(), "log.example/acme", false), Err(KeystoreError::Missing(_))));
+        assert!(matches!(
+            open(dir.path(), &tenant(), "log.example/acme", false, &KeyCipher::none()),
+            Err(KeystoreError::Missing(_))
+        ));
     }
 
     #[test]
     fn a_key_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        open(dir.path(), &tenant(), "log.example/acme", true).unwrap();
+        open(dir.path(), &tenant(), "log.example/acme", true, &KeyCipher::none()).unwrap();
         let path = dir.path().join("keys/acme/token-1.key");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let opened = open(dir.path(), &tenant(), "log.example/acme", false);
+        let opened = open(dir.path(), &tenant(), "log.example/acme", false, &KeyCipher::none());
         assert!(matches!(opened, Err(KeystoreError::Exposed(_))));
+    }
+
+    #[test]
+    fn keys_are_encrypted_where_they_lie_and_open_with_their_key_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |cipher: &KeyCipher| open(dir.path(), &tenant(), "log.example/acme", false, cipher);
+        let plain = super::open(dir.path(), &tenant(), "log.example/acme", true, &KeyCipher::none()).unwrap();
+        assert!(!all_encrypted(dir.path()).unwrap());
+        let encrypted = open(&KeyCipher::of([7; 32], None)).unwrap();
+        assert_eq!(encrypted.signing[0].public(), plain.signing[0].public());
+        assert!(all_encrypted(dir.path()).unwrap());
+        let text = fs::read_to_string(dir.path().join("keys/acme/log.key")).unwrap();
+        assert!(text.starts_with("countersign-key-1 "), "{text}");
+        assert!(matches!(open(&KeyCipher::none()), Err(KeystoreError::Encrypted(_))));
+        assert!(matches!(open(&KeyCipher::of([8; 32], None)), Err(KeystoreError::WrongKey(_))));
+        // A file in the place of another does not open either.
+        let at = |name: &str| dir.path().join("keys/acme").join(name);
+        fs::copy(at("commitment.key"), at("token-2.key")).unwrap();
+        assert!(matches!(open(&KeyCipher::of([7; 32], None)), Err(KeystoreError::WrongKey(_))));
+        fs::remove_file(at("token-2.key")).unwrap();
+        // Another key takes over.
+        open(&KeyCipher::of([9; 32], Some([7; 32]))).unwrap();
+        open(&KeyCipher::of([9; 32], None)).unwrap();
+    }
+
+    #[test]
+    fn another_signing_key_never_takes_an_id_that_was_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let cipher = KeyCipher::none();
+        open(dir.path(), &tenant(), "log.example/acme", true, &cipher).unwrap();
+        let make = |least| make_signing_key(dir.path(), &tenant(), KeyId(least), &cipher).unwrap().id();
+        assert_eq!((make(2), make(2), make(7)), (KeyId(2), KeyId(3), KeyId(7)));
+        discard_signing_key(dir.path(), &tenant(), KeyId(3)).unwrap();
+        discard_signing_key(dir.path(), &tenant(), KeyId(3)).unwrap();
+        let opened = open(dir.path(), &tenant(), "log.example/acme", false, &cipher).unwrap();
+        assert_eq!(opened.signing.iter().map(SigningKey::id).collect::<Vec<_>>(), [1, 2, 7].map(KeyId));
     }
 }

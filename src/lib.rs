@@ -6,8 +6,11 @@
 pub mod authors;
 pub mod bundle_dir;
 pub mod client;
+mod command;
 pub mod config;
+mod custody;
 pub mod grpc;
+mod head;
 pub mod http;
 pub mod identity;
 pub mod keystore;

@@ -181,6 +181,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         ),
         ErrorReason::HolderProofStale => Some("have its holder sign again with `countersign capability prove`"),
         ErrorReason::RevocationsMissed => Some("watch again without `--resume`"),
+        ErrorReason::KeyNotFound | ErrorReason::KeyState => Some("see what each may do with `countersign keys list`"),
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
         | ErrorReason::PrincipalUnknown
@@ -227,6 +228,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::EntityRevision
         | ErrorReason::LedgerFull
         | ErrorReason::NotificationNotFound
+        | ErrorReason::BackupRefused
         | ErrorReason::CapabilityDelegated
         | ErrorReason::HolderMismatch
         | ErrorReason::HolderProofInvalid => None,

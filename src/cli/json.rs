@@ -467,8 +467,10 @@ pub fn record(record: &Record) -> Value {
 
 /// A public key.
 pub fn public_key(key: &PublicKey) -> Value {
-    let PublicKey { key_id, algorithm, public_key, state: _ } = key;
+    let PublicKey { key_id, algorithm, public_key, state: _, created_at, verifies_until } = key;
     json!({
+        "created_at": rfc3339(created_at.as_ref()),
+        "verifies_until": rfc3339(verifies_until.as_ref()),
         "key_id": key_id,
         "algorithm": algorithm,
         "public_key": hex(public_key),

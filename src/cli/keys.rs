@@ -4,7 +4,10 @@ use std::path::Path;
 
 use clap::Subcommand;
 use countersign::client::Client;
-use countersign::proto::{self, ListPublicKeysRequest};
+use countersign::proto::{
+    self, ListPublicKeysRequest, MarkKeyCompromisedRequest, MarkKeyCompromisedResponse, RetireKeyRequest,
+    RetireKeyResponse, RotateKeyRequest, RotateKeyResponse,
+};
 use countersign_token::{KeyId, KeyRing, KeyState, PublicKey};
 use serde::Deserialize;
 
@@ -17,6 +20,24 @@ pub enum KeysCommand {
     /// List the public keys that capabilities are signed with
     #[command(after_help = "Examples:\n  countersign keys list\n  countersign keys list --json > keys.json")]
     List,
+    /// Make a new key, which mints from now on; the one before verifies what it minted until that is over
+    #[command(after_help = "Examples:\n  countersign keys rotate\n  countersign keys rotate --json")]
+    Rotate,
+    /// Take a retired key out of service whose tokens are over, and delete its private half
+    #[command(after_help = "Examples:\n  countersign keys retire 1")]
+    Retire {
+        /// The key's id, as `countersign keys list` shows it
+        key: u32,
+    },
+    /// Make everything dead at once that a key signed; if it is the active one, a new key takes over
+    #[command(after_help = "Examples:\n  countersign keys compromised 1 --reason 'backup tape lost'")]
+    Compromised {
+        /// The key's id, as `countersign keys list` shows it
+        key: u32,
+        /// Why; it is recorded
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 /// Runs one of the commands.
@@ -34,6 +55,31 @@ pub async fn run(command: KeysCommand, connection: &Connection, output: &mut Out
             let list: serde_json::Value = keys.iter().map(json::public_key).collect();
             let listed = serde_json::json!({ "keys": list, "max_age_seconds": max_age });
             output.document(&listed, &human.join("\n"))?;
+            Ok(Exit::Done)
+        }
+        KeysCommand::Rotate => {
+            let request = RotateKeyRequest { request_id: String::new() };
+            let RotateKeyResponse { active_key_id: active, retired_key_id: retired, replayed: _ } =
+                connection.client().await?.rotate_key(request).await?;
+            let human =
+                format!("key {active} mints from now on; key {retired} is retired, and verifies what it minted");
+            output.document(&serde_json::json!({"active_key_id": active, "retired_key_id": retired}), &human)?;
+            Ok(Exit::Done)
+        }
+        KeysCommand::Retire { key } => {
+            let request = RetireKeyRequest { key_id: key, request_id: String::new() };
+            let RetireKeyResponse { active_key_id: active, replayed: _ } =
+                connection.client().await?.retire_key(request).await?;
+            let human = format!("key {key} is out of service, and its private half is deleted; key {active} mints");
+            output.document(&serde_json::json!({"key_id": key, "active_key_id": active}), &human)?;
+            Ok(Exit::Done)
+        }
+        KeysCommand::Compromised { key, reason } => {
+            let request = MarkKeyCompromisedRequest { key_id: key, reason, request_id: String::new() };
+            let MarkKeyCompromisedResponse { active_key_id: active, replayed: _ } =
+                connection.client().await?.mark_key_compromised(request).await?;
+            let human = format!("nothing that key {key} signed is worth anything any more; key {active} mints");
+            output.document(&serde_json::json!({"key_id": key, "active_key_id": active}), &human)?;
             Ok(Exit::Done)
         }
     }
@@ -115,6 +161,8 @@ mod tests {
             algorithm: "Ed25519".into(),
             public_key: key.public().as_bytes().to_vec(),
             state: proto::KeyState::Retired.into(),
+            created_at: None,
+            verifies_until: None,
         };
         let text = serde_json::json!({"keys": [json::public_key(&listed)]}).to_string();
         let path = std::env::temp_dir().join(format!("countersign-keys-{}.json", std::process::id()));

@@ -9,6 +9,7 @@ mod batch;
 mod break_glass;
 mod capability;
 mod caution;
+mod custody;
 mod decide;
 pub mod development;
 mod diff;
@@ -82,6 +83,15 @@ enum Command {
     /// Run the server
     #[command(after_help = serve::SERVE_EXAMPLES)]
     Serve(serve::ServeArgs),
+    /// Make the data directory of a new service
+    #[command(after_help = custody::INIT_EXAMPLES)]
+    Init(custody::InitArgs),
+    /// Have the server make a backup of its store while it serves
+    #[command(after_help = custody::BACKUP_EXAMPLES)]
+    Backup(custody::BackupArgs),
+    /// Restore a copy of the data directory; everything that was handed out before is dead
+    #[command(after_help = custody::RESTORE_EXAMPLES)]
+    Restore(custody::RestoreArgs),
     /// Walk one agent session through a server of its own, and show each step
     #[command(after_help = crate::demo::EXAMPLES)]
     Demo(crate::demo::DemoArgs),
@@ -183,6 +193,9 @@ fn usage(error: &clap::Error, json: bool) -> Exit {
 async fn dispatch(command: Command, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     match command {
         Command::Serve(args) => serve::serve(args).await,
+        Command::Init(args) => custody::init(args, output).await,
+        Command::Backup(args) => custody::backup(args, connection, output).await,
+        Command::Restore(args) => custody::restore(args, output).await,
         Command::Demo(args) => crate::demo::run(args, output).await,
         Command::Dev(command) => development::run(command, output),
         Command::Decide(args) => decide::run(args, connection, output).await,

@@ -11,10 +11,12 @@ use super::error::ClientError;
 use super::retry;
 use crate::proto::approval_service_client::ApprovalServiceClient;
 use crate::proto::audit_service_client::AuditServiceClient;
+use crate::proto::backup_service_client::BackupServiceClient;
 use crate::proto::break_glass_service_client::BreakGlassServiceClient;
 use crate::proto::capability_service_client::CapabilityServiceClient;
 use crate::proto::decision_service_client::DecisionServiceClient;
 use crate::proto::entity_service_client::EntityServiceClient;
+use crate::proto::key_service_client::KeyServiceClient;
 use crate::proto::notification_service_client::NotificationServiceClient;
 use crate::proto::outcome_service_client::OutcomeServiceClient;
 use crate::proto::policy_service_client::PolicyServiceClient;
@@ -174,6 +176,14 @@ changing! {
     revoke: CapabilityServiceClient, RevokeRequest => RevokeResponse;
     /// Exchanges a capability for one of the same action that a sub-agent acts by.
     delegate: CapabilityServiceClient, DelegateRequest => DelegateResponse;
+    /// Makes a new signing key active, and retires the one before.
+    rotate_key: KeyServiceClient, RotateKeyRequest => RotateKeyResponse;
+    /// Takes a retired signing key out of service.
+    retire_key: KeyServiceClient, RetireKeyRequest => RetireKeyResponse;
+    /// Makes everything dead that a signing key signed.
+    mark_key_compromised: KeyServiceClient, MarkKeyCompromisedRequest => MarkKeyCompromisedResponse;
+    /// Has a backup of the store made.
+    create_backup: BackupServiceClient, CreateBackupRequest => CreateBackupResponse;
     /// Opens a session.
     open_session: SessionServiceClient, OpenSessionRequest => OpenSessionResponse;
     /// Ends a session, and everything in it.

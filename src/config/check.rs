@@ -8,6 +8,7 @@ use std::path::Path;
 use countersign_audit::NoteVerifier;
 use countersign_core::visible::Visible;
 
+use super::keeping::check_keeping;
 use super::sinks::check_sinks;
 use super::{Config, ConfigError, PublishingConfig, TenantConfig};
 use crate::tls;
@@ -71,6 +72,7 @@ ranges! {
     approvals.asked_per_hour_per_principal: 1, 10_000, "";
     break_glass.times_per_person: 1, 100, "";
     break_glass.window_seconds: 3_600, 30 * DAY, "seconds";
+    head.every_seconds: 0, 3600, "seconds";
 }
 
 /// Checks everything but the existence of files, which whoever reads them reports.
@@ -97,6 +99,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         filled("server.tls.certificate", &tls.certificate)?;
         filled("server.tls.key", &tls.key)?;
     }
+    check_keeping(config)?;
     telemetry(config)?;
     if config.tenants.is_empty() {
         return Err(ConfigError::NoIssuer);

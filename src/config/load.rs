@@ -8,6 +8,7 @@ use countersign_core::TenantId;
 
 use super::check::check;
 use super::issuer::{REFRESH_SECONDS, STALE_SECONDS};
+use super::keeping::resolve_keeping;
 use super::syntax::syntax;
 use super::{
     Algorithm, Approvals, ApprovingConfig, Config, ConfigError, DEV_APPROVING_AUDIENCE, DEV_AUDIENCE, DEV_ISSUER,
@@ -150,6 +151,7 @@ impl Config {
         // Whoever tries things out asks and asks, and is all the people there are.
         config.approvals = Approvals { pending_per_principal: 100, asked_per_hour_per_principal: 10_000 };
         overrides.apply(&mut config)?;
+        config.backup.directory = Some(config.server.data_dir.join("backups"));
         let tenant = TenantId::new(DEV_TENANT)
             .map_err(|error| ConfigError::Value { key: "tenants".to_owned(), problem: error.to_string() })?;
         let issuer = IssuerConfig {
@@ -214,6 +216,7 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         }
     };
     resolve(&mut config.server.data_dir);
+    resolve_keeping(&mut config, resolve);
     if let Some(tls) = &mut config.server.tls {
         resolve(&mut tls.certificate);
         resolve(&mut tls.key);

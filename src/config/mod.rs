@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod issuer;
+mod keeping;
 mod load;
 mod sinks;
 mod syntax;
@@ -25,6 +26,7 @@ pub use issuer::{
     Algorithm, ApprovingConfig, GroupsConfig, IssuerConfig, KeySource, OwnerConfig, RequiredValue, SubjectConfig,
     SubjectKind, TrustDomainConfig,
 };
+pub use keeping::{BackupConfig, HeadConfig, KeysConfig, SecretSource};
 pub use load::Overrides;
 pub use sinks::{SinkConfig, SinkKind};
 
@@ -59,6 +61,12 @@ pub struct Config {
     pub approvals: Approvals,
     /// How often the glass is broken.
     pub break_glass: BreakGlass,
+    /// How private keys lie in the data directory.
+    pub keys: KeysConfig,
+    /// A head of the store outside of the data directory.
+    pub head: HeadConfig,
+    /// Where backups go.
+    pub backup: BackupConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// Whether this is a development server. Not a key: only [`Config::development`] sets it.
@@ -321,6 +329,9 @@ impl Default for Config {
             sessions: Sessions::default(),
             approvals: Approvals::default(),
             break_glass: BreakGlass::default(),
+            keys: KeysConfig::default(),
+            head: HeadConfig::default(),
+            backup: BackupConfig::default(),
             telemetry: TelemetryConfig::default(),
             development: false,
             development_clock: None,

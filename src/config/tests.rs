@@ -394,3 +394,26 @@ fn what_publishing_asks_for_can_be_given_or_is_refused() {
     let config = publishing("watch = true").unwrap();
     assert!(config.tenants.values().all(|tenant| tenant.publishing.watch && tenant.publishing.authors.is_empty()));
 }
+
+#[test]
+fn what_is_kept_elsewhere_is_elsewhere() {
+    for (text, expected) in [
+        ("[head]\nfile = \"/var/lib/countersign/head\"", "`head.file`: in the data directory"),
+        ("[head]\nfile = \"/h\"\ncommand = [\"/c\"]", "`head`: a head is kept in one place"),
+        ("[head]\ncommand = [\"/c\"]", "`head.every_seconds`: a command is run at an interval"),
+        ("[head]\nevery_seconds = 1", "`head.every_seconds`: there is no head"),
+        ("[head]\ncommand = [\"c\"]\nevery_seconds = 1", "`head.command`: the program is not an absolute path"),
+        ("[keys]\nencryption = { command = [] }", "`keys.encryption.command`: empty"),
+        ("[keys]\nencryption = { variable = \"\" }", "`keys.encryption.variable`: "),
+        ("[keys]\nprevious_encryption = { file = \"/k\" }", "`keys.previous_encryption`: there is no"),
+        ("[backup]\ndirectory = \"\"", "`backup.directory`: empty"),
+    ] {
+        let text = load(&format!("{ISSUER}{text}\n")).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}\nis not\n{expected}");
+    }
+    let good = "[keys.encryption]\nfile = \"k\"\n[head]\nfile = \"/h\"\n[backup]\ndirectory = \"b\"\n";
+    let config = load(&format!("{ISSUER}{good}")).unwrap();
+    let under = |path: &Path, name: &str| path.is_absolute() && path.ends_with(name);
+    assert!(matches!(&config.keys.encryption, Some(SecretSource::File(file)) if under(file, "k")));
+    assert!(under(config.backup.directory.as_deref().unwrap(), "b") && config.head.every().is_none());
+}

@@ -2,12 +2,14 @@
 
 use countersign_core::TokenId;
 use countersign_core::capability::Outcome;
-use countersign_engine::{Call, Complete, Delegate, Redeem, Replayable, Verdict};
+use countersign_engine::{Call, Complete, Delegate, KeyInfo, Redeem, Replayable, Verdict};
 use countersign_token::KeyState as State;
 use tonic::{Request, Response, Status};
 
 use super::call::{Backend, Verified, request_id_of};
-use super::convert::{capability, decision, digest, duration, id, operation, optional_id, outcome, page_size, receipt};
+use super::convert::{
+    capability, decision, digest, duration, id, operation, optional_id, outcome, page_size, receipt, timestamp,
+};
 use super::errors::Failure;
 use super::holder::holder_to_bind;
 use crate::http::metrics as names;
@@ -126,9 +128,11 @@ impl CapabilityService for Capabilities {
     ) -> Result<Response<ListPublicKeysResponse>, Status> {
         let run = |verified: Verified, ListPublicKeysRequest {}: ListPublicKeysRequest| async move {
             let verified = &verified;
-            let keys = verified.engine.public_keys();
-            let keys = keys.into_iter().map(|(id, public, state)| PublicKey {
+            let keys = verified.engine.public_keys()?;
+            let keys = keys.into_iter().map(|KeyInfo { id, public, state, created_at, verifies_until }| PublicKey {
                 key_id: id.0,
+                created_at: Some(timestamp(created_at)),
+                verifies_until: verifies_until.map(timestamp),
                 algorithm: "Ed25519".to_owned(),
                 public_key: public.as_bytes().to_vec(),
                 state: match state {

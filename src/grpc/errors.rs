@@ -7,7 +7,7 @@ use countersign_core::ledger::LedgerError;
 use countersign_core::restraint::RestraintError;
 use countersign_core::review::GlassError;
 use countersign_core::session::SessionError;
-use countersign_engine::{Error, NotAnswering, PublishAction};
+use countersign_engine::{Error, KeyFault, NotAnswering, PublishAction};
 use countersign_token::{HolderError, TokenError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -112,6 +112,8 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::Token(error) => token(error),
         Error::Holder(error) => holder(error),
         Error::TokenDead(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
+        Error::Key(error) => key(error),
+        Error::Backup(_) => (Code::FailedPrecondition, ErrorReason::BackupRefused),
         Error::Capability(error) => capability(error),
         Error::ApprovalGone(_) => (Code::PermissionDenied, ErrorReason::CapabilityRevoked),
         Error::PolicyDenied(_) => (Code::PermissionDenied, ErrorReason::PolicyDenied),
@@ -258,6 +260,15 @@ const fn holder(error: &HolderError) -> (Code, ErrorReason) {
         HolderError::Stale(_) => ErrorReason::HolderProofStale,
     };
     (Code::PermissionDenied, reason)
+}
+
+const fn key(error: &KeyFault) -> (Code, ErrorReason) {
+    match error {
+        KeyFault::Unknown(_) => (Code::NotFound, ErrorReason::KeyNotFound),
+        KeyFault::Active(_) | KeyFault::Already(..) | KeyFault::TokensLive(..) => {
+            (Code::FailedPrecondition, ErrorReason::KeyState)
+        }
+    }
 }
 
 const fn capability(error: &CapabilityError) -> (Code, ErrorReason) {

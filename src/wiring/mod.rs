@@ -4,9 +4,10 @@ mod admission;
 mod background;
 mod notify;
 mod offline;
+mod place;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use countersign_core::review::GlassBudget;
 use countersign_core::time::{ShiftedClock, SystemClock};
 use countersign_core::{Clock, TenantId, Timestamp};
 use countersign_engine::{Engine, Error, Limits, Parts};
-use countersign_store::{Config as StoreConfig, Kernel, Mode, OpenError, RocksKernel};
+use countersign_store::{Kernel, OpenError, RocksKernel};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -31,28 +32,35 @@ use background::{
 };
 
 use crate::config::{Config, TenantConfig};
+use crate::custody::Custody;
 use crate::grpc::{
-    Approvals, Audit, Backend, BreakGlasses, Capabilities, Decisions, Gated, Notifications, Outcomes, Policies,
-    Revocations, Sessions, StoredEntities, Tenants,
+    Approvals, Audit, Backend, Backups, BreakGlasses, Capabilities, Decisions, Gated, Notifications, Outcomes,
+    Policies, Revocations, Sessions, SigningKeys, StoredEntities, Tenants,
 };
 use crate::http::{self, Readiness};
 use crate::identity::{Authenticator, DevIssuer};
+use crate::keystore::{self, KeyCipher};
 use crate::proto;
 use crate::proto::approval_service_server::ApprovalServiceServer;
 use crate::proto::audit_service_server::AuditServiceServer;
+use crate::proto::backup_service_server::BackupServiceServer;
 use crate::proto::break_glass_service_server::BreakGlassServiceServer;
 use crate::proto::capability_service_server::CapabilityServiceServer;
 use crate::proto::decision_service_server::DecisionServiceServer;
 use crate::proto::entity_service_server::EntityServiceServer;
+use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::notification_service_server::NotificationServiceServer;
 use crate::proto::outcome_service_server::OutcomeServiceServer;
 use crate::proto::policy_service_server::PolicyServiceServer;
 use crate::proto::revocation_service_server::RevocationServiceServer;
 use crate::proto::session_service_server::SessionServiceServer;
 use crate::tls::{ServerTls, TlsError};
-use crate::{keystore, listen, telemetry};
+use crate::{listen, telemetry};
 
 pub use offline::{OfflineLog, offline_logs};
+pub use place::{Restored, init, restore};
+
+use place::{open_store, store_path};
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -166,11 +174,12 @@ impl Server {
         }
         let authenticator = Arc::new(Authenticator::new(&config)?);
         let upkeep = authenticator.upkeep();
+        let cipher = KeyCipher::configured(&config.keys)?;
         let kernel = Arc::new(open_store(&config).await?);
         let (mut tenants, mut sinks) = (Tenants::new(), BTreeMap::new());
         for (tenant, settings) in &config.tenants {
             sinks.insert(tenant.clone(), notify::open(tenant, settings)?);
-            let engine = open_engine(&config, tenant, settings, &kernel).await?;
+            let engine = open_engine(&config, tenant, settings, &kernel, &cipher).await?;
             tenants.insert(tenant.clone(), (Arc::new(engine), settings.bundle.clone()));
         }
         let all: Vec<_> = tenants.values().cloned().collect();
@@ -183,7 +192,9 @@ impl Server {
         let (stop_http, stopped_http) = oneshot::channel::<()>();
 
         let backend = Backend::new(tenants, authenticator, config.limits.clone(), ready.clone());
-        let router = router(&config, backend, health_service)?;
+        let (data_dir, backups) = (config.server.data_dir.clone(), config.backup.directory.clone());
+        let custody = Arc::new(Custody { data_dir, cipher, kernel: Arc::clone(&kernel), backups });
+        let router = router(&config, backend, &custody, health_service)?;
         let most = config.limits.connections as usize;
         let tls =
             config.server.tls.as_ref().map(|files| ServerTls::read(files, Some(Authenticator::client_verifier())));
@@ -312,6 +323,7 @@ impl RunningServer {
 fn router(
     config: &Config,
     backend: Backend,
+    custody: &Arc<Custody>,
     health: tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
 ) -> Result<tonic::transport::server::Router, WiringError> {
     let limits = &config.limits;
@@ -374,6 +386,14 @@ fn router(
             backend.clone(),
         ))
         .add_service(Gated::new(
+            KeyServiceServer::new(SigningKeys(backend.clone(), Arc::clone(custody))).max_decoding_message_size(size),
+            backend.clone(),
+        ))
+        .add_service(Gated::new(
+            BackupServiceServer::new(Backups(backend.clone(), Arc::clone(custody))).max_decoding_message_size(size),
+            backend.clone(),
+        ))
+        .add_service(Gated::new(
             PolicyServiceServer::new(Policies(backend.clone())).max_decoding_message_size(size),
             backend.clone(),
         ))
@@ -397,43 +417,16 @@ async fn bind(address: std::net::SocketAddr) -> Result<(TcpListener, std::net::S
     Ok((listener, bound))
 }
 
-fn store_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("store")
-}
-
-async fn open_store(config: &Config) -> Result<RocksKernel, WiringError> {
-    let mode = if config.is_development() { Mode::Development } else { Mode::Production };
-    let data_dir = config.server.data_dir.clone();
-    tokio::task::spawn_blocking(move || {
-        use std::os::unix::fs::DirBuilderExt;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&data_dir)
-            .map_err(os("cannot make the data directory"))?;
-        let path = store_path(&data_dir);
-        let config = StoreConfig::new(mode);
-        // A store is made where keys are not: keys without a store are what is left of one that was lost.
-        let kernel = if path.exists() || data_dir.join("keys").exists() {
-            RocksKernel::open(&path, &config)?
-        } else {
-            RocksKernel::create(&path, &config)?
-        };
-        Ok(kernel)
-    })
-    .await
-    .map_err(|e| WiringError::Os { what: "cannot open the store", reason: e.to_string() })?
-}
-
 async fn open_engine(
     config: &Config,
     tenant: &TenantId,
     settings: &TenantConfig,
     kernel: &Arc<RocksKernel>,
+    cipher: &KeyCipher,
 ) -> Result<Engine<RocksKernel>, WiringError> {
     let failed = |source| WiringError::Engine { tenant: tenant.clone(), source };
     let fresh = kernel.log_size(tenant).await.map_err(|e| failed(e.into()))? == 0;
-    let keys = keystore::open(&config.server.data_dir, tenant, &settings.log_origin, fresh)?;
+    let keys = keystore::open(&config.server.data_dir, tenant, &settings.log_origin, fresh, cipher)?;
     let parts = Parts {
         tenant: tenant.clone(),
         limits: Limits {

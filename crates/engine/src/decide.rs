@@ -15,14 +15,15 @@ use countersign_core::{
     TokenId,
 };
 use countersign_policy::{ApprovalFacts, AskingRule, DenyCause, Evaluated, View};
-use countersign_store::repository::{CommitExt, Stored};
+use countersign_store::repository::{CommitExt, KeyRow, Stored};
 use countersign_store::{Commit, Kernel};
-use countersign_token::Token;
+use countersign_token::{KeyId, Token};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Acting, Call, Engine, Operation, Replayable, Revisions, Scene};
 use crate::error::Error;
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
+use crate::keys::Keys;
 use crate::ledger::{Ledgers, Taking, Turn};
 use crate::lineage::{Lineage, RestingOn};
 use crate::pre_approve;
@@ -350,11 +351,12 @@ impl<K: Kernel> Engine<K> {
         held: Held,
     ) -> Result<Decision, Error> {
         let Permit { .. } = permit;
-        let (grant, token) = self.grant(scene, outcome, approval, None, held)?;
+        let (grant, token, key) = self.grant(scene, outcome, approval, None, held)?;
         decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
         let capability = Capability::mint(grant, decision.id, decision.bundle).in_epoch(scene.epoch());
         let lapses = outcome.lapses(scene, approval);
-        let mut commit = self.guarded(scene, lapses).resting_on(outcome.session).insert(&capability);
+        let commit = self.guarded(scene, lapses).unchanged(&key);
+        let mut commit = commit.resting_on(outcome.session).insert(&capability);
         commit = outcome.taking(scene, &reserving(&capability.grant), commit)?;
         if let Some(approval) = approval {
             commit = commit.unchanged(approval);
@@ -375,13 +377,16 @@ impl<K: Kernel> Engine<K> {
         approval: Option<&Stored<Approval>>,
         review: Option<ReviewId>,
         held: Held,
-    ) -> Result<(Grant, Token), Error> {
-        let grant = self.granted(scene, outcome, approval, review, held)?;
-        let token = self.keys.load().issue(&grant, self.tenant(), self.development)?;
-        Ok((grant, token))
+    ) -> Result<(Grant, Token, Stored<KeyRow>), Error> {
+        let keys = self.keys.load_full();
+        let grant = self.granted(scene, outcome, approval, review, held, &keys)?;
+        let token = keys.issue(&grant, self.tenant(), self.development)?;
+        // Bound to it, nothing is minted with a key that is about to go.
+        let key = keys.row(KeyId(grant.key))?.clone();
+        Ok((grant, token, key))
     }
 
-    /// What a capability says.
+    /// What a capability says, that one of these keys is to sign.
     fn granted(
         &self,
         scene: &Scene,
@@ -389,6 +394,7 @@ impl<K: Kernel> Engine<K> {
         approval: Option<&Stored<Approval>>,
         review: Option<ReviewId>,
         Held { holder, open }: Held,
+        keys: &Keys,
     ) -> Result<Grant, Error> {
         let session = &outcome.session.value;
         let expires_at = scene.now.plus(self.limits.token_ttl).min(session.deadline);
@@ -410,7 +416,7 @@ impl<K: Kernel> Engine<K> {
             expires_at,
             shard: 0,
             mint_epoch: scene.active.row.value.mint_epoch,
-            key: self.keys.load().active()?.id().0,
+            key: keys.active()?.id().0,
             parent: None,
             chain: session.chain.clone(),
         })

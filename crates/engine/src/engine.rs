@@ -105,6 +105,7 @@ pub struct Engine<K> {
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) refusals: Refusals,
     pub(crate) publishing: tokio::sync::Mutex<()>,
+    pub(crate) changing_keys: tokio::sync::Mutex<()>,
     pub(crate) shadow: Shadow,
     pub(crate) outbox: Outbox,
     pub(crate) pending: Pending,
@@ -247,6 +248,7 @@ impl<K: Kernel> Engine<K> {
             admission,
             refusals: Refusals::default(),
             publishing: tokio::sync::Mutex::new(()),
+            changing_keys: tokio::sync::Mutex::new(()),
             shadow: Shadow::default(),
             outbox: Outbox::new(sinks)?,
             pending: Pending::default(),
@@ -565,6 +567,7 @@ const fn governs(action: AdminAction<'_>) -> bool {
     match action {
         AdminAction::Publish { .. }
         | AdminAction::ManageKeys { .. }
+        | AdminAction::TakeBackup { .. }
         | AdminAction::ChangeEntities { .. }
         | AdminAction::ManageNotifications { .. }
         | AdminAction::BreakGlass { .. }

@@ -12,6 +12,7 @@ use countersign_store::{CommitError, StoreError};
 use countersign_token::{HolderError, MintError, TokenError};
 
 use crate::credential::NotAnswering;
+use crate::rotate::KeyFault;
 
 /// Why a use case gave no answer. Nothing was authorized.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +142,12 @@ pub enum Error {
     /// The token is genuine, but dead.
     #[error("the capability is dead: {0}")]
     TokenDead(&'static str),
+    /// The signing keys do not change so.
+    #[error(transparent)]
+    Key(#[from] KeyFault),
+    /// No backup was made.
+    #[error("no backup was made: {0}")]
+    Backup(String),
     /// The capability refused.
     #[error(transparent)]
     Capability(#[from] CapabilityError),
@@ -293,6 +300,8 @@ impl Error {
             | Self::Token(_)
             | Self::Holder(_)
             | Self::TokenDead(_)
+            | Self::Key(_)
+            | Self::Backup(_)
             | Self::Capability(_)
             | Self::ApprovalGone(_)
             | Self::PolicyDenied(_)

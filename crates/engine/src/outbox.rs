@@ -232,6 +232,8 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
         | Event::NotificationRetried { .. }
         | Event::NotificationDropped { .. }
         | Event::Key { .. }
+        | Event::Restored { .. }
+        | Event::BackedUp { .. }
         | Event::Refusal { .. }
         | Event::Refusals { .. } => None,
     }

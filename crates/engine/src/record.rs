@@ -395,8 +395,40 @@ pub enum Event<'a> {
         key: u32,
         /// Its public half, 64 hexadecimal digits.
         public: &'a str,
-        /// `active`, `retired` or `compromised`.
+        /// `active`, `retired`, `removed` or `compromised`.
         state: &'a str,
+        /// From when on it verifies nothing, if it was retired.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        verifies_until: Option<Timestamp>,
+        /// Why, in the words of whoever called it compromised.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
+        /// The administration policies that permitted it. None if nobody called for it.
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        determining: &'a [String],
+    },
+    /// The store was restored from a copy: what was handed out before is dead, and what happened after the copy is not known.
+    Restored {
+        /// The epoch from now on.
+        epoch: u64,
+        /// The revision that the copy had.
+        revision: u64,
+        /// The newest revision that is known to have been acknowledged, if a head that was kept outside says so.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        acknowledged: Option<u64>,
+        /// Tokens of an older mint epoch are dead.
+        mint_epoch: u64,
+        /// How many sessions were open in the copy, and are ended.
+        sessions: u64,
+    },
+    /// A backup of the whole store was made.
+    BackedUp {
+        /// Its name.
+        backup: &'a str,
+        /// The revision that it holds.
+        revision: u64,
+        /// The administration policies that permitted it.
+        determining: &'a [String],
     },
     /// Somebody was refused.
     Refusal {

@@ -5,7 +5,7 @@ use countersign_core::capability::CapabilityError;
 use countersign_core::{Digest, EntityRef, SessionId, Timestamp, TokenId};
 use countersign_policy::AdminAction;
 use countersign_store::Kernel;
-use countersign_store::repository::{CommitExt, Stored};
+use countersign_store::repository::{CommitExt, KeyRow, Stored};
 use countersign_token::{Limits, Presented, Verified};
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,7 @@ impl<K: Kernel> Engine<K> {
             return Ok(Replayable::replayed(receipt));
         }
         let now = scene.now;
-        let token = self.genuine(scene, &redeem.token)?;
+        let (token, key) = self.genuine(scene, &redeem.token)?;
         let point = enforcement_point(&redeem.audience)?;
         let spend = AdminAction::Redeem {
             enforcement_point: &point,
@@ -147,7 +147,7 @@ impl<K: Kernel> Engine<K> {
             approval.as_ref().and_then(|approval| approval.value.lapses_at(now)),
         ];
         capability.value.redeem(scene.caller.entity.clone(), now, complete_by)?;
-        let mut commit = self.guarded(scene, lapses).resting_on(&session).update(&capability);
+        let mut commit = self.guarded(scene, lapses).resting_on(&session).unchanged(&key).update(&capability);
         commit = self.starts_running(&capability.value, descent.bind(commit));
         let taking = Taking::Redeem(id, scene.view().labels_of(&action.resource));
         let rests = approval.is_some() || bundle.rests_on_kept(&action.operation);
@@ -191,8 +191,8 @@ impl<K: Kernel> Engine<K> {
         Ok(Replayable::fresh(receipt))
     }
 
-    /// A token that this tenant's keys signed, of this kind of server and this mint epoch.
-    pub(crate) fn genuine(&self, scene: &Scene, text: &str) -> Result<Verified, Error> {
+    /// A token that this tenant's keys signed, of this kind of server and this mint epoch, and the row of its key.
+    pub(crate) fn genuine(&self, scene: &Scene, text: &str) -> Result<(Verified, Stored<KeyRow>), Error> {
         let keys = self.keys.load();
         let token = countersign_token::verify(text, keys.ring(), scene.now, &Limits::default())?;
         let claims = token.claims();
@@ -205,7 +205,12 @@ impl<K: Kernel> Engine<K> {
         if claims.mint_epoch != scene.active.row.value.mint_epoch {
             return Err(Error::TokenDead("it is of another mint epoch; decide again"));
         }
-        Ok(token)
+        let key = keys.row(token.key())?.clone();
+        // Whatever a retired key signed that outlives it was not minted here.
+        if key.value.verifies_until.is_some_and(|until| claims.expires_at > until) {
+            return Err(Error::TokenDead("its key was retired before it can have been minted; decide again"));
+        }
+        Ok((token, key))
     }
 
     /// The approval that a capability rests on, still approved.

@@ -401,7 +401,10 @@ fn revoked<'a>(event: &Event<'a>) -> Option<What<'a>> {
         | Event::EntitiesChanged { .. }
         | Event::NotificationRetried { .. }
         | Event::NotificationDropped { .. }
+        // What a key signed dies with it, and with a restore everything does: its epochs say so, and what caches is told by the keys.
         | Event::Key { .. }
+        | Event::Restored { .. }
+        | Event::BackedUp { .. }
         | Event::Refusal { .. }
         | Event::Refusals { .. } => None,
     }

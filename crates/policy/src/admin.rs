@@ -132,6 +132,11 @@ pub enum AdminAction<'a> {
         /// The tenant.
         tenant: &'a EntityRef,
     },
+    /// `takeBackup`: have a backup of the store made.
+    TakeBackup {
+        /// The tenant.
+        tenant: &'a EntityRef,
+    },
     /// `changeEntities`: change stored entities.
     ChangeEntities {
         /// The tenant.
@@ -330,6 +335,7 @@ impl<'a> AdminAction<'a> {
             Self::ReadLog { tenant } => plain("readLog", tenant),
             Self::ReadApprovals { tenant } => plain("readApprovals", tenant),
             Self::ManageKeys { tenant } => plain("manageKeys", tenant),
+            Self::TakeBackup { tenant } => plain("takeBackup", tenant),
             Self::ChangeEntities { tenant, types, persons } => {
                 let types = types.iter().map(|kind| RestrictedExpression::new_string((*kind).to_owned()));
                 let context = vec![("types".to_owned(), RestrictedExpression::new_set(types))];

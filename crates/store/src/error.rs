@@ -103,7 +103,8 @@ pub enum CommitError {
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// There is no store where one was expected.
-    #[error("there is no store in `{}`: name the data directory of a server", path.display())]
+    #[error("there is no store in `{}`: name the data directory of a server; a new one is made with `countersign init`, and one that was \
+         lost comes back with `countersign restore`", path.display())]
     Missing {
         /// The directory.
         path: PathBuf,
@@ -145,8 +146,8 @@ pub enum OpenError {
     /// Less is there than was acknowledged (I8, I9, I12).
     #[error(
         "the data directory `{}` lost what it had acknowledged: its head names revision {head}, and revision {found} \
-         is all that is there: keep it as it is, as evidence, and start \
-         with a new data directory", path.display())]
+         is all that is there: keep it as it is, as evidence, and restore a \
+         copy of it, or a backup, with `countersign restore`", path.display())]
     Lost {
         /// The directory.
         path: PathBuf,
@@ -158,10 +159,47 @@ pub enum OpenError {
     /// What was acknowledged cannot be proved (I11).
     #[error(
         "the data directory `{}` has no readable file `HEAD`, so nothing proves that it has all that it had \
-         acknowledged: keep it as it is, as evidence, and start with a new data directory", path.display())]
+         acknowledged: keep it as it is, as evidence, and restore a copy of it, or a backup, with `countersign restore`", path.display())]
     NoHead {
         /// The directory.
         path: PathBuf,
+    },
+    /// The head outside knows of more than is there (I11).
+    #[error(
+        "the store `{}` is older than the head that is kept at `{place}`, which knows of {what}: it is an old copy, or lost \
+         what it had acknowledged, and what was spent since would be worth something again: restore it, or a newer backup, with \
+         `countersign restore`, which makes everything dead that was handed out before", path.display())]
+    Behind {
+        /// The directory.
+        path: PathBuf,
+        /// Where the head is kept.
+        place: String,
+        /// What the head knows, and what is there.
+        what: String,
+    },
+    /// The head outside is of another history.
+    #[error(
+        "the log of `{log}` in the store `{}` is not the one that the head at `{place}` saw: its first {size} records are others: \
+         keep it as it is, as evidence, and restore a backup with `countersign restore`", path.display())]
+    OtherHistory {
+        /// The directory.
+        path: PathBuf,
+        /// Where the head is kept.
+        place: String,
+        /// The log.
+        log: countersign_core::TenantId,
+        /// The size of it that the head saw.
+        size: u64,
+    },
+    /// The head outside cannot be used.
+    #[error("the head of the store `{}` that is kept outside, at `{place}`, {problem}", path.display())]
+    Outside {
+        /// The directory.
+        path: PathBuf,
+        /// Where the head is kept.
+        place: String,
+        /// What is wrong, and what to do.
+        problem: String,
     },
     /// Something is not what was written.
     #[error("the data directory `{}` is damaged: {reason}: keep it as it is, as evidence, and \

@@ -101,6 +101,13 @@ pub struct KeyRow {
     pub state: String,
     /// When it came to be.
     pub created_at: Timestamp,
+    /// From when on it verifies nothing, once it is retired: everything that it signed is over then. Absent as long as it is
+    /// active, and in rows of earlier releases.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub verifies_until: Option<Timestamp>,
+    /// When its private half was taken out of service for good.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub removed_at: Option<Timestamp>,
 }
 
 /// A stored entity.

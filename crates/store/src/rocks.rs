@@ -1,14 +1,15 @@
 //! The kernel on disk: RocksDB, one writing thread, and reads that wait for nobody.
 
+mod copy;
 mod database;
 mod head;
 mod open;
+mod outside;
 #[cfg(test)]
 mod tests;
 mod wal;
 mod writer;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -28,8 +29,10 @@ use crate::fail::{FailPoint, lock};
 use crate::kernel::{Change, Changes, Commit, Committed, Kernel, Pace, Page, Revision, Row};
 use crate::layout::{Key, Prefix};
 use crate::watch::{self, Changed, LIVE_GROUPS, Source};
+pub use copy::copy_store;
 use database::{Cached, Database};
 use open::Opened;
+pub use outside::{FileHead, HeadKeeper, KnownHead, OutsideHead};
 use writer::{Command, Outcome, Writer, bytes_of};
 
 /// What a data directory is for. Stamped at its creation and never changed: what was written without the safeguards of
@@ -69,6 +72,9 @@ pub struct Config {
     /// Opens what was restored from a copy, or lost what it had acknowledged: raises the epoch, so that everything that
     /// was given out before is dead (I11), and goes on from what is there. Damage is refused all the same.
     pub restored: bool,
+    /// The head that is kept outside of the directory, if one is. With `restored` it is read and not written: it is begun when
+    /// the restored store is opened at its place.
+    pub outside: Option<OutsideHead>,
     /// The memory for blocks of tables, in bytes.
     pub cache_bytes: usize,
     /// How many calls may wait to be written before the store says that it is overloaded.
@@ -87,6 +93,7 @@ impl Config {
         Self {
             mode,
             restored: false,
+            outside: None,
             cache_bytes: 64 << 20,
             queue: 4096,
             queue_bytes: 64 << 20,
@@ -103,13 +110,14 @@ impl Config {
 /// was hashed; less than what the file `HEAD` says was acknowledged. Not noticed at the start: records or nodes that were
 /// replaced with good checksums (noticed by checking the log); a loss of the very last second of commits, if the
 /// machine lost power in that second and its disk then lost synced data; and a whole directory that was replaced by an
-/// older copy of itself, which only a head kept elsewhere shows.
+/// older copy of itself, which only a head kept outside shows ([`OutsideHead`]).
 #[derive(Debug)]
 pub struct RocksKernel {
     shared: Arc<Shared>,
     commands: SyncSender<Command>,
     thread: Mutex<Option<JoinHandle<()>>>,
     queue_bytes: usize,
+    found: Revision,
 }
 
 /// What readers and the writer share.
@@ -175,8 +183,12 @@ impl RocksKernel {
     /// [`OpenError`]. A creation that did not finish leaves a directory that neither opens nor is created again:
     /// remove it.
     pub fn create(path: &Path, config: &Config) -> Result<Self, OpenError> {
+        if let Some(outside) = &config.outside {
+            open::require_no_head(path, outside)?;
+        }
         open::create(path, config)?;
-        Self::open(path, config)
+        let outside = config.outside.clone().map(|outside| OutsideHead { begin: true, ..outside });
+        Self::open(path, &Config { outside, ..config.clone() })
     }
 
     /// Opens the store that is there. Blocks: reads every row.
@@ -184,7 +196,7 @@ impl RocksKernel {
     /// # Errors
     /// [`OpenError`].
     pub fn open(path: &Path, config: &Config) -> Result<Self, OpenError> {
-        let Opened { database, head, revision, epoch } = open::open(path, config)?;
+        let Opened { database, head, revision, found, epoch } = open::open(path, config)?;
         let shared = Arc::new(Shared {
             database,
             stopped: OnceLock::new(),
@@ -192,6 +204,7 @@ impl RocksKernel {
             queued: AtomicUsize::new(0),
             changes: Mutex::new(Some(broadcast::Sender::new(LIVE_GROUPS))),
         });
+        let (frontiers, outside) = open::keep_head(path, config, revision, &shared)?;
         let (commands, receiver) = sync_channel(config.queue.max(1));
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -199,12 +212,13 @@ impl RocksKernel {
             head,
             revision,
             fail: config.fail.clone(),
-            frontiers: HashMap::new(),
+            frontiers,
+            outside,
             head_synced: Instant::now(),
         };
         let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|error| OpenError::Io { path: path.into(), reason: error.to_string() })?;
-        Ok(Self { shared, commands, thread: Mutex::new(Some(thread)), queue_bytes: config.queue_bytes })
+        Ok(Self { shared, commands, thread: Mutex::new(Some(thread)), queue_bytes: config.queue_bytes, found })
     }
 
     /// Writes what waits, flushes, and ends. Blocks. Later calls are answered with [`StoreError::ShutDown`]; the
@@ -226,6 +240,22 @@ impl RocksKernel {
     /// Why it does not: [`StoreError::Stopped`] or [`StoreError::ShutDown`].
     pub fn health(&self) -> Result<(), StoreError> {
         self.shared.running()
+    }
+
+    /// Makes a copy of the whole store in a directory that is not there yet, as of one moment, while it is in use; answers
+    /// its revision. It has no `HEAD`: it opens as a restored one only. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`]. What was begun may be left there.
+    pub fn checkpoint(&self, path: &Path) -> Result<Revision, StoreError> {
+        self.shared.running()?;
+        copy::checkpoint(&self.shared.database, path)
+    }
+
+    /// The last revision that was there when the store was opened.
+    #[must_use]
+    pub const fn found(&self) -> Revision {
+        self.found
     }
 
     /// How many bytes wait to be written.

@@ -42,6 +42,9 @@ pub enum MintError {
     /// The Biscuit library refused to build the token.
     #[error("the token library refused to build the capability; report this as a bug")]
     Build,
+    /// What was signed elsewhere is something else, or by another key.
+    #[error("the signature that was made elsewhere is not this key's of this capability; look at what signs")]
+    NotSigned,
 }
 
 /// Why a presented token does not authorize. The holder's to repair unless the variant says otherwise.

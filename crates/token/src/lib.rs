@@ -77,6 +77,7 @@ mod key;
 mod mint;
 mod narrow;
 mod proof;
+mod signing;
 mod verify;
 mod wire;
 
@@ -88,4 +89,5 @@ pub use narrow::{MAX_NARROWINGS, Narrowing, narrow, unverified_claims};
 pub use proof::{
     About, HolderKey, MAX_AGE, MAX_AHEAD, MAX_PROOF_BYTES, holder_of_certificate, holder_of_key, holder_of_pem, shown,
 };
+pub use signing::Unsigned;
 pub use verify::{Limits, MAX_TEXT_BYTES, Presented, Verified, verify};

@@ -71,7 +71,7 @@ impl fmt::Debug for Token {
 /// # Errors
 /// [`MintError`] if the claims cannot be carried.
 pub fn mint(key: &SigningKey, claims: &Claims) -> Result<Token, MintError> {
-    let next = next_key(key, claims.token_id)?;
+    let next = next_key_of(key.seed(), claims.token_id)?;
     let bytes = claims
         .datalog()?
         .root_key_id(key.id().0)
@@ -84,9 +84,9 @@ pub fn mint(key: &SigningKey, claims: &Claims) -> Result<Token, MintError> {
 }
 
 /// HKDF-SHA256 (RFC 5869) of the root seed, with the token id's 16 bytes as info.
-fn next_key(key: &SigningKey, token_id: TokenId) -> Result<KeyPair, MintError> {
+pub(crate) fn next_key_of(secret: &[u8; 32], token_id: TokenId) -> Result<KeyPair, MintError> {
     let mut seed = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::new(Some(NEXT_KEY_SALT), key.seed())
+    Hkdf::<Sha256>::new(Some(NEXT_KEY_SALT), secret)
         .expand(token_id.as_bytes(), seed.as_mut_slice())
         .map_err(|_| MintError::Build)?;
     key_pair(&seed)

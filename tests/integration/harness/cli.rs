@@ -46,6 +46,14 @@ pub async fn run(args: &[&str], env: &[(&str, &str)]) -> Finished {
     run_with_input(args, env, "").await
 }
 
+/// `countersign init`, with the configuration and the arguments that `serve` gets.
+pub async fn init(config: &std::path::Path, args: &[String], env: &[(String, String)]) -> Finished {
+    let config = config.to_str().unwrap();
+    let args: Vec<&str> = ["init", "--config", config].into_iter().chain(args.iter().map(String::as_str)).collect();
+    let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    run(&args, &env).await
+}
+
 /// As [`run`], with text on standard input.
 pub async fn run_with_input(args: &[&str], env: &[(&str, &str)], input: &str) -> Finished {
     let mut command = Command::from(executable());

@@ -116,6 +116,10 @@ impl Server {
                 let toml = toml.replace("{data}", &text(data_dir)).replace("{bundle}", &text(options.bundle.path()));
                 let path = scratch.join("countersign.toml");
                 std::fs::write(&path, toml).unwrap();
+                if ["store", "keys", "restoring"].iter().all(|part| !data_dir.join(part).exists()) {
+                    // What is refused here, `serve` refuses as well, and that is what the test sees.
+                    super::cli::init(&path, &options.args, &options.env).await;
+                }
                 args.extend(["--config".to_owned(), text(&path)]);
             }
         }

@@ -13,9 +13,9 @@ use countersign_core::capability::{Capability, CapabilityError};
 use countersign_core::ledger::{Amounts, Standing};
 use countersign_core::session::MAX_DEPTH;
 use countersign_core::{Action, ApprovalId, Canonical, EntityRef, Holder, SessionId};
-use countersign_store::repository::{CommitExt, Stored};
+use countersign_store::repository::{CommitExt, KeyRow, Stored};
 use countersign_store::{Commit, Kernel};
-use countersign_token::Presented;
+use countersign_token::{KeyId, Presented};
 
 use super::held::Held;
 use super::{Decide, Decision, Outcome, Verdict, Weighed, because, needed, shortest_ttl};
@@ -63,6 +63,8 @@ impl Descent {
 /// What is given up, judged.
 struct Given {
     capability: Stored<Capability>,
+    /// The key that signed its token.
+    key: Stored<KeyRow>,
     session: Lineage,
     descent: Descent,
     action: Action,
@@ -152,7 +154,7 @@ impl<K: Kernel> Engine<K> {
     /// Whether a capability is worth what it says, judged like a redeem of it: nobody hands on what they have not.
     async fn given(&self, scene: &Scene, delegate: &Delegate) -> Result<Given, Error> {
         let now = scene.now;
-        let token = self.genuine(scene, &delegate.token)?;
+        let (token, key) = self.genuine(scene, &delegate.token)?;
         let capability = self.capability_row(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
         let grant = &capability.value.grant;
         let session = self.session_of(scene, grant.session, &Acting::Caller, &delegate.operation.name).await?;
@@ -203,7 +205,19 @@ impl<K: Kernel> Engine<K> {
             Ruling::Allow(Permit { .. }) => {}
             Ruling::NeedsApproval(_) | Ruling::Deny { .. } => return Err(Error::PolicyDenied(judgement.determining)),
         }
-        Ok(Given { capability, session, descent, action, canonical, approval, excluded, ledgers, standing, judgement })
+        Ok(Given {
+            capability,
+            key,
+            session,
+            descent,
+            action,
+            canonical,
+            approval,
+            excluded,
+            ledgers,
+            standing,
+            judgement,
+        })
     }
 
     /// Spends one authority and hands out another, in one commit.
@@ -221,11 +235,15 @@ impl<K: Kernel> Engine<K> {
         let Permit { .. } = permit;
         let (now, approved) = (scene.now, weighed.approved.as_ref());
         let parent = given.capability.value.grant.clone();
-        let mut grant = self.granted(scene, outcome, approved, None, Held { holder: *holder, open: false })?;
+        let keys = self.keys.load_full();
+        let held = Held { holder: *holder, open: false };
+        let mut grant = self.granted(scene, outcome, approved, None, held, &keys)?;
         grant.parent = Some(parent.id);
         grant.expires_at =
             ttl.map(|ttl| now.plus(ttl)).into_iter().fold(grant.expires_at.min(parent.expires_at), Ord::min);
-        let token = self.keys.load().issue(&grant, self.tenant(), self.development)?;
+        let token = keys.issue(&grant, self.tenant(), self.development)?;
+        // Neither what is given up nor what is handed out is of a key that goes meanwhile.
+        let key = keys.row(KeyId(grant.key))?.clone();
         decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
 
         let lapses = [
@@ -236,7 +254,10 @@ impl<K: Kernel> Engine<K> {
         given.capability.value.delegate(scene.caller.entity.clone(), grant.id, now)?;
         let capability = Capability::mint(grant, decision.id, decision.bundle).in_epoch(scene.epoch());
         let mut commit = self.lasting_also(self.guarded(scene, lapses), outcome.lapses(scene, approved));
-        commit = commit.resting_on(&given.session).resting_on(outcome.session);
+        commit = commit.resting_on(&given.session).resting_on(outcome.session).unchanged(&key);
+        if given.key != key {
+            commit = commit.unchanged(&given.key);
+        }
         commit = given.descent.bind(commit).update(&given.capability).insert(&capability);
         let until = capability.grant.expires_at;
         let exchange = Taking::Exchange { given_up: parent.id, token: capability.grant.id, until };

@@ -120,11 +120,11 @@ impl<K: Kernel> Engine<K> {
         if !ask.mint {
             commit = outcome.taking(scene, &outcome.happening(scene), commit)?;
         } else {
-            let (grant, token) = self.grant(scene, &outcome, None, Some(id), Held::default())?;
+            let (grant, token, key) = self.grant(scene, &outcome, None, Some(id), Held::default())?;
             decision.verdict = Verdict::Allow { capability: Some((grant.id, grant.expires_at)) };
             decision.token = Some(token);
             let minted = Capability::mint(grant, decision.id, decision.bundle).in_epoch(scene.epoch());
-            commit = outcome.taking(scene, &reserving(&minted.grant), commit.insert(&minted))?;
+            commit = outcome.taking(scene, &reserving(&minted.grant), commit.unchanged(&key).insert(&minted))?;
             capability = Some(minted);
         }
         let (passed_over, more_passed_over) = passed_over(scene, weighed, rules);

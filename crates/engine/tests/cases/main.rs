@@ -20,6 +20,7 @@ mod garbage;
 mod glass;
 mod heartbeats;
 mod holder;
+mod keys;
 mod ledgers;
 mod listing;
 mod notifications;

@@ -240,6 +240,11 @@ impl Database {
     /// The right edge of a log, restored from its stored nodes.
     pub(super) fn frontier(&self, snapshot: &Snapshot<'_>, log: &TenantId) -> Result<Frontier, StoreError> {
         let size = self.log_size(snapshot, log)?;
+        self.edge(snapshot, log, size)
+    }
+
+    /// The right edge that a log had when it had so many records.
+    pub(super) fn edge(&self, snapshot: &Snapshot<'_>, log: &TenantId, size: u64) -> Result<Frontier, StoreError> {
         let ids = nodes_needed(size);
         let hashes = self.nodes(snapshot, log, &ids)?;
         let nodes = ids.into_iter().zip(hashes).filter_map(|(id, hash)| hash.map(|hash| Node { id, hash }));

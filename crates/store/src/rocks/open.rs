@@ -1,14 +1,20 @@
 //! Creating and opening a data directory: everything that must be so before a decision rests on it.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use countersign_audit::Frontier;
+use countersign_core::TenantId;
 use rocksdb::{Cache, ErrorKind, WriteBatch, WriteOptions};
 
 use super::database::{Column, Database, EPOCH, FORMAT, MODE, REVISION, options};
 use super::head::{Found, Head, HeadError};
-use super::{Config, Mode, wal};
+use super::outside::{HeadKeeper, Keeping, KnownHead, OutsideHead};
+use super::{Config, Mode, Shared, wal};
 use crate::error::{OpenError, StoreError};
 use crate::kernel::Revision;
 
@@ -21,6 +27,8 @@ pub(super) struct Opened {
     pub(super) database: Database,
     pub(super) head: Head,
     pub(super) revision: Revision,
+    /// The last revision that was there.
+    pub(super) found: Revision,
     pub(super) epoch: u64,
 }
 
@@ -78,6 +86,10 @@ pub(super) fn open(path: &Path, config: &Config) -> Result<Opened, OpenError> {
     // everything is looked at first.
     let database = Database::open_read_only(&options, path).map_err(|error| refused(path, error))?;
     let (found, epoch) = check(path, config.mode, &database)?;
+    let outside = config.outside.as_ref().map(|outside| known(path, outside, config.restored)).transpose()?.flatten();
+    if let (Some(head), Some(OutsideHead { keeper, .. }), false) = (&outside, &config.outside, config.restored) {
+        proved(path, &**keeper, head, &database, found, epoch)?;
+    }
     drop(database);
     let acknowledged = match acknowledged {
         Found::Revision(revision) => revision,
@@ -89,11 +101,12 @@ pub(super) fn open(path: &Path, config: &Config) -> Result<Opened, OpenError> {
     }
 
     let database = Database::open(&options, path).map_err(|error| refused(path, error))?;
-    let mut opened = Opened { database, head, revision: found, epoch };
+    let mut opened = Opened { database, head, revision: found, found, epoch };
     if config.restored {
         // No revision is given out twice, not even one that was lost (I11).
-        opened.revision = found.max(acknowledged).next();
-        opened.epoch = epoch.saturating_add(1);
+        let (newest, raised) = outside.map_or((found, epoch), |head| (head.revision.max(found), head.epoch.max(epoch)));
+        opened.revision = newest.max(acknowledged).next();
+        opened.epoch = raised.saturating_add(1);
         let meta = opened.database.column(Column::Meta).map_err(|error| broken(path, error))?;
         let mut batch = WriteBatch::default();
         batch.put_cf(meta, EPOCH, opened.epoch.to_be_bytes());
@@ -137,6 +150,103 @@ fn check(path: &Path, mode: Mode, database: &Database) -> Result<(Revision, u64)
         database.check_log(&log).map_err(unreadable)?;
     }
     Ok((last, epoch))
+}
+
+/// The head that is kept outside. Only one that is begun, and a restored store's, may be missing.
+fn known(path: &Path, outside: &OutsideHead, restored: bool) -> Result<Option<KnownHead>, OpenError> {
+    let OutsideHead { keeper, every: _, begin } = outside;
+    match keeper.read() {
+        Ok(None) if *begin || restored => Ok(None),
+        Ok(Some(head)) => Ok(Some(head)),
+        Ok(None) => Err(outside_problem(
+            path,
+            &**keeper,
+            "is missing, so nothing proves that the store is not an old copy: name the right place, or restore a backup with \
+             `countersign restore`; where none was kept so far, `countersign init --begin-head` begins it",
+        )),
+        Err(error) => Err(outside_problem(
+            path,
+            &**keeper,
+            &format!(
+                "cannot be read ({error}): see to it, or restore a backup with `countersign restore` after it was put aside"
+            ),
+        )),
+    }
+}
+
+/// That a store has all that the head outside knows of, and the same of it.
+fn proved(
+    path: &Path,
+    keeper: &dyn HeadKeeper,
+    head: &KnownHead,
+    database: &Database,
+    found: Revision,
+    epoch: u64,
+) -> Result<(), OpenError> {
+    let behind = |what: String| Err(OpenError::Behind { path: path.into(), place: keeper.place(), what });
+    if head.epoch > epoch {
+        return behind(format!("epoch {}, and the store is of epoch {epoch}", head.epoch));
+    }
+    if head.revision > found {
+        return behind(format!("revision {}, and the store ends with {}", head.revision.get(), found.get()));
+    }
+    if head.epoch < epoch {
+        // It was restored, in the knowledge of this head; what was handed out before is dead.
+        return Ok(());
+    }
+    let unreadable = |error| broken(path, error);
+    let snapshot = database.raw().snapshot();
+    for (log, (size, root)) in &head.logs {
+        let has = database.log_size(&snapshot, log).map_err(unreadable)?;
+        if *size > has {
+            return behind(format!("{size} records of the log of `{log}`, and the store has {has}"));
+        }
+        if database.edge(&snapshot, log, *size).map_err(unreadable)?.root() != *root {
+            let (path, place, log, size) = (path.into(), keeper.place(), log.clone(), *size);
+            return Err(OpenError::OtherHistory { path, place, log, size });
+        }
+    }
+    Ok(())
+}
+
+/// A store is made new only where no head says that there was one.
+pub(super) fn require_no_head(path: &Path, outside: &OutsideHead) -> Result<(), OpenError> {
+    let keeper = &*outside.keeper;
+    match keeper.read() {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(outside_problem(
+            path,
+            keeper,
+            "is that of a store, which is not here: restore it with `countersign restore`; for a new one, name another place",
+        )),
+        Err(error) => Err(outside_problem(path, keeper, &format!("cannot be read ({error}): name another place"))),
+    }
+}
+
+/// Begins to keep the head outside, with what was opened. A restored store's is kept once it is at its place.
+pub(super) fn keep_head(
+    path: &Path,
+    config: &Config,
+    revision: Revision,
+    shared: &Arc<Shared>,
+) -> Result<(HashMap<TenantId, Frontier>, Keeping), OpenError> {
+    let outside = config.outside.as_ref().filter(|_| !config.restored);
+    let Some(OutsideHead { keeper, .. }) = outside else { return Ok((HashMap::new(), Keeping::Not)) };
+    let edges = || -> Result<HashMap<TenantId, Frontier>, StoreError> {
+        let snapshot = shared.database.raw().snapshot();
+        let edge = |log: TenantId| Ok((log.clone(), shared.database.frontier(&snapshot, &log)?));
+        shared.database.logs()?.into_iter().map(edge).collect()
+    };
+    let frontiers = edges().map_err(|error| broken(path, error))?;
+    let head = KnownHead::of(revision, shared.epoch.load(Ordering::Acquire), &frontiers);
+    let keeping = Keeping::start(outside, &head, shared).map_err(|error| {
+        outside_problem(path, &**keeper, &format!("cannot be written ({error}): see to its place, and its permissions"))
+    })?;
+    Ok((frontiers, keeping))
+}
+
+fn outside_problem(path: &Path, keeper: &dyn HeadKeeper, problem: &str) -> OpenError {
+    OpenError::Outside { path: path.into(), place: keeper.place(), problem: problem.to_owned() }
 }
 
 /// Durable when it returns.

@@ -4,6 +4,7 @@ mod damage;
 mod directory;
 mod group;
 mod model;
+mod outside;
 
 use std::path::PathBuf;
 

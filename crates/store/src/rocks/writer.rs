@@ -24,6 +24,7 @@ use super::Shared;
 use super::database::{Column, Database, EPOCH, REVISION, log_key, node_key, put_row};
 use super::head::Head;
 use super::open::synced;
+use super::outside::{Keeping, KnownHead};
 use crate::error::{CommitError, StoreError};
 use crate::fail::{FailPoint, Fault};
 use crate::kernel::{Change, Commit, Committed, Guard, Revision, Row, Write};
@@ -56,6 +57,7 @@ pub(super) struct Writer {
     pub(super) fail: FailPoint,
     pub(super) frontiers: HashMap<TenantId, Frontier>,
     pub(super) head_synced: Instant,
+    pub(super) outside: Keeping,
 }
 
 /// What a group will have changed once it is durable. Until then it is seen by the guards of the same group only.
@@ -235,6 +237,11 @@ impl Writer {
         self.revision = staged.revision;
         self.frontiers.extend(staged.frontiers);
         self.note_head();
+        let epoch = self.shared.epoch.load(Ordering::Acquire);
+        if let Err(error) = self.outside.note(|| KnownHead::of(self.revision, epoch, &self.frontiers)) {
+            // It is durable, and the proof of it is not: nobody is told that it took effect.
+            return self.stop(format!("the head could not be kept outside: {error}"));
+        }
         self.shared.publish(staged.changes);
         Ended::Durable
     }
@@ -329,6 +336,7 @@ impl Writer {
 
     /// Tells everyone who still waits that nothing was done for them.
     fn finish(self) {
+        self.outside.end();
         let reason = self.shared.running().err().unwrap_or(StoreError::ShutDown);
         self.shared.stop(reason.clone());
         while let Ok(command) = self.commands.try_recv() {

@@ -2,7 +2,7 @@ use countersign_core::action::MAX_NAME_BYTES;
 use countersign_core::entity::{MAX_ID_BYTES, MAX_TYPE_BYTES};
 use countersign_core::{Digest, HolderKind, TenantId};
 use countersign_token::{
-    Claims, KeyId, Limits, MAX_TEXT_BYTES, MintError, Narrowing, PREFIX, SigningKey, mint, narrow,
+    Claims, KeyId, Limits, MAX_TEXT_BYTES, MintError, Narrowing, PREFIX, SigningKey, Unsigned, mint, narrow,
 };
 use proptest::prelude::*;
 
@@ -179,4 +179,24 @@ fn cost() {
     time("refuse a malformed token", &|| {
         assert!(countersign_token::verify(&malformed, &ring, at(0), &Limits::default()).is_err());
     });
+}
+
+/// The root key is somewhere else: what comes back is a signature and no key.
+#[test]
+fn a_key_that_is_not_here_mints_the_same_bytes() {
+    use ed25519_dalek::Signer as _;
+    let far_away = ed25519_dalek::SigningKey::from_bytes(&key().to_seed());
+    let unsigned = |secret: &[u8; 32]| Unsigned::new(KeyId(1), &claims(), secret).unwrap();
+    let seed = *key().to_seed();
+    let signature = far_away.sign(&unsigned(&seed).message()).to_bytes();
+    let token = unsigned(&seed).signed(&key().public(), &signature).unwrap();
+    assert_eq!(token, minted());
+    // The secret that seals need not be the root key's.
+    let other = unsigned(&[9; 32]);
+    let signature = far_away.sign(&other.message()).to_bytes();
+    let token = other.signed(&key().public(), &signature).unwrap();
+    assert_ne!(token, minted());
+    assert_eq!(*read(token.expose()).unwrap().claims(), claims());
+    // A signature of something else makes no token.
+    assert!(matches!(unsigned(&seed).signed(&key().public(), &signature), Err(MintError::NotSigned)));
 }
