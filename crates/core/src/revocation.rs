@@ -183,6 +183,7 @@ mod tests {
             excluded: BTreeSet::new(),
             owner: None,
             claimed: None,
+            clean: false,
         };
         let id = SessionId::from_bytes([1; 16]);
         Session::open(id, opening, Timestamp::from_millis(0), Timestamp::from_millis(100)).in_epoch(epoch)

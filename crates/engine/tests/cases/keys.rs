@@ -154,7 +154,13 @@ async fn what_a_restored_store_had_handed_out_is_dead() {
     assert!(matches!(world.decide("export", "docs", Some(approval)).await, Err(Error::SessionOver(_))));
     assert!(world.vote("dana", approval).await.is_err());
     // A new session has nothing of the old one.
-    let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+    let opening = OpenSession {
+        purpose: "x".to_owned(),
+        ttl: None,
+        acting: Acting::Caller,
+        operator: None,
+        ..OpenSession::default()
+    };
     let session = world.engine.open_session(&call("agent:bot", "OpenSession"), &opening).await.unwrap();
     let world = World { session: session.answer.value.id, ..world };
     assert!(matches!(world.decide("export", "docs", Some(approval)).await, Err(Error::ApprovalMismatch)));

@@ -33,21 +33,27 @@ fn bot() -> EntityRef {
 }
 
 impl<K: Kernel> World<K> {
-    async fn revoke(&self, who: &str, axis: &Axis) -> Result<u64, Error> {
+    async fn revoke_all(&self, who: &str, axis: &Axis) -> Result<u64, Error> {
         let call = call(who, "RevokeAll");
         self.engine.revoke_all(&call, axis, "it is wrong").await.map(|revoked| revoked.answer.sequence)
     }
 
-    async fn redeems(&self, decision: &Decision) -> Result<(), Error> {
+    async fn spends(&self, decision: &Decision) -> Result<(), Error> {
         self.engine.redeem(&call("service:gate", "Redeem"), &self.redeem(decision)).await.map(drop)
     }
 
     async fn open_as(&self, call: &Call) -> SessionId {
-        let opening = OpenSession { purpose: "x".to_owned(), ttl: None, acting: Acting::Caller, operator: None };
+        let opening = OpenSession {
+            purpose: "x".to_owned(),
+            ttl: None,
+            acting: Acting::Caller,
+            operator: None,
+            ..OpenSession::default()
+        };
         self.engine.open_session(call, &opening).await.unwrap().answer.value.id
     }
 
-    async fn decide_in(&self, call: Call, session: SessionId) -> Result<Decision, Error> {
+    async fn mints_in(&self, call: Call, session: SessionId) -> Result<Decision, Error> {
         let decide = Decide {
             session,
             operation: operation("query", "docs"),
@@ -56,6 +62,8 @@ impl<K: Kernel> World<K> {
             approval: None,
             mint: true,
             entity_revision: None,
+            holder: None,
+            open: false,
         };
         self.engine.decide(&call, &decide).await.map(|decision| decision.answer)
     }
@@ -66,7 +74,7 @@ impl<K: Kernel> World<K> {
         approval
     }
 
-    async fn state_of(&self, approval: ApprovalId) -> ApprovalState {
+    async fn became(&self, approval: ApprovalId) -> ApprovalState {
         self.engine.approval(&call("dana", "GetApproval"), approval).await.unwrap().state
     }
 
@@ -83,25 +91,25 @@ async fn what_was_minted_before_is_dead_by_every_axis_and_what_is_decided_afterw
         let mut world = world().await;
         let axis = if matches!(axis, Axis::Session(_)) { Axis::Session(world.session) } else { axis };
         let minted = world.decide("query", "docs", None).await.unwrap();
-        world.revoke("adam", &axis).await.unwrap();
-        let refused = world.redeems(&minted).await;
+        world.revoke_all("adam", &axis).await.unwrap();
+        let refused = world.spends(&minted).await;
         assert!(refused.is_err(), "{axis}: {refused:?}");
         let in_it = world.decide("query", "docs", None).await;
         if matches!(axis, Axis::Bundle(_)) {
             // Sessions are not of a bundle. At the same millisecond, and good.
-            world.redeems(&in_it.unwrap()).await.unwrap();
+            world.spends(&in_it.unwrap()).await.unwrap();
         } else {
             assert!(matches!(in_it, Err(Error::SessionOver(_))), "{axis}: {in_it:?}");
             assert!(world.session_now().await.require_open(START).is_err(), "{axis}");
         }
         world.session = world.open_as(&call("agent:bot", "OpenSession")).await;
         let again = world.decide("query", "docs", None).await.unwrap();
-        world.redeems(&again).await.unwrap();
+        world.spends(&again).await.unwrap();
         // The same once more ends that one, too.
         let last = world.decide("query", "docs", None).await.unwrap();
         let axis = if matches!(axis, Axis::Session(_)) { Axis::Session(world.session) } else { axis };
-        world.revoke("adam", &axis).await.unwrap();
-        assert!(world.redeems(&last).await.is_err(), "{axis}");
+        world.revoke_all("adam", &axis).await.unwrap();
+        assert!(world.spends(&last).await.is_err(), "{axis}");
     }
 }
 
@@ -111,18 +119,18 @@ async fn an_operator_takes_back_what_is_done_for_them_and_for_nobody_else() {
     let mut bots = Vec::new();
     for operator in ["olivia", "dave"] {
         let session = world.open_as(&call_via(operator, &["agent:bot"], "OpenSession")).await;
-        bots.push(world.decide_in(call_via(operator, &["agent:bot"], "Decide"), session).await.unwrap());
+        bots.push(world.mints_in(call_via(operator, &["agent:bot"], "Decide"), session).await.unwrap());
     }
     let own = world.decide("query", "docs", None).await.unwrap();
     let olivia = Axis::Operator(entity("Person::\"olivia\""));
     for stranger in ["dave", "agent:bot", "service:gate"] {
-        let refused = world.revoke(stranger, &olivia).await;
+        let refused = world.revoke_all(stranger, &olivia).await;
         assert!(matches!(refused, Err(Error::AdministrationDenied { .. })), "{stranger}: {refused:?}");
     }
-    world.revoke("olivia", &olivia).await.unwrap();
-    assert!(matches!(world.redeems(&bots[0]).await, Err(Error::SessionOver(_))));
-    world.redeems(&bots[1]).await.unwrap();
-    world.redeems(&own).await.unwrap();
+    world.revoke_all("olivia", &olivia).await.unwrap();
+    assert!(matches!(world.spends(&bots[0]).await, Err(Error::SessionOver(_))));
+    world.spends(&bots[1]).await.unwrap();
+    world.spends(&own).await.unwrap();
 }
 
 #[tokio::test]
@@ -130,21 +138,21 @@ async fn an_approval_is_revoked_with_what_rests_on_it_pending_or_approved() {
     let world = world().await;
     let pending = world.ask().await;
     for stranger in ["dave", "service:gate"] {
-        let refused = world.revoke(stranger, &Axis::Approval(pending)).await;
+        let refused = world.revoke_all(stranger, &Axis::Approval(pending)).await;
         assert!(matches!(refused, Err(Error::ApprovalNotFound)), "{stranger}: {refused:?}");
     }
-    world.revoke("agent:bot", &Axis::Approval(pending)).await.unwrap();
+    world.revoke_all("agent:bot", &Axis::Approval(pending)).await.unwrap();
     let late = world.vote("dana", pending).await;
     assert!(matches!(late, Err(Error::Approval(ApprovalError::State(_)))), "{late:?}");
 
     let approved = world.approved().await;
     let minted = world.decide("export", "docs", Some(approved)).await.unwrap();
-    world.revoke("adam", &Axis::Approval(approved)).await.unwrap();
+    world.revoke_all("adam", &Axis::Approval(approved)).await.unwrap();
     let export = Redeem { operation: operation("export", "docs"), ..world.redeem(&minted) };
     let refused = world.engine.redeem(&call("service:gate", "Redeem"), &export).await;
     assert!(matches!(refused, Err(Error::ApprovalGone("void"))), "{refused:?}");
     assert!(world.decide("export", "docs", Some(approved)).await.is_err());
-    let again = world.revoke("adam", &Axis::Approval(approved)).await;
+    let again = world.revoke_all("adam", &Axis::Approval(approved)).await;
     assert!(matches!(again, Err(Error::Approval(_))), "{again:?}");
 }
 
@@ -152,8 +160,8 @@ async fn an_approval_is_revoked_with_what_rests_on_it_pending_or_approved() {
 async fn what_a_bundle_asked_is_asked_anew_when_it_was_revoked() {
     let world = world().await;
     let (pending, bundle) = (world.ask().await, world.engine.active().unwrap().bundle.digest());
-    world.revoke("adam", &Axis::Bundle(bundle)).await.unwrap();
-    assert!(matches!(world.state_of(pending).await, ApprovalState::Void { .. }));
+    world.revoke_all("adam", &Axis::Bundle(bundle)).await.unwrap();
+    assert!(matches!(world.became(pending).await, ApprovalState::Void { .. }));
     assert!(world.vote("dana", pending).await.is_err());
     let anew = world.approved().await;
     assert_ne!(anew, pending);
@@ -164,7 +172,7 @@ async fn what_a_bundle_asked_is_asked_anew_when_it_was_revoked() {
     let size = world.kernel().log_size(world.engine.tenant()).await.unwrap();
     world.engine.reconsider(pending).await.unwrap();
     assert_eq!(world.kernel().log_size(world.engine.tenant()).await.unwrap(), size);
-    let unknown = world.revoke("adam", &Axis::Bundle(Digest::of(b"nothing"))).await;
+    let unknown = world.revoke_all("adam", &Axis::Bundle(Digest::of(b"nothing"))).await;
     assert!(matches!(unknown, Err(Error::BundleNotFound(_))), "{unknown:?}");
 }
 
@@ -172,8 +180,8 @@ async fn what_a_bundle_asked_is_asked_anew_when_it_was_revoked() {
 async fn questions_die_with_the_sessions_that_are_revoked() {
     let world = world().await;
     let approved = world.approved().await;
-    world.revoke("adam", &Axis::Everything).await.unwrap();
-    assert!(matches!(world.state_of(approved).await, ApprovalState::Void { .. }));
+    world.revoke_all("adam", &Axis::Everything).await.unwrap();
+    assert!(matches!(world.became(approved).await, ApprovalState::Void { .. }));
     assert!(world.decide("export", "docs", Some(approved)).await.is_err());
     let wanted = countersign_engine::Wanted::Live;
     let live = world.engine.live_approvals(&call("dana", "ListApprovals"), None, 10, wanted).await.unwrap();
@@ -192,14 +200,14 @@ async fn whoever_watches_a_question_is_told_when_it_is_cut_off() {
         let axis = if of_the_bundle { Axis::Bundle(bundle) } else { Axis::Operator(entity("Person::\"olivia\"")) };
         // What is done for olivia is not this; what the bot does is.
         if !of_the_bundle {
-            world.revoke("adam", &axis).await.unwrap();
-            assert_eq!(world.state_of(asked).await, ApprovalState::Pending);
+            world.revoke_all("adam", &axis).await.unwrap();
+            assert_eq!(world.became(asked).await, ApprovalState::Pending);
         }
         let axis = if of_the_bundle { axis } else { Axis::Principal(bot()) };
         // Whoever looks after live requests tells.
         let looking = Arc::clone(&world.engine);
         let looking = tokio::spawn(async move { looking.follow_conditions().await });
-        world.revoke("adam", &axis).await.unwrap();
+        world.revoke_all("adam", &axis).await.unwrap();
         let told = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("to be told");
         assert!(matches!(told.unwrap().unwrap().view.state, ApprovalState::Void { .. }), "{axis}");
         looking.abort();
@@ -212,7 +220,7 @@ async fn wide_axes_are_denied_by_default_and_ones_own_needs_no_permission_but_no
     let bundle = world.engine.active().unwrap().bundle.digest();
     for who in ["dana", "olivia", "agent:bot", "service:sync"] {
         for axis in [Axis::Everything, Axis::Bundle(bundle), Axis::Principal(entity("Service::\"gate\""))] {
-            let refused = world.revoke(who, &axis).await;
+            let refused = world.revoke_all(who, &axis).await;
             assert!(matches!(refused, Err(Error::AdministrationDenied { .. })), "{who}: {axis}: {refused:?}");
         }
     }
@@ -221,12 +229,12 @@ async fn wide_axes_are_denied_by_default_and_ones_own_needs_no_permission_but_no
     let refused = world.engine.revoke_all(&other, &Axis::Principal(bot()), "x").await;
     assert!(matches!(refused, Err(Error::AdministrationDenied { .. })), "{refused:?}");
     for _ in 0..6 {
-        world.revoke("agent:bot", &Axis::Principal(bot())).await.unwrap();
+        world.revoke_all("agent:bot", &Axis::Principal(bot())).await.unwrap();
     }
-    let often = world.revoke("agent:bot", &Axis::Principal(bot())).await;
+    let often = world.revoke_all("agent:bot", &Axis::Principal(bot())).await;
     assert!(matches!(often, Err(Error::LimitReached(_))), "{often:?}");
-    world.revoke("adam", &Axis::Principal(bot())).await.unwrap();
-    let bad = world.revoke("adam", &Axis::Principal(entity("Dataset::\"docs\""))).await;
+    world.revoke_all("adam", &Axis::Principal(bot())).await.unwrap();
+    let bad = world.revoke_all("adam", &Axis::Principal(entity("Dataset::\"docs\""))).await;
     assert!(matches!(bad, Err(Error::InvalidField { .. })), "{bad:?}");
 }
 
@@ -240,7 +248,7 @@ async fn a_revocation_is_answered_again_under_its_request_id_and_reaches_no_furt
     let second = world.engine.revoke_all(&call_once, &Axis::Everything, "x").await.unwrap();
     assert_eq!((first.replayed, second.replayed), (false, true));
     assert_eq!(first.answer, second.answer);
-    world.redeems(&minted).await.unwrap();
+    world.spends(&minted).await.unwrap();
 }
 
 #[tokio::test]
@@ -248,12 +256,12 @@ async fn revocations_outlive_a_restart_and_a_new_bundle() {
     let kernel = Arc::new(MemoryKernel::default());
     let world = World::with(Arc::clone(&kernel), parts(), revoking()).await;
     let minted = world.decide("query", "docs", None).await.unwrap();
-    world.revoke("adam", &Axis::Principal(bot())).await.unwrap();
+    world.revoke_all("adam", &Axis::Principal(bot())).await.unwrap();
     let mut next = revoking();
     let manifest = next.get_mut("bundle.toml").unwrap();
     *manifest = manifest.replace("revision = 1", "revision = 2");
     world.engine.activate(source(next), RevisionRule::NotLower).await.unwrap();
-    assert!(world.redeems(&minted).await.is_err());
+    assert!(world.spends(&minted).await.is_err());
     let again = Engine::open(kernel, Box::new(Arc::clone(&world.clock)), parts()).await.unwrap();
     let refused = again.redeem(&call("service:gate", "Redeem"), &world.redeem(&minted)).await;
     assert!(matches!(refused, Err(Error::SessionOver(_))), "{refused:?}");
@@ -276,12 +284,12 @@ async fn no_redeem_commits_after_a_revocation_by_any_axis_is_acknowledged() {
         let last = decisions.pop().unwrap();
         let racing = decisions.into_iter().map(|decision| {
             let world = Arc::clone(&world);
-            tokio::spawn(async move { world.redeems(&decision).await.is_ok() })
+            tokio::spawn(async move { world.spends(&decision).await.is_ok() })
         });
         let racing: Vec<_> = racing.collect();
         tokio::task::yield_now().await;
-        world.revoke("adam", &axis).await.unwrap();
-        assert!(world.redeems(&last).await.is_err(), "{axis}");
+        world.revoke_all("adam", &axis).await.unwrap();
+        assert!(world.spends(&last).await.is_err(), "{axis}");
         let mut redeemed = 0;
         for race in racing {
             redeemed += usize::from(race.await.unwrap());
@@ -328,9 +336,9 @@ async fn every_revocation_is_told_in_order_and_again_from_where_a_watch_was() {
     let minted_now = world.decide("query", "docs", None).await.unwrap();
     world.engine.revoke(&call("agent:bot", "Revoke"), minted(&minted_now), "now").await.unwrap();
     let approved = world.approved().await;
-    let at = world.revoke("adam", &Axis::Approval(approved)).await.unwrap();
+    let at = world.revoke_all("adam", &Axis::Approval(approved)).await.unwrap();
     world.engine.end_session(&call("agent:bot", "EndSession"), world.session).await.unwrap();
-    let everything = world.revoke("adam", &Axis::Everything).await.unwrap();
+    let everything = world.revoke_all("adam", &Axis::Everything).await.unwrap();
     let expected = [
         Axis::Capability(minted(&minted_now)),
         Axis::Approval(approved),
@@ -377,7 +385,7 @@ async fn whoever_comes_back_too_late_starts_over_and_strangers_are_told_nothing(
     let stranger = watch("dana", None).next().await.unwrap();
     assert!(matches!(stranger, Err(Error::AdministrationDenied { .. })), "{stranger:?}");
     let token = next(&mut watch("adam", None)).await.resume;
-    world.revoke("adam", &Axis::Everything).await.unwrap();
+    world.revoke_all("adam", &Axis::Everything).await.unwrap();
     world.clock.advance(Duration::from_secs(3_599));
     assert_eq!(tiding(&mut watch("adam", Some(token))).await.0, Axis::Everything);
     assert_eq!(world.engine.tidy_revocations().await.unwrap(), 0);
@@ -404,7 +412,7 @@ impl<K: Kernel> World<K> {
         self.engine.resolve(&call(who, "ResolveOutcome"), &resolve).await.map(drop)
     }
 
-    async fn complete(&self, capability: TokenId) -> Result<(), Error> {
+    async fn completes(&self, capability: TokenId) -> Result<(), Error> {
         let report = Complete { capability, outcome: Outcome::Succeeded, result: None };
         self.engine.complete(&call("service:gate", "Complete"), report).await.map(drop)
     }
@@ -416,11 +424,11 @@ async fn an_outcome_that_nobody_reported_is_listed_and_resolved_by_somebody_who_
     let mut ids = Vec::new();
     for _ in 0..4 {
         let decision = world.decide("query", "docs", None).await.unwrap();
-        world.redeems(&decision).await.unwrap();
+        world.spends(&decision).await.unwrap();
         ids.push(minted(&decision));
         world.clock.advance(Duration::from_secs(1));
     }
-    world.complete(ids[0]).await.unwrap();
+    world.completes(ids[0]).await.unwrap();
     let early = world.resolve("adam", ids[1]).await;
     assert!(matches!(early, Err(Error::Capability(CapabilityError::StillRunning))), "{early:?}");
     assert_eq!(world.unresolved("adam").await, []);
@@ -445,10 +453,10 @@ async fn an_outcome_that_nobody_reported_is_listed_and_resolved_by_somebody_who_
     world.resolve("adam", ids[1]).await.unwrap();
     let resolved = world.engine.peek(ids[1]).await.unwrap().value;
     assert_eq!(resolved.state(world.engine.now().unwrap()), CapabilityState::Resolved(Finding::NeverRan));
-    let late = world.complete(ids[1]).await;
+    let late = world.completes(ids[1]).await;
     assert!(matches!(late, Err(Error::Capability(CapabilityError::AlreadyResolved(_)))), "{late:?}");
     // A late truth is taken as long as nobody resolved it.
-    world.complete(ids[2]).await.unwrap();
+    world.completes(ids[2]).await.unwrap();
     let told = world.resolve("adam", ids[2]).await;
     assert!(matches!(told, Err(Error::Capability(CapabilityError::AlreadyCompleted))), "{told:?}");
     assert_eq!(world.unresolved("adam").await, [(ids[3], true)]);

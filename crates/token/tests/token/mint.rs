@@ -191,6 +191,10 @@ fn a_key_that_is_not_here_mints_the_same_bytes() {
     let signature = far_away.sign(&unsigned(&seed).message()).to_bytes();
     let token = unsigned(&seed).signed(&key().public(), &signature).unwrap();
     assert_eq!(token, minted());
+    let open = Claims { open: true, ..claims() };
+    let unsealed = Unsigned::new(KeyId(1), &open, &seed).unwrap();
+    let signature = far_away.sign(&unsealed.message()).to_bytes();
+    assert_eq!(unsealed.signed(&key().public(), &signature).unwrap(), mint(&key(), &open).unwrap());
     // The secret that seals need not be the root key's.
     let other = unsigned(&[9; 32]);
     let signature = far_away.sign(&other.message()).to_bytes();
