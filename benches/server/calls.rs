@@ -1,18 +1,21 @@
 //! Who calls, and what. The generated clients are used as they are, so that the client takes little of the machine.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use countersign::client::operation;
+use countersign::client::{holder_of, operation};
 use countersign::identity::DevIssuer;
 use countersign::proto::capability_service_client::CapabilityServiceClient;
 use countersign::proto::decision_service_client::DecisionServiceClient;
 use countersign::proto::session_service_client::SessionServiceClient;
 use countersign::proto::{
-    CapabilityState, CompleteRequest, DecideRequest, DecideResponse, OpenSessionRequest, Operation, Outcome,
+    CapabilityState, CompleteRequest, DecideRequest, DecideResponse, Holder, OpenSessionRequest, Operation, Outcome,
     RedeemRequest, RedeemResponse, Verdict,
 };
 use countersign_core::Timestamp;
+use countersign_core::time::{Clock as _, SystemClock};
+use countersign_token::HolderKey;
 use prost::Message as _;
 use serde_json::json;
 use tonic::Request;
@@ -39,6 +42,7 @@ pub struct Cast {
     gateway: Bearer,
     operation: Operation,
     sample: String,
+    holder: Arc<HolderKey>,
 }
 
 impl Cast {
@@ -70,17 +74,18 @@ impl Cast {
             json!({"statement": "select count(*) from telemetry where day = '2026-11-18'", "columns": ["day", "host"]}),
             json!({}),
         )?;
-        Ok(Self { agents, gateway: bearer(GATEWAY, None)?, operation, sample: String::new() })
+        let holder = Arc::new(HolderKey::generate()?);
+        Ok(Self { agents, gateway: bearer(GATEWAY, None)?, operation, sample: String::new(), holder })
     }
 
     /// Asks each thing once, and writes the answers for the echo server.
     pub async fn sample(&mut self, endpoint: &str, answers: &Path) -> Result<()> {
         let workers = self.workers(endpoint, 1, 1).await?;
         let mut worker = workers.into_iter().next().ok_or("no worker")?;
-        let decided = worker.ask(false).await?;
-        let minted = worker.ask(true).await?;
+        let decided = worker.ask(false, None).await?;
+        let minted = worker.ask(true, None).await?;
         self.sample = token(&minted)?;
-        let redeemed = worker.spend(self.sample.clone()).await?;
+        let redeemed = worker.spend(self.sample.clone(), false).await?;
         std::fs::write(answers.join(echo::DECIDED), decided.encode_to_vec())?;
         std::fs::write(answers.join(echo::MINTED), minted.encode_to_vec())?;
         std::fs::write(answers.join(echo::REDEEMED), redeemed.encode_to_vec())?;
@@ -102,6 +107,7 @@ impl Cast {
             session: session.clone(),
             operation: self.operation.clone(),
             sample: self.sample.clone(),
+            holder: Arc::clone(&self.holder),
             tokens: Vec::new(),
         });
         Ok(workers.collect())
@@ -117,25 +123,26 @@ pub struct Worker {
     session: String,
     operation: Operation,
     sample: String,
+    holder: Arc<HolderKey>,
     tokens: Vec<String>,
 }
 
 impl Worker {
     /// Decides without a capability.
     pub async fn decide(mut self) -> Result<Self> {
-        self.ask(false).await?;
+        self.ask(false, None).await?;
         Ok(self)
     }
 
     /// Decides with one.
     pub async fn mint(mut self) -> Result<Self> {
-        self.ask(true).await?;
+        self.ask(true, None).await?;
         Ok(self)
     }
 
     /// The same, and keeps the token.
     pub async fn keep_token(mut self) -> Result<Self> {
-        let minted = self.ask(true).await?;
+        let minted = self.ask(true, None).await?;
         self.tokens.push(token(&minted)?);
         Ok(self)
     }
@@ -143,20 +150,35 @@ impl Worker {
     /// Spends a token that was kept.
     pub async fn redeem(mut self) -> Result<Self> {
         let token = self.tokens.pop().ok_or("no token is left to spend")?;
-        self.spend(token).await?;
+        self.spend(token, false).await?;
+        Ok(self)
+    }
+
+    /// Decides with a capability that is bound to a key, and keeps the token.
+    pub async fn keep_bound_token(mut self) -> Result<Self> {
+        let holder = Some(holder_of(&self.holder));
+        let minted = self.ask(true, holder).await?;
+        self.tokens.push(token(&minted)?);
+        Ok(self)
+    }
+
+    /// Spends such a token, with a proof.
+    pub async fn redeem_bound(mut self) -> Result<Self> {
+        let token = self.tokens.pop().ok_or("no token is left to spend")?;
+        self.spend(token, true).await?;
         Ok(self)
     }
 
     /// Sends a redeem that only the echo server answers twice.
     pub async fn redeem_sample(mut self) -> Result<Self> {
-        self.spend(self.sample.clone()).await?;
+        self.spend(self.sample.clone(), false).await?;
         Ok(self)
     }
 
     /// A whole action: decided, spent, and its outcome reported.
     pub async fn whole(mut self) -> Result<Self> {
-        let minted = self.ask(true).await?;
-        let receipt = self.spend(token(&minted)?).await?;
+        let minted = self.ask(true, None).await?;
+        let receipt = self.spend(token(&minted)?, false).await?;
         let request = CompleteRequest {
             capability_id: receipt.capability_id,
             outcome: Outcome::Succeeded.into(),
@@ -170,12 +192,13 @@ impl Worker {
         }
     }
 
-    async fn ask(&mut self, mint: bool) -> Result<DecideResponse> {
+    async fn ask(&mut self, mint: bool, holder: Option<Holder>) -> Result<DecideResponse> {
         let request = DecideRequest {
             session_id: self.session.clone(),
             operation: Some(self.operation.clone()),
             audience: AUDIENCE.to_owned(),
             mint,
+            holder,
             // Without a capability nothing needs to be recognized when it is retried.
             request_id: if mint { uuid() } else { String::new() },
             ..DecideRequest::default()
@@ -184,10 +207,12 @@ impl Worker {
         if answer.verdict() == Verdict::Allow { Ok(answer) } else { Err(format!("not allowed: {answer:?}").into()) }
     }
 
-    async fn spend(&mut self, token: String) -> Result<RedeemResponse> {
+    async fn spend(&mut self, token: String, bound: bool) -> Result<RedeemResponse> {
         let operation = Some(self.operation.clone());
         let (audience, request_id) = (AUDIENCE.to_owned(), uuid());
-        let request = RedeemRequest { token, operation, audience, request_id, ..RedeemRequest::default() };
+        let now = SystemClock::default().wall();
+        let holder_proof = if bound { self.holder.prove(&token, &request_id, now)? } else { String::new() };
+        let request = RedeemRequest { token, operation, audience, request_id, holder_proof };
         Ok(self.capabilities.redeem(with(&self.gateway, request)).await?.into_inner())
     }
 }

@@ -8,6 +8,7 @@ use biscuit_auth::macros::{authorizer, biscuit};
 use biscuit_auth::{Biscuit, KeyPair};
 use cedar_policy::{Authorizer, Context, Decision, Entities, PolicySet, Request, Schema};
 use countersign_policy::{Bundle, Source};
+use ed25519_dalek::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::json;
@@ -37,6 +38,8 @@ pub struct Floors {
     pub verify_us: f64,
     /// Its length in bytes.
     pub token_bytes: usize,
+    /// Verifying a JWS as long as a holder's proof, in microseconds of CPU.
+    pub proof_us: f64,
     /// One synced write, in milliseconds of time.
     pub write_p50_ms: f64,
     /// The 99th percentile, in milliseconds of time.
@@ -56,6 +59,7 @@ pub fn measure(bundle: &Path, place: &Path, window: Duration) -> Result<Floors> 
         mint_us,
         verify_us,
         token_bytes,
+        proof_us: proof(window)?,
         write_p50_ms: write(0.5),
         write_p99_ms: write(0.99),
         write_cpu_us,
@@ -79,6 +83,9 @@ fn cedar(path: &Path, window: Duration) -> Result<f64> {
             "purpose": "to measure",
             "opened_at": "2026-11-18T10:00:00Z",
             "deadline": "2026-11-18T14:00:00Z",
+            "labels": [],
+            "counters": {},
+            "unresolved": 0,
         },
         "operator": {"type": "Person", "id": "olivia"},
         "excluded": [{"type": "Person", "id": "olivia"}, {"type": "Person", "id": "wendy"}],
@@ -156,6 +163,30 @@ fn token(window: Duration) -> Result<(f64, f64, usize)> {
         Ok(())
     };
     Ok((cost(window, || mint().map(drop))?, cost(window, verify)?, sample.len()))
+}
+
+/// A JWS over what a holder's proof says, verified by the library that reads credentials.
+fn proof(window: Duration) -> Result<f64> {
+    use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
+
+    let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+    let pem = key.to_pkcs8_pem(ed25519_dalek::pkcs8::spki::der::pem::LineEnding::LF)?;
+    let public = key.verifying_key().to_public_key_pem(ed25519_dalek::pkcs8::spki::der::pem::LineEnding::LF)?;
+    let claims = json!({
+        "ath": "n4bQgYhMfWWaL-qgxVrQFaO_TxsrC4Is0V1sFbDwCgg",
+        "act": "8a6724851f0eb2aa1c7a34261dae400fa211418ebacd4987e1727822457b7db2",
+        "aud": "warehouse",
+        "jti": "019b76da-9c48-7a11-8e0b-52d4f7c01b9e",
+        "iat": 1_767_225_600,
+        "exp": 4_102_444_800_u64,
+    });
+    let text = encode(&Header::new(Algorithm::EdDSA), &claims, &EncodingKey::from_ed_pem(pem.as_bytes())?)?;
+    let (public, mut validation) = (DecodingKey::from_ed_pem(public.as_bytes())?, Validation::new(Algorithm::EdDSA));
+    validation.set_audience(&["warehouse"]);
+    cost(window, || {
+        decode::<serde_json::Value>(black_box(&text), &public, &validation)?;
+        Ok(())
+    })
 }
 
 /// Synced writes, one after the other: what one caller alone waits for.

@@ -113,9 +113,21 @@ async fn measure(args: &Args) -> Result<()> {
         let echo_redeem = timed(&echo, theirs().await?, window, Worker::redeem_sample).await?;
         // About as many as were minted in that window.
         let each = usize::try_from(mint.requests)? / in_flight;
+        let bound = redeem_bound(&server, ours().await?, each).await?;
         let redeem = redeem(&server, ours().await?, each, |_| Ok(())).await?;
         let whole = timed(&server, ours().await?, window, Worker::whole).await?;
-        levels.push(Level { in_flight, connections, echo_decide, decide, echo_mint, mint, echo_redeem, redeem, whole });
+        levels.push(Level {
+            in_flight,
+            connections,
+            echo_decide,
+            decide,
+            echo_mint,
+            mint,
+            echo_redeem,
+            redeem,
+            bound,
+            whole,
+        });
     }
 
     let report = Report::new(floors, levels, place.path(), seconds);
@@ -148,6 +160,14 @@ async fn redeem(
     let (_, workers) = drive(server, workers, Stop::Each(each / 4), Worker::redeem).await?;
     ready(server)?;
     Ok(drive(server, workers, Stop::Each(each - each / 4), Worker::redeem).await?.0)
+}
+
+/// The same, on tokens that are bound to a key, with a proof for each.
+async fn redeem_bound(server: &Child, workers: Vec<Worker>, each: usize) -> Result<Figures> {
+    let each = each.max(4);
+    let (_, workers) = drive(server, workers, Stop::Each(each), Worker::keep_bound_token).await?;
+    let (_, workers) = drive(server, workers, Stop::Each(each / 4), Worker::redeem_bound).await?;
+    Ok(drive(server, workers, Stop::Each(each - each / 4), Worker::redeem_bound).await?.0)
 }
 
 async fn only(call: Call, server: &Child, workers: Vec<Worker>, window: Duration) -> Result<()> {

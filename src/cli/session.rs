@@ -33,7 +33,7 @@ pub enum SessionCommand {
         session: String,
     },
     /// Keep a session with a heartbeat alive; when this command ends, the session does
-    #[command(after_help = "Examples:\n  countersign session hold SES &")]
+    #[command(after_help = "Examples:\n  countersign session hold SES")]
     Hold {
         /// The session
         session: String,

@@ -23,7 +23,7 @@ use used::Used;
 pub const MAX_LABELS: usize = 64;
 /// The most capabilities that charge a counter and wait to be redeemed, for one principal or operator. Fewer, where each charges
 /// several counters: together they take at most [`MAX_RESERVED_BYTES`].
-pub const MAX_RESERVED: usize = 256;
+pub const MAX_RESERVED: usize = 128;
 /// What reservations take at most, so that a ledger always fits into a row (64 KiB), with all its labels and charges.
 pub const MAX_RESERVED_BYTES: usize = 20 * 1024;
 /// The most actions of one session whose outcome is yet to come.

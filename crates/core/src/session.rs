@@ -196,7 +196,8 @@ impl Session {
 
     /// It was cut off by a revocation that is not in its row, unless it was over by then.
     pub(crate) fn cut_off(&mut self, by: EntityRef, at: Timestamp) {
-        if self.state(at) == SessionState::Open {
+        // By its own row: what is above it and its heartbeat may not be read yet, and without them it is over already.
+        if self.ended.is_none() && !at.reached(self.deadline) {
             self.ended = Some(Ended { at, by });
         }
     }

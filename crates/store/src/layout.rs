@@ -464,7 +464,7 @@ mod tests {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));
         }
         assert_eq!(Kind::from_byte(0), None);
-        assert_eq!(Kind::from_byte(20), None);
+        assert_eq!(Kind::from_byte(21), None);
     }
 
     #[test]

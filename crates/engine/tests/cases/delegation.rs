@@ -10,7 +10,7 @@ use countersign_token::TokenError;
 use crate::children::{named, world};
 use crate::*;
 
-fn delegate(decision: &Decision, session: SessionId, name: &str) -> Delegate {
+pub(crate) fn delegate(decision: &Decision, session: SessionId, name: &str) -> Delegate {
     Delegate {
         token: decision.token.as_ref().unwrap().expose().to_owned(),
         operation: operation(name, "docs"),
@@ -24,7 +24,7 @@ fn delegate(decision: &Decision, session: SessionId, name: &str) -> Delegate {
 }
 
 impl<K: Kernel> World<K> {
-    async fn hand_on(&self, who: &str, delegate: &Delegate) -> Result<Decision, Error> {
+    pub(crate) async fn hand_on(&self, who: &str, delegate: &Delegate) -> Result<Decision, Error> {
         self.engine.delegate(&call(who, "Delegate"), delegate).await.map(|decision| decision.answer)
     }
 

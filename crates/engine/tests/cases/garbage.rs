@@ -90,6 +90,7 @@ async fn a_store_under_constant_load_holds_what_is_alive_and_no_more() {
         world.a_round().await;
         world.clock.advance(HOUR);
         world.engine.tidy().await.unwrap();
+        world.engine.tidy_revocations().await.unwrap();
         if hour % 20 == 19 {
             seen.push(world.census().await);
         }
@@ -106,6 +107,7 @@ async fn a_store_under_constant_load_holds_what_is_alive_and_no_more() {
     // Without load nothing is left but what was there at the beginning.
     world.clock.advance(60 * HOUR);
     world.engine.tidy().await.unwrap();
+    world.engine.tidy_revocations().await.unwrap();
     for kind in [
         Kind::Session,
         Kind::Heartbeat,
@@ -115,6 +117,7 @@ async fn a_store_under_constant_load_holds_what_is_alive_and_no_more() {
         Kind::Request,
         Kind::AskedOfLate,
         Kind::CoolDown,
+        Kind::Revocation,
     ] {
         assert_eq!(world.rows(kind).await, 0, "{kind:?}");
     }
@@ -152,6 +155,7 @@ async fn what_an_answer_may_tell_of_is_kept_for_as_long_as_the_answer() {
     let minted = world.engine.decide(&decide, &ask).await.unwrap().answer;
     world.clock.advance(24 * HOUR - Duration::from_secs(1));
     world.engine.tidy().await.unwrap();
+    world.engine.tidy_revocations().await.unwrap();
     assert!(world.engine.open_session(&caller, &opening).await.unwrap().replayed);
     let again = world.engine.decide(&decide, &ask).await.unwrap();
     assert!(again.replayed && again.answer.token.unwrap().expose() == minted.token.unwrap().expose());
@@ -159,6 +163,7 @@ async fn what_an_answer_may_tell_of_is_kept_for_as_long_as_the_answer() {
     for _ in 0..60 {
         world.clock.advance(HOUR);
         world.engine.tidy().await.unwrap();
+        world.engine.tidy_revocations().await.unwrap();
         let listed = world.engine.approvals(&call("agent:bot", "ListApprovals"), None, 10).await.unwrap();
         assert!(
             listed.items.iter().all(|view| matches!(view.state, ApprovalState::Void { .. } | ApprovalState::Expired))
@@ -176,6 +181,7 @@ async fn a_spent_token_whose_row_is_gone_is_worth_nothing_and_an_unknown_outcome
     world.redeem_it(&used).await.unwrap();
     world.clock.advance(26 * HOUR);
     world.engine.tidy().await.unwrap();
+    world.engine.tidy_revocations().await.unwrap();
     assert_eq!(world.rows(Kind::Capability).await, 1);
     assert!(world.redeem_it(&unused).await.is_err() && world.redeem_it(&used).await.is_err());
     let state = world.engine.peek(minted(&used)).await.unwrap().value.state(world.engine.now().unwrap());
@@ -183,9 +189,11 @@ async fn a_spent_token_whose_row_is_gone_is_worth_nothing_and_an_unknown_outcome
     world.complete(&used).await;
     world.clock.advance(24 * HOUR);
     world.engine.tidy().await.unwrap();
+    world.engine.tidy_revocations().await.unwrap();
     assert_eq!(world.rows(Kind::Capability).await, 1);
     world.clock.advance(2 * HOUR);
     world.engine.tidy().await.unwrap();
+    world.engine.tidy_revocations().await.unwrap();
     assert_eq!(world.rows(Kind::Capability).await, 0);
 }
 
@@ -195,6 +203,7 @@ async fn the_child_of_a_session_that_was_tidied_away_is_over() {
     let child = world.child().await;
     world.clock.advance(200 * HOUR);
     world.engine.tidy().await.unwrap();
+    world.engine.tidy_revocations().await.unwrap();
     assert_eq!(world.rows(Kind::Session).await, 0);
     let decided = world.decide_in("agent:sub", child, "query", None).await;
     assert!(matches!(decided, Err(Error::SessionNotFound)), "{decided:?}");

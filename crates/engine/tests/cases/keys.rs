@@ -19,12 +19,12 @@ fn seed(id: KeyId) -> SigningKey {
     SigningKey::from_seed(id, Zeroizing::new([u8::try_from(id.0).unwrap() + 100; 32])).unwrap()
 }
 
-async fn change(world: &World<MemoryKernel>, who: &str, change: &KeyChange) -> Result<KeysChanged, Error> {
+pub(crate) async fn change(world: &World<MemoryKernel>, who: &str, change: &KeyChange) -> Result<KeysChanged, Error> {
     let make = |id| async move { Ok(seed(id)) };
     world.engine.change_keys(&call(who, "Keys"), change, make).await.map(|changed| changed.answer)
 }
 
-fn compromised(key: u32) -> KeyChange {
+pub(crate) fn compromised(key: u32) -> KeyChange {
     KeyChange::Compromised { key: KeyId(key), reason: "it was on a screen".to_owned() }
 }
 

@@ -39,7 +39,7 @@ const CLEANING: &str = r#"
     @id("owner-cleans") permit (principal == Person::"olivia", action == Action::"startClean", resource);
 "#;
 
-async fn world() -> World<MemoryKernel> {
+pub(crate) async fn world() -> World<MemoryKernel> {
     let mut files = files();
     for (path, more) in [("bundle.toml", KEPT), ("admin/admin.cedar", CLEANING)] {
         files.get_mut(path).unwrap().push_str(more);
@@ -55,11 +55,11 @@ async fn world() -> World<MemoryKernel> {
 
 impl World<MemoryKernel> {
     /// Without a capability: what is allowed is done.
-    async fn does(&self, who: (&str, &[&str]), session: SessionId, name: &str, resource: &str) -> Decision {
+    pub(crate) async fn does(&self, who: (&str, &[&str]), session: SessionId, name: &str, resource: &str) -> Decision {
         self.tries(who, session, &operation(name, resource), false).await.unwrap()
     }
 
-    async fn tries(
+    pub(crate) async fn tries(
         &self,
         who: (&str, &[&str]),
         session: SessionId,
@@ -90,7 +90,7 @@ impl World<MemoryKernel> {
         self.engine.redeem(&call("agent:bot", "Redeem"), &redeem).await.map(drop)
     }
 
-    async fn standing(&self) -> Standing {
+    pub(crate) async fn standing(&self) -> Standing {
         let session = self.engine.session(&call("agent:bot", "GetSession"), self.session).await.unwrap();
         self.engine.standing(&session.value).await.unwrap().unwrap()
     }
@@ -98,11 +98,11 @@ impl World<MemoryKernel> {
 
 const BOT: (&str, &[&str]) = ("agent:bot", &[]);
 
-fn denied(decision: &Decision) -> bool {
+pub(crate) fn denied(decision: &Decision) -> bool {
     matches!(decision.verdict, Verdict::Deny { .. })
 }
 
-fn allowed(decision: &Decision) -> bool {
+pub(crate) fn allowed(decision: &Decision) -> bool {
     matches!(decision.verdict, Verdict::Allow { .. })
 }
 
@@ -375,7 +375,7 @@ async fn what_says_nothing_any_more_is_tidied_away() {
     world.clock.advance(Duration::from_secs(3_600));
     world.engine.tidy().await.unwrap();
     assert_eq!(ledgers().await, 1);
-    world.clock.advance(Duration::from_secs(31 * 86_400));
+    world.clock.advance(Duration::from_secs(32 * 86_400));
     world.engine.tidy().await.unwrap();
     assert_eq!(ledgers().await, 0);
 }

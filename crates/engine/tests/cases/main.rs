@@ -18,6 +18,7 @@ mod entities;
 mod figures;
 mod garbage;
 mod glass;
+mod handing_over;
 mod heartbeats;
 mod holder;
 mod keys;

@@ -287,7 +287,13 @@ impl Model {
             }
         }
         for number in 0..self.sessions.len() {
-            if self.session_open(number) && concerns(&self.sessions[number]) {
+            let session = &self.sessions[number];
+            // Whoever acts through somebody is over with them.
+            let through = session.parent.is_some_and(|parent| {
+                let link = self.sessions[parent].principal;
+                of == Wide::Principal(link) && session.operator != Some(link)
+            });
+            if session.ended.is_none() && self.now < session.deadline && (concerns(session) || through) {
                 self.sessions[number].ended = Some(self.now);
             }
         }

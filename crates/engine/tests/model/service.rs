@@ -243,6 +243,10 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
         }
         Request::Delegate { capability: number, session: to, approval } => {
             let Minted { token, action, .. } = capability(number);
+            let bound = unverified_claims(&token).unwrap().holder.is_some();
+            let request_id = call.request.as_ref().map(|request| request.id.as_str()).unwrap_or_default();
+            let now = engine.now().unwrap_or(Timestamp::from_millis(START));
+            let proof = bound.then(|| holder(HOLDER).prove(&token, request_id, now).unwrap());
             let delegate = Delegate {
                 token,
                 operation: operation(action),
@@ -250,8 +254,9 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
                 session: session(to),
                 approval: approval.map(|number| asked(number).id),
                 ttl: None,
-                holder_proof: String::new(),
-                holder: None,
+                holder_proof: proof.unwrap_or_default(),
+                // As what is minted for the gate otherwise.
+                holder: (action.at == Party::Gate).then(|| holder(HOLDER).holder()),
             };
             let done = engine.delegate(call, &delegate).await?;
             Ok((Told::Decision(Box::new(done.answer)), done.replayed))
