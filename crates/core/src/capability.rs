@@ -238,7 +238,8 @@ impl Capability {
     /// It was cut off by a revocation that is not in its row, unless it was spent or over by then.
     pub(crate) fn cut_off(&mut self, by: EntityRef, reason: String, at: Timestamp) {
         // What was exchanged for another takes that along.
-        if matches!(self.state(at), CapabilityState::Minted | CapabilityState::Delegated) {
+        let handed_on = matches!(self.written, Written::Delegated { .. }) && !at.reached(self.grant.expires_at);
+        if handed_on || self.state(at) == CapabilityState::Minted {
             self.written = Written::Revoked { at, by, reason };
         }
     }

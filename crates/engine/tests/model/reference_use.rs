@@ -282,8 +282,9 @@ impl Model {
         };
         for number in 0..self.capabilities.len() {
             let of_it = concerns(&self.sessions[self.capabilities[number].action.session]);
-            if of_it && self.capabilities[number].state(self.now) == "minted" {
-                self.capabilities[number].used = Use::Revoked;
+            let Capability { used, expires, .. } = &mut self.capabilities[number];
+            if of_it && matches!(used, Use::Minted | Use::Delegated { .. }) && self.now < *expires {
+                *used = Use::Revoked;
             }
         }
         for number in 0..self.sessions.len() {
