@@ -331,8 +331,7 @@ impl Parts {
         let answerable = answerable(&rules, authored, &directory, findings);
         let operations = operations(&composed, authored, &directory, findings);
         check_publish(manifest, source, &operations, &directory, findings);
-        let Manifest { labels, counters, .. } = manifest;
-        let kept = kept::rules(labels, counters, source, authored, &composed.json, &operations, &directory, findings);
+        let kept = kept::rules(manifest, source, authored, &composed.json, &operations, &directory, findings);
         let reserved = reserved(&composed, authored, &directory, findings);
         Some(Self { composed, directory, rules, kept, answerable, operations, reserved })
     }

@@ -15,6 +15,7 @@ use crate::closed_form::children;
 use crate::entities::Directory;
 use crate::finding::{Finding, locate};
 use crate::lint;
+use crate::manifest::Manifest;
 use crate::policies::{Authored, Kind};
 use crate::source::{ENTITIES, MANIFEST, SCHEMA, Source};
 use crate::view::View;
@@ -144,15 +145,15 @@ fn texts(expression: &Value, found: &mut BTreeSet<String>) {
         match at.get("Value").unwrap_or(at) {
             Value::String(text) => drop(found.insert(text.clone())),
             Value::Array(items) => rest.extend(items),
-            other => rest.extend(other.get("Set")),
+            Value::Object(parts) => rest.extend(parts.get("Set")),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 }
 
 /// What is kept, if what the manifest declares can be.
 pub(crate) fn rules(
-    labels: &BTreeMap<String, String>,
-    counters: &BTreeMap<String, Declared>,
+    Manifest { labels, counters, .. }: &Manifest,
     source: &Source,
     authored: &BTreeMap<String, Authored>,
     schema: &Value,
