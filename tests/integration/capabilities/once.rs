@@ -1,14 +1,18 @@
 //! At most one redeem of a capability, and of an approval, ever succeeds (I1).
 
+use std::collections::BTreeMap;
+
 use countersign::client::Client;
 use countersign::proto::decision_service_client::DecisionServiceClient;
 use countersign::proto::*;
 use futures::future::join_all;
+use futures::stream::{self, StreamExt as _};
 use tonic::Code;
 
 use crate::approvals::shared::{Ledger, approved, capabilities, denied, failed, invalid, query};
 use crate::harness::flow::{
-    AUDIENCE, capability_state, describe, export, mint, must_mint, open, question, redeem, refused, show, spending,
+    AUDIENCE, capability_state, describe, export, mint, must_mint, open, question, reason, redeem, refused, show,
+    spending,
 };
 use crate::harness::{Server, fresh_id};
 
@@ -38,6 +42,34 @@ async fn a_thousand_redeems_at_once_spend_a_capability_once() {
     ledger.expect(&[("redeem", 1), ("refusal", 999)]).await;
     assert_eq!(capabilities(&agent, &session).await, [CapabilityState::Redeemed]);
     assert_eq!(show(&agent, &approval.approval_id).await.unwrap().state(), ApprovalState::Redeemed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_redeems_of_a_thousand_capabilities_spend_each_once() {
+    let server = Server::dev().await;
+    let agent = server.etl_bot().await;
+    let session = open(&agent).await;
+    let (agent, session, operation) = (&agent, &session, &query());
+    let minted = stream::iter(0..1_000).map(|_| must_mint(agent, session, operation, "")).buffer_unordered(64);
+    let tokens: Vec<String> = minted.map(|minted| minted.token).collect().await;
+    let mut callers: Vec<Client> = Vec::new();
+    for caller in ["service:warehouse-gateway", "agent:etl-bot", "agent:deploy-bot", "agent:ops-bot"] {
+        for _ in 0..8 {
+            callers.push(server.person(caller).await);
+        }
+    }
+    // Neighbours redeem the same one, by different callers, so that they meet.
+    let attempts = (0..10_000_usize).map(|n| redeem(&callers[n % callers.len()], &tokens[n / 10], operation));
+    let mut spent = BTreeMap::<String, u32>::new();
+    let mut attempts = stream::iter(attempts).buffer_unordered(800);
+    while let Some(attempt) = attempts.next().await {
+        match attempt {
+            Ok(receipt) => *spent.entry(receipt.capability_id).or_default() += u32::from(!receipt.replayed),
+            refused => assert_eq!(reason(&refused), "ALREADY_REDEEMED"),
+        }
+    }
+    assert_eq!(spent.len(), tokens.len());
+    assert!(spent.values().all(|times| *times == 1), "{spent:?}");
 }
 
 #[tokio::test]
