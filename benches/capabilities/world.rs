@@ -100,6 +100,8 @@ impl World {
             key: 1,
             parent: None,
             chain: Vec::new(),
+            grandparents: Vec::new(),
+            sessions_above: Vec::new(),
         };
         let mut capability = Capability::mint(grant, DecisionId::generate(), Digest::of(b"bundle"));
         if spent {

@@ -24,7 +24,7 @@ import { createHash, createPublicKey, verify as verifySignature } from "node:cry
 import { AuthorizerBuilder, Biscuit, PublicKey, Rule, SignatureAlgorithm } from "@biscuit-auth/biscuit-wasm";
 
 const PREFIX = "csn_";
-const MAX_TEXT_BYTES = 4096;
+const MAX_TEXT_BYTES = 12_288;
 const MAX_NARROWINGS = 4;
 const VERSION = 1;
 const PROOF_TYPE = "countersign-proof+jwt";
@@ -167,16 +167,31 @@ function claimsOf(authorizer, keyId) {
     const terms = found[0].terms();
     return arity === 1 ? terms[0] : terms;
   };
+  // From the nearest on.
+  const numbered = (name, arity) => {
+    const variables = Array.from({ length: arity }, (_, place) => `, $v${place}`).join("");
+    const found = authorizer.queryWithLimits(Rule.fromString(`data($place${variables}) <- ${name}($place${variables})`), LIMITS);
+    const terms = found.map((fact) => fact.terms()).sort((one, other) => Number(one[0]) - Number(other[0]));
+    if (terms.some(([place], expected) => Number(place) !== expected)) {
+      throw new Refused("malformed", `it does not number what it says of \`${name}\``);
+    }
+    return terms.map(([, ...rest]) => (arity === 1 ? rest[0] : entity(rest)));
+  };
   if (Number(one("countersign")) !== VERSION) throw new Refused("malformed", "it is of another version");
   const holder = one("holder", 2, false);
   const entity = (terms) => (terms === null ? null : { type: terms[0], id: terms[1] });
   return {
     keyId,
     tokenId: one("token_id"),
+    // What it was exchanged for, and that in turn; the sessions that its own was opened in; through whom the principal acts. It dies
+    // with any of them.
+    exchanged: numbered("exchanged", 1),
     tenant: one("tenant"),
     session: one("session"),
+    sessionsAbove: numbered("session_above", 1),
     principal: entity(one("principal", 2)),
     operator: entity(one("operator", 2, false)),
+    chain: numbered("chain", 2),
     operation: one("operation"),
     resource: entity(one("resource", 2)),
     digest: Uint8Array.from(one("digest")),

@@ -20,7 +20,9 @@ function play(test) {
     } else if (test.certificate) {
       holder = certificateHolder(Buffer.from(test.certificate, "hex"));
     }
-    return { result: "good", token_id: verify(test.token, keys, { ...presented, holder }).tokenId };
+    const claims = verify(test.token, keys, { ...presented, holder });
+    const chain = claims.chain.map(({ type, id }) => [type, id]);
+    return { result: "good", token_id: claims.tokenId, dies_with: [claims.exchanged, claims.sessionsAbove, chain] };
   } catch (error) {
     if (error instanceof Refused) return { result: error.reason };
     throw error;

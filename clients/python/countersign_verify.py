@@ -29,7 +29,7 @@ from typing import Optional
 import biscuit_auth
 
 PREFIX = "csn_"
-MAX_TEXT_BYTES = 4096
+MAX_TEXT_BYTES = 12_288
 MAX_NARROWINGS = 4
 VERSION = 1
 PROOF_TYPE = "countersign-proof+jwt"
@@ -72,10 +72,15 @@ class Claims:
 
     key_id: int
     token_id: str
+    # What it was exchanged for, and that in turn; the sessions that its own was opened in; through whom the principal acts. Each from
+    # the nearest on. It dies with any of them.
+    exchanged: tuple
     tenant: str
     session: str
+    sessions_above: tuple
     principal: tuple
     operator: Optional[tuple]
+    chain: tuple
     operation: str
     resource: tuple
     digest: bytes
@@ -217,16 +222,25 @@ def _claims(authorizer, key_id):
             return None
         return found[0].terms[0] if arity == 1 else tuple(found[0].terms)
 
+    def numbered(name, arity):
+        found = sorted(tuple(fact.terms) for fact in facts(name, arity + 1))
+        if [fact[0] for fact in found] != list(range(len(found))):
+            raise Refused("malformed", f"it does not number what it says of `{name}`")
+        return tuple(fact[1] if arity == 1 else fact[1:] for fact in found)
+
     if one("countersign") != VERSION:
         raise Refused("malformed", "it is of another version")
     holder = one("holder", 2, required=False)
     return Claims(
         key_id=key_id,
         token_id=one("token_id"),
+        exchanged=numbered("exchanged", 1),
         tenant=one("tenant"),
         session=one("session"),
+        sessions_above=numbered("session_above", 1),
         principal=one("principal", 2),
         operator=one("operator", 2, required=False),
+        chain=numbered("chain", 2),
         operation=one("operation"),
         resource=one("resource", 2),
         digest=bytes(one("digest")),

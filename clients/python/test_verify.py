@@ -29,7 +29,8 @@ def play(case, keys):
         else:
             holder = None
         claims = verify(case["token"], keys, Presented(**{**vars(presented), "holder": holder}))
-        return {"result": "good", "token_id": claims.token_id}
+        dies_with = [claims.exchanged, claims.sessions_above, claims.chain]
+        return {"result": "good", "token_id": claims.token_id, "dies_with": dies_with}
     except Refused as refused:
         return {"result": refused.reason}
 

@@ -284,10 +284,13 @@ fn receipt_human(receipt: &RedeemResponse) -> String {
 fn claims_json(verified: &Verified) -> Value {
     let Claims {
         token_id,
+        exchanged,
         tenant,
         session,
+        sessions_above,
         principal,
         operator,
+        chain,
         operation,
         resource,
         digest,
@@ -311,6 +314,9 @@ fn claims_json(verified: &Verified) -> Value {
         "session_id": session,
         "principal": principal,
         "operator": operator,
+        "chain": chain,
+        "sessions_above": sessions_above,
+        "exchanged": exchanged,
         "operation": operation,
         "resource": resource,
         "digest": digest,
@@ -335,6 +341,15 @@ fn claims_human(verified: &Verified) -> String {
     text.field("principal", &claims.principal);
     if let Some(operator) = &claims.operator {
         text.field("acting for", operator);
+    }
+    for link in &claims.chain {
+        text.field("through", link);
+    }
+    for above in &claims.sessions_above {
+        text.field("below", above);
+    }
+    for given in &claims.exchanged {
+        text.field("exchanged for", given);
     }
     text.shown("operation", &claims.operation).field("resource", &claims.resource).shown("audience", &claims.audience);
     if let Some(approval) = claims.approval {
@@ -374,6 +389,9 @@ mod tests {
         let key = SigningKey::generate(KeyId(3)).unwrap();
         let claims = Claims {
             token_id: TokenId::from_bytes([1; 16]),
+            exchanged: Vec::new(),
+            sessions_above: Vec::new(),
+            chain: Vec::new(),
             tenant: TenantId::new("dev").unwrap(),
             session: SessionId::from_bytes([2; 16]),
             principal: EntityRef::new("Agent", "etl-bot").unwrap(),

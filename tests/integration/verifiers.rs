@@ -8,8 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::client::{Client, holder_of, operation};
 use countersign::proto::*;
-use countersign_core::Timestamp;
-use countersign_token::{HolderKey, KeyId, Narrowing, SigningKey, holder_of_certificate, narrow, unverified_claims};
+use countersign_core::{EntityRef, SessionId, Timestamp, TokenId};
+use countersign_token::{
+    Claims, HolderKey, KeyId, Narrowing, SigningKey, holder_of_certificate, narrow, unverified_claims,
+};
 use serde_json::{Value, json};
 
 use crate::approvals::shared::failed;
@@ -41,6 +43,8 @@ struct Scene {
     now: Timestamp,
     /// As somebody decided it who is none of ours.
     strangers: (SigningKey, SigningKey, SigningKey),
+    /// One that verifiers trust, and that signs here what the server does not mint in this scene.
+    another: SigningKey,
     keys: Value,
 }
 
@@ -58,9 +62,13 @@ impl Scene {
         let lost = json!({
             "key_id": 78, "algorithm": "Ed25519", "state": "compromised", "public_key": strangers.1.public().to_string()
         });
-        keys["keys"].as_array_mut().unwrap().push(lost);
+        let another = key(79);
+        let trusted = json!({
+            "key_id": 79, "algorithm": "Ed25519", "state": "retired", "public_key": another.public().to_string()
+        });
+        keys["keys"].as_array_mut().unwrap().extend([lost, trusted]);
         let now = server.now();
-        Self { server, agent, session, now, strangers, keys }
+        Self { server, agent, session, now, strangers, another, keys }
     }
 
     async fn minted(&self, name: &str, holder: Option<Holder>, open: bool) -> String {
@@ -120,6 +128,13 @@ async fn cases(scene: &Scene) -> Vec<Case> {
     let by_certificate = scene.minted("read_secret", Some(certificate), false).await;
     let claims = unverified_claims(&sealed).unwrap();
     let forged = |key: &SigningKey| countersign_token::mint(key, &claims).unwrap().expose().to_owned();
+    let handed_on = Claims {
+        exchanged: vec![TokenId::generate(), TokenId::generate()],
+        sessions_above: vec![SessionId::generate(), SessionId::generate()],
+        chain: vec![EntityRef::new("Agent", "planner").unwrap(), EntityRef::new("Agent", "a").unwrap()],
+        ..claims.clone()
+    };
+    let handed_on = countersign_token::mint(&scene.another, &handed_on).unwrap();
     let soon = scene.now.plus(Duration::from_secs(30));
     let narrowing = Narrowing { expires_at: Some(soon), audience: Some(POINT.to_owned()) };
     let narrowed = narrow(&open, &narrowing).unwrap().expose().to_owned();
@@ -138,6 +153,7 @@ async fn cases(scene: &Scene) -> Vec<Case> {
         case("sealed", &sealed, "good", &|_| {}),
         case("open", &open, "good", &|_| {}),
         case("narrowed", &narrowed, "good", &|_| {}),
+        case("handed on", handed_on.expose(), "good", &|_| {}),
         case("bound to a certificate", &by_certificate, "good", &|case| {
             case["certificate"] = json!(hex::encode(CERTIFICATE))
         }),
@@ -201,6 +217,8 @@ fn played(mut command: Command, cases: &[Case], dir: &Path, keys: &Value) -> Str
         if *expected == "good" {
             let claims = unverified_claims(case["token"].as_str().unwrap()).unwrap();
             assert_eq!(came["token_id"], claims.token_id.to_string(), "{name}");
+            let chain: Vec<_> = claims.chain.iter().map(|link| [link.kind(), link.id()]).collect();
+            assert_eq!(came["dies_with"], json!([claims.exchanged, claims.sessions_above, chain]), "{name}");
         }
     }
     assert_eq!(answer["widened"], json!(WIDENING.map(|_| "widened")));

@@ -7,6 +7,8 @@
 //!    └────▶ revoked | expired (decided by every reader)
 //! ```
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -65,6 +67,12 @@ pub struct Grant {
     /// digest covers it in any case.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub chain: Vec<EntityRef>,
+    /// What `parent` was exchanged for in turn, the nearest first. Absent where for nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub grandparents: Vec<TokenId>,
+    /// The sessions that its own was opened in, the nearest first: it dies with any of them. Absent where it stands alone.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub sessions_above: Vec<SessionId>,
 }
 
 /// What came of an action, in the words of whoever ran it.
@@ -121,10 +129,30 @@ pub struct Resolution {
 #[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
 enum Written {
     Minted,
-    Redeemed { at: Timestamp, by: EntityRef, complete_by: Timestamp },
-    Completed { at: Timestamp, by: EntityRef, outcome: Outcome, late: bool, result: Option<Digest> },
-    Revoked { at: Timestamp, by: EntityRef, reason: String },
-    Delegated { at: Timestamp, by: EntityRef, to: TokenId },
+    Redeemed {
+        at: Timestamp,
+        by: EntityRef,
+        complete_by: Timestamp,
+        #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+        behind: BTreeSet<EntityRef>,
+    },
+    Completed {
+        at: Timestamp,
+        by: EntityRef,
+        outcome: Outcome,
+        late: bool,
+        result: Option<Digest>,
+    },
+    Revoked {
+        at: Timestamp,
+        by: EntityRef,
+        reason: String,
+    },
+    Delegated {
+        at: Timestamp,
+        by: EntityRef,
+        to: TokenId,
+    },
     Resolved(Resolution),
 }
 
@@ -322,8 +350,30 @@ impl Capability {
     /// [`CapabilityError`]; it is unchanged then.
     pub fn redeem(&mut self, by: EntityRef, now: Timestamp, complete_by: Timestamp) -> Result<(), CapabilityError> {
         self.require_minted(now)?;
-        self.written = Written::Redeemed { at: now, by, complete_by };
+        self.written = Written::Redeemed { at: now, by, complete_by, behind: BTreeSet::new() };
         Ok(())
+    }
+
+    /// Keeps whom the session names beside the action's parties, while its outcome is not known: a session is kept less long.
+    #[must_use]
+    pub fn with_behind(mut self, persons: impl IntoIterator<Item = EntityRef>) -> Self {
+        if let Written::Redeemed { behind, .. } = &mut self.written {
+            behind.extend(persons);
+        }
+        self
+    }
+
+    /// Whom its session named beside the action's parties, while it runs. Nobody in rows of earlier releases.
+    pub fn behind(&self) -> impl Iterator<Item = &EntityRef> {
+        let behind = match &self.written {
+            Written::Redeemed { behind, .. } => Some(behind),
+            Written::Minted
+            | Written::Completed { .. }
+            | Written::Revoked { .. }
+            | Written::Delegated { .. }
+            | Written::Resolved(_) => None,
+        };
+        behind.into_iter().flatten()
     }
 
     /// Reports the outcome. After the deadline it is still taken, marked late: a late truth is better than none.
@@ -492,6 +542,8 @@ mod tests {
             key: 1,
             parent: None,
             chain: Vec::new(),
+            grandparents: Vec::new(),
+            sessions_above: Vec::new(),
         };
         Capability::mint(grant, DecisionId::from_bytes([3; 16]), Digest::of(b"bundle"))
     }

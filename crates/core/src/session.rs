@@ -194,12 +194,14 @@ impl Session {
         self
     }
 
-    /// It was cut off by a revocation that is not in its row, unless it was over by then.
-    pub(crate) fn cut_off(&mut self, by: EntityRef, at: Timestamp) {
-        // By its own row: what is above it and its heartbeat may not be read yet, and without them it is over already.
-        if self.ended.is_none() && !at.reached(self.deadline) {
+    /// Ends it by its own row alone, whatever its heartbeat and what is above it say, which may not be read: for what ends
+    /// sessions that nobody looked at one by one. Answers whether its row said so far that it is not over.
+    pub fn cut_off(&mut self, by: EntityRef, at: Timestamp) -> bool {
+        let cut = self.ended.is_none() && !at.reached(self.deadline);
+        if cut {
             self.ended = Some(Ended { at, by });
         }
+        cut
     }
 
     /// What it is at `now`.
@@ -233,7 +235,8 @@ impl Session {
     /// From when on it is over: when it, or one above it, was ended, or was left without a heartbeat, or its deadline.
     #[must_use]
     pub fn over_at(&self) -> Timestamp {
-        let own = self.ended.as_ref().map_or_else(|| self.lapses(), |ended| ended.at);
+        // Cut off by its row alone, it may have been over before.
+        let own = self.ended.iter().map(|ended| ended.at).fold(self.lapses(), Ord::min);
         self.above().map_or(own, |above| above.over_at.min(own))
     }
 
@@ -300,6 +303,18 @@ mod tests {
         assert_eq!(session.lapses_at(Timestamp::from_millis(4)), Some(Timestamp::from_millis(5)));
         assert!(session.groups_at(Timestamp::from_millis(5)).is_empty());
         assert_eq!(session.lapses_at(Timestamp::from_millis(5)), Some(Timestamp::from_millis(10)));
+    }
+
+    #[test]
+    fn a_session_that_nobody_kept_alive_is_cut_off_all_the_same_and_was_over_before() {
+        let by = EntityRef::new("Person", "p").unwrap();
+        let mut session = session().with_heartbeat(Some(std::time::Duration::from_millis(3)));
+        assert_eq!(session.state(Timestamp::from_millis(5)), SessionState::Expired);
+        assert!(session.cut_off(by.clone(), Timestamp::from_millis(5)));
+        assert!(!session.cut_off(by, Timestamp::from_millis(6)));
+        let beat = Heartbeat { session: session.id, at: Timestamp::from_millis(4) };
+        assert_eq!(session.clone().seen(Some(&beat)).state(Timestamp::from_millis(5)), SessionState::Ended);
+        assert_eq!(session.over_at(), Timestamp::from_millis(3));
     }
 
     #[test]

@@ -183,6 +183,8 @@ fn act(store: &Store) -> bool {
         key: 1,
         parent: None,
         chain: Vec::new(),
+        grandparents: Vec::new(),
+        sessions_above: Vec::new(),
     };
     if store.mint(&approval, Capability::mint(grant, DecisionId::generate(), approval.value.bundle)).is_err() {
         return false;

@@ -419,6 +419,8 @@ impl<K: Kernel> Engine<K> {
             key: keys.active()?.id().0,
             parent: None,
             chain: session.chain.clone(),
+            grandparents: Vec::new(),
+            sessions_above: outcome.session.ids().skip(1).collect(),
         })
     }
 

@@ -155,7 +155,7 @@ fn is_listed(row: &KeyRow) -> bool {
     row.removed_at.is_none() || row.state == COMPROMISED
 }
 
-fn claims(grant: &Grant, tenant: &TenantId, development: bool) -> Claims {
+pub(crate) fn claims(grant: &Grant, tenant: &TenantId, development: bool) -> Claims {
     let Grant {
         id,
         session,
@@ -175,17 +175,20 @@ fn claims(grant: &Grant, tenant: &TenantId, development: bool) -> Claims {
         shard,
         mint_epoch,
         key: _,
-        // The row says it, and every redeem reads the rows of all before it.
-        parent: _,
-        // The digest is over the action, which names it.
-        chain: _,
+        parent,
+        chain,
+        grandparents,
+        sessions_above,
     } = grant.clone();
     Claims {
         token_id: id,
         tenant: tenant.clone(),
+        exchanged: parent.into_iter().chain(grandparents).collect(),
         session,
+        sessions_above,
         principal,
         operator,
+        chain,
         operation,
         resource,
         digest,

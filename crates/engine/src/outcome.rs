@@ -151,11 +151,15 @@ impl<K: Kernel> Engine<K> {
     /// The persons behind an action: of the principal, whom it acts for and through whom, and of whoever opened its session. Whoever
     /// owns the enforcement point is none of them: they are the first who could know.
     async fn behind(&self, scene: &Scene, capability: &Capability) -> Result<BTreeSet<EntityRef>, Error> {
-        let session = self.repo.session(capability.grant.session).await?.ok_or(Error::SessionNotFound)?.value;
-        let parties = [&session.principal].into_iter().chain(&session.operator).chain(&session.chain);
+        let grant = &capability.grant;
+        let parties = [&grant.principal].into_iter().chain(&grant.operator).chain(&grant.chain);
         let mut behind = caller::excluded(scene.view(), parties);
-        behind.extend(session.excluded);
-        behind.extend(session.owner);
+        behind.extend(capability.behind().cloned());
+        // What an earlier release redeemed does not name them. Its session may be gone before its outcome is known.
+        if let Some(session) = self.repo.session(grant.session).await? {
+            let links = caller::excluded(scene.view(), &session.value.chain);
+            behind.extend(links.into_iter().chain(session.value.excluded).chain(session.value.owner));
+        }
         Ok(behind)
     }
 }

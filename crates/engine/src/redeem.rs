@@ -1,7 +1,7 @@
 //! Redeem: the one moment at which authority is spent.
 
 use countersign_core::approval::{Approval, ApprovalState, Spender};
-use countersign_core::capability::CapabilityError;
+use countersign_core::capability::{Capability, CapabilityError};
 use countersign_core::{Digest, EntityRef, SessionId, Timestamp, TokenId};
 use countersign_policy::AdminAction;
 use countersign_store::Kernel;
@@ -14,6 +14,7 @@ use crate::engine::{Call, Engine, Operation, Replayable, Scene, enforcement_poin
 use crate::error::Error;
 use crate::holder::{Shows, shown_holder};
 use crate::judge::{Facts, Judgement, Permit, Ruling, judge, judge_lifting};
+use crate::keys::claims;
 use crate::ledger::Taking;
 use crate::lineage::RestingOn;
 use crate::record::{Event, TallyRecord, UseRecord};
@@ -70,7 +71,7 @@ impl<K: Kernel> Engine<K> {
             return Ok(Replayable::replayed(receipt));
         }
         let now = scene.now;
-        let (token, key) = self.genuine(scene, &redeem.token)?;
+        let (token, key, mut capability) = self.presented(scene, &redeem.token).await?;
         let point = enforcement_point(&redeem.audience)?;
         let spend = AdminAction::Redeem {
             enforcement_point: &point,
@@ -79,7 +80,6 @@ impl<K: Kernel> Engine<K> {
         };
         self.administer(scene, spend, "redeem")?;
 
-        let mut capability = self.capability_row(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
         let session = self.lineage(capability.value.grant.session).await?;
         let descent = self.descent(&capability.value).await?;
         let open = session.value.require_open(now)?;
@@ -147,8 +147,10 @@ impl<K: Kernel> Engine<K> {
             approval.as_ref().and_then(|approval| approval.value.lapses_at(now)),
         ];
         capability.value.redeem(scene.caller.entity.clone(), now, complete_by)?;
+        let named = session.value.excluded.iter().chain(&session.value.owner).cloned();
+        capability.value = capability.value.with_behind(named);
         let mut commit = self.guarded(scene, lapses).resting_on(&session).unchanged(&key).update(&capability);
-        commit = self.starts_running(&capability.value, descent.bind(commit));
+        commit = self.starts_running(&capability.value, descent.bind(commit, &[&key]));
         let taking = Taking::Redeem(id, scene.view().labels_of(&action.resource));
         let rests = approval.is_some() || bundle.rests_on_kept(&action.operation);
         let amounts = bundle.kept().amounts(&action.operation, &action.input);
@@ -191,8 +193,24 @@ impl<K: Kernel> Engine<K> {
         Ok(Replayable::fresh(receipt))
     }
 
+    /// A genuine token, the row of its key, and of the capability that it is of: it says what was minted under its id, and by the key
+    /// that signed that. Whoever got hold of an older copy of the store could sign others.
+    pub(crate) async fn presented(
+        &self,
+        scene: &Scene,
+        text: &str,
+    ) -> Result<(Verified, Stored<KeyRow>, Stored<Capability>), Error> {
+        let (token, key) = self.genuine(scene, text)?;
+        let capability = self.capability_row(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
+        let grant = &capability.value.grant;
+        if token.key().0 != grant.key || *token.claims() != claims(grant, self.tenant(), self.development) {
+            return Err(Error::TokenDead("it is not what was minted under its id; decide again"));
+        }
+        Ok((token, key, capability))
+    }
+
     /// A token that this tenant's keys signed, of this kind of server and this mint epoch, and the row of its key.
-    pub(crate) fn genuine(&self, scene: &Scene, text: &str) -> Result<(Verified, Stored<KeyRow>), Error> {
+    fn genuine(&self, scene: &Scene, text: &str) -> Result<(Verified, Stored<KeyRow>), Error> {
         let keys = self.keys.load();
         let token = countersign_token::verify(text, keys.ring(), scene.now, &Limits::default())?;
         let claims = token.claims();

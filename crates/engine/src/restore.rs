@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use countersign_core::session::SessionState;
-use countersign_core::{SessionId, TenantId, Timestamp};
+use countersign_core::session::Session;
+use countersign_core::{Axis, Revocation, TenantId, Timestamp};
 use countersign_store::repository::{CommitExt, KeyRow, Repository, Stored, stored};
+use countersign_store::revoked::RevokedExt;
 use countersign_store::{Commit, Kernel, Kind, Prefix};
 use countersign_token::SigningKey;
 
 use crate::engine::tenant_entity;
 use crate::error::Error;
-use crate::keys::{ACTIVE, RETIRED, new_row, told};
+use crate::keys::{ACTIVE, COMPROMISED, RETIRED, new_row, told};
 use crate::record::{Event, record};
-use crate::rotate::outlived;
 
 /// How many sessions are ended with one sync.
 const AT_ONCE: usize = 100;
@@ -28,9 +28,10 @@ pub struct Restoring {
     pub acknowledged: Option<u64>,
 }
 
-/// Makes everything dead that a tenant was handed out: its sessions end, and with them every approval request and capability
-/// in them; tokens of the mint epochs so far are refused; the signing key is retired, and `key` is active. The log goes on,
-/// and says so. Answers how many sessions were ended. For a store that nobody serves.
+/// Makes everything dead that a tenant was handed out: it is cut off by the revocation epoch; its sessions end, and with them every
+/// approval request and capability in them; tokens of the mint epochs so far are refused; every signing key so far verifies
+/// nothing any more, and `key` is active. The log goes on, and says so. Answers how many sessions were ended. For a store that
+/// nobody serves.
 ///
 /// # Errors
 /// [`Error::Store`], [`Error::Internal`]. Some of it may be done then; it can be repeated from the beginning.
@@ -51,12 +52,21 @@ pub async fn renounce<K: Kernel>(
     if let Some(mut row) = repo.tenant_row().await? {
         row.value.mint_epoch = row.value.mint_epoch.saturating_add(1);
         mint_epoch = row.value.mint_epoch;
-        commit = commit.update(&row);
+        let epoch = row.value.revocation_epoch.saturating_add(1);
+        row.value.revocation_epoch = epoch;
+        let reason = Some("the store was restored from a copy".to_owned());
+        let by = Some(tenant_entity(tenant)?);
+        let everything = Revocation { axis: Axis::Everything, at: now, by, reason, epoch: Some(epoch) };
+        commit = commit.update(&row).revoke(epoch, &everything);
     }
     let mut changed = Vec::new();
-    for Stored { revision, value } in repo.keys().await?.into_iter().filter(|row| row.value.state == ACTIVE) {
-        let verifies_until = Some(outlived(now, std::time::Duration::ZERO));
-        let value = KeyRow { state: RETIRED.to_owned(), verifies_until, ..value };
+    let verifies = |row: &KeyRow| {
+        row.removed_at.is_none()
+            && row.state != COMPROMISED
+            && row.verifies_until.is_none_or(|until| !now.reached(until))
+    };
+    for Stored { revision, value } in repo.keys().await?.into_iter().filter(|row| verifies(&row.value)) {
+        let value = KeyRow { state: RETIRED.to_owned(), verifies_until: Some(now), ..value };
         commit = commit.update(&Stored { revision, value: value.clone() });
         changed.push(value);
     }
@@ -81,12 +91,12 @@ async fn end_sessions<K: Kernel>(repo: &Repository<K>, now: Timestamp) -> Result
         let page = repo.kernel().scan(&prefix, after.as_ref(), AT_ONCE).await?;
         let mut commits = Vec::new();
         for (key, row) in &page.rows {
-            let mut session: Stored<countersign_core::session::Session> = stored(key, row)?;
-            if session.value.state(now) != SessionState::Open {
+            let mut session: Stored<Session> = stored(key, row)?;
+            // What keeps it alive, or is above it, may have been lost with the time since the copy.
+            if !session.value.cut_off(by.clone(), now) {
                 continue;
             }
-            let id: SessionId = session.value.id;
-            session.value.end(by.clone(), now)?;
+            let id = session.value.id;
             let event = Event::SessionEnded { session: id };
             commits.push(Commit::new(tenant.clone()).update(&session).record(record(tenant, now, None, None, event)));
         }

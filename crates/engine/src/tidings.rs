@@ -67,6 +67,7 @@ pub struct Told {
 pub struct RevocationToken {
     epoch: u64,
     sequence: u64,
+    /// When there was nothing else to tell; of a watcher that is behind, when what it was told last was revoked.
     at: Timestamp,
 }
 
@@ -279,15 +280,24 @@ impl<K: Kernel> Engine<K> {
             (ring.behind(sequence)?, sequence)
         };
         let (mut last, mut looked) = (through, Instant::now());
-        self.tell(None, through, sender).await?;
+        let mut at = match resume {
+            Some(token) => token.at,
+            None => self.now()?,
+        };
+        self.tell(None, (through, at), sender).await?;
         loop {
+            let now = self.now()?;
             let tidings = hub.ring().from(place)?;
+            if tidings.is_empty() {
+                at = now;
+            }
             for tiding in &tidings {
                 place = place.saturating_add(1);
                 // Another one of the same commit may follow.
                 last = tiding.sequence;
                 through = through.max(last.saturating_sub(1));
-                if !self.tell(Some(tiding), through, sender).await? {
+                at = tiding.revocation.at;
+                if !self.tell(Some(tiding), (through, at), sender).await? {
                     return Ok(());
                 }
             }
@@ -310,7 +320,7 @@ impl<K: Kernel> Engine<K> {
                 }
                 () = tokio::time::sleep(quiet) => {
                     through = last;
-                    self.tell(None, through, sender).await?;
+                    self.tell(None, (through, at), sender).await?;
                 }
             }
         }
@@ -320,10 +330,10 @@ impl<K: Kernel> Engine<K> {
     async fn tell(
         &self,
         tiding: Option<&Arc<Tiding>>,
-        complete_through: u64,
+        (complete_through, at): (u64, Timestamp),
         sender: &mpsc::Sender<Result<Told, Error>>,
     ) -> Result<bool, Error> {
-        let resume = RevocationToken { epoch: self.repo.kernel().epoch(), sequence: complete_through, at: self.now()? };
+        let resume = RevocationToken { epoch: self.repo.kernel().epoch(), sequence: complete_through, at };
         Ok(sender.send(Ok(Told { tiding: tiding.cloned(), complete_through, resume })).await.is_ok())
     }
 

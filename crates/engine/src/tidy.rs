@@ -102,7 +102,8 @@ impl<K: Kernel> Engine<K> {
     async fn tidy_kind(&self, kind: Kind, now: Timestamp) -> Result<(usize, bool), Error> {
         let prefix = Prefix::kind(self.tenant(), kind);
         let mut after = self.tidied.take(kind);
-        let (mut deleted, mut in_vain, mut all) = (0_usize, 0_usize, true);
+        // What was looked through before may have come to be over since.
+        let (mut deleted, mut in_vain, mut all) = (0_usize, 0_usize, after.is_none());
         loop {
             let page = self.repo.kernel().scan(&prefix, after.as_ref(), PAGE).await?;
             let (mut over, mut young) = (Vec::new(), false);

@@ -7,7 +7,8 @@ use biscuit_auth::builder::{
     Binary, Check, CheckKind, Expression, Fact, Op, Predicate, Rule, Term as Value, boolean, bytes, fact, int, pred,
     string, var,
 };
-use countersign_core::action::MAX_NAME_BYTES;
+use countersign_core::action::{MAX_CHAIN, MAX_NAME_BYTES};
+use countersign_core::session::MAX_DEPTH;
 use countersign_core::{ApprovalId, Digest, EntityRef, Holder, HolderKind, SessionId, TenantId, Timestamp, TokenId};
 
 use crate::error::MintError;
@@ -20,7 +21,10 @@ pub const VERSION: i64 = 1;
 /// What a capability says: one action in one session, for one audience, until one moment.
 ///
 /// In the token there is one fact per claim, in this order, and then five checks. `operator` and `approval` are left out
-/// when there is none, and so are `holder("key", hex:…)` and `open(true)`, which stand after `approval`. A token that is bound to a
+/// when there is none, and so are `holder("key", hex:…)` and `open(true)`, which stand after `approval`. A capability that was
+/// handed on has `exchanged(0, "cap_…")`, `exchanged(1, …)` after `token_id`; one in a session below others `session_above(0, "ses_…")`
+/// after `session`; one whose principal acts through others `chain(0, "Agent", "planner")` after `operator`. They are numbered from
+/// the nearest, because facts are a set. A token that is bound to a
 /// holder has a sixth check, `check if presented_holder("key", hex:…)`: a verifier that knows of no holders does not state that
 /// fact, and refuses. Ids are written as everywhere else, times are milliseconds since 1970 (Biscuit's own dates are
 /// whole seconds). This is what `Biscuit::print` shows of a minted token (symbols, and what is empty, left out):
@@ -66,14 +70,23 @@ pub const VERSION: i64 = 1;
 pub struct Claims {
     /// `token_id(string)`. Single use and revocation are keyed by it, never by Biscuit's revocation ids.
     pub token_id: TokenId,
+    /// `exchanged(integer, string)`: what it was exchanged for, and that in turn, from the nearest on. It dies with any of them. At
+    /// most [`MAX_DEPTH`].
+    pub exchanged: Vec<TokenId>,
     /// `tenant(string)`, checked against `presented_tenant`.
     pub tenant: TenantId,
     /// `session(string)`, checked against `presented_session`.
     pub session: SessionId,
+    /// `session_above(integer, string)`: the sessions that it was opened in, from the nearest on. It dies with any of them. At most
+    /// [`MAX_DEPTH`].
+    pub sessions_above: Vec<SessionId>,
     /// `principal(type, id)`: who acts.
     pub principal: EntityRef,
     /// `operator(type, id)`: the person it acts for, if any.
     pub operator: Option<EntityRef>,
+    /// `chain(integer, type, id)`: through whom it acts, from the nearest on. It dies with any of them being revoked. At most
+    /// [`MAX_CHAIN`].
+    pub chain: Vec<EntityRef>,
     /// `operation(string)`: the Cedar action's id. 1 to [`MAX_NAME_BYTES`] bytes.
     pub operation: String,
     /// `resource(type, id)`: what is acted upon.
@@ -126,6 +139,14 @@ impl Claims {
                 return Err(MintError::Name(what));
             }
         }
+        let bounds = [
+            ("chain", self.chain.len(), MAX_CHAIN),
+            ("exchanged", self.exchanged.len(), MAX_DEPTH as usize),
+            ("sessions_above", self.sessions_above.len(), MAX_DEPTH as usize),
+        ];
+        if let Some((what, _, most)) = bounds.into_iter().find(|(_, length, most)| length > most) {
+            return Err(MintError::TooMany { what, most });
+        }
         if self.issued_at.reached(self.expires_at) {
             return Err(MintError::Lifetime);
         }
@@ -151,14 +172,21 @@ impl Claims {
 
     pub(crate) fn facts(&self) -> Result<Vec<Fact>, MintError> {
         let entity = |name, entity: &EntityRef| fact(name, &[string(entity.kind()), string(entity.id())]);
-        let mut facts = vec![
-            fact("countersign", &[int(VERSION)]),
-            fact("token_id", &[string(&self.token_id.to_string())]),
+        let numbered = |name, place, id: &str| fact(name, &[int(place), string(id)]);
+        let mut facts =
+            vec![fact("countersign", &[int(VERSION)]), fact("token_id", &[string(&self.token_id.to_string())])];
+        facts.extend((0_i64..).zip(&self.exchanged).map(|(place, id)| numbered("exchanged", place, &id.to_string())));
+        facts.extend([
             fact("tenant", &[string(self.tenant.as_str())]),
             fact("session", &[string(&self.session.to_string())]),
-            entity("principal", &self.principal),
-        ];
+        ]);
+        let above = (0_i64..).zip(&self.sessions_above);
+        facts.extend(above.map(|(place, id)| numbered("session_above", place, &id.to_string())));
+        facts.push(entity("principal", &self.principal));
         facts.extend(self.operator.as_ref().map(|operator| entity("operator", operator)));
+        let link =
+            |(place, link): (i64, &EntityRef)| fact("chain", &[int(place), string(link.kind()), string(link.id())]);
+        facts.extend((0..).zip(&self.chain).map(link));
         facts.extend([
             fact("operation", &[string(&self.operation)]),
             entity("resource", &self.resource),
@@ -199,13 +227,16 @@ impl Claims {
         take(facts, "countersign").filter(|version| *version == [Term::Int(VERSION)])?;
         Some(Self {
             token_id: text(take(facts, "token_id")?)?.parse().ok()?,
+            exchanged: take_all(facts, "exchanged", |[place, id]| Some((place, text([id])?.parse().ok()?)))?,
             tenant: TenantId::new(text(take(facts, "tenant")?)?).ok()?,
             session: text(take(facts, "session")?)?.parse().ok()?,
+            sessions_above: take_all(facts, "session_above", |[place, id]| Some((place, text([id])?.parse().ok()?)))?,
             principal: entity(take(facts, "principal")?)?,
             operator: match take(facts, "operator") {
                 Some(operator) => Some(entity(operator)?),
                 None => None,
             },
+            chain: take_all(facts, "chain", |[place, kind, id]| Some((place, entity([kind, id])?)))?,
             operation: text(take(facts, "operation")?)?.to_owned(),
             resource: entity(take(facts, "resource")?)?,
             digest: match take(facts, "digest")? {
@@ -257,6 +288,23 @@ fn take<'a, const N: usize>(
 ) -> Option<[Term<'a>; N]> {
     let (_, terms) = facts.next_if(|fact| fact.as_ref().is_some_and(|(called, _)| *called == name))??;
     terms.try_into().ok()
+}
+
+/// The facts that are called `name`, which number themselves from 0 on.
+fn take_all<'a, const N: usize, T>(
+    facts: &mut Peekable<impl Iterator<Item = Option<(&'a str, Vec<Term<'a>>)>>>,
+    name: &str,
+    read: impl Fn([Term<'a>; N]) -> Option<(Term<'a>, T)>,
+) -> Option<Vec<T>> {
+    let mut all = Vec::new();
+    while let Some(terms) = take(facts, name) {
+        let (place, it) = read(terms)?;
+        if integer([place])? != i64::try_from(all.len()).ok()? {
+            return None;
+        }
+        all.push(it);
+    }
+    Some(all)
 }
 
 const fn text<'a>([term]: [Term<'a>; 1]) -> Option<&'a str> {

@@ -33,6 +33,14 @@ pub enum MintError {
     /// A name in the claims is empty or longer than [`countersign_core::action::MAX_NAME_BYTES`].
     #[error("the {0} is empty or too long for a capability; decide on an action with a canonical form")]
     Name(&'static str),
+    /// It rests on more than a token can carry.
+    #[error("the capability names {what} with more than {most} entries; open a session further up and decide there")]
+    TooMany {
+        /// Which claim.
+        what: &'static str,
+        /// How many it can carry.
+        most: usize,
+    },
     /// The capability would expire before it is issued, or at once.
     #[error("the capability would expire as it is issued; give it a later deadline")]
     Lifetime,

@@ -17,9 +17,9 @@ use crate::mint::authority_block;
 use crate::narrow::{Narrowed, Narrowing, bytes};
 use crate::wire::{Envelope, Facts};
 
-/// The longest text that is read unless [`Limits`] say otherwise, in bytes. The longest claims make 3.2 KiB, usual ones
+/// The longest text that is read unless [`Limits`] say otherwise, in bytes. The longest claims make 9 KiB, usual ones
 /// 1.3 KiB.
-pub const MAX_TEXT_BYTES: usize = 4096;
+pub const MAX_TEXT_BYTES: usize = 12_288;
 
 /// What verifying one token may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,17 +5,17 @@
 //! there is one authority before and one after (I1), and the second is allowed by what the first was and by what holds for whoever
 //! has it now. It dies with the first: every redeem of it reads and binds to the rows of all that it came from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use countersign_core::approval::{Approval, Spender};
 use countersign_core::capability::{Capability, CapabilityError};
 use countersign_core::ledger::{Amounts, Standing};
 use countersign_core::session::MAX_DEPTH;
-use countersign_core::{Action, ApprovalId, Canonical, EntityRef, Holder, SessionId};
+use countersign_core::{Action, ApprovalId, Canonical, EntityRef, Holder, SessionId, TokenId};
 use countersign_store::repository::{CommitExt, KeyRow, Stored};
 use countersign_store::{Commit, Kernel};
-use countersign_token::{KeyId, Presented};
+use countersign_token::{KeyId, Presented, TokenError};
 
 use super::held::Held;
 use super::{Decide, Decision, Outcome, Verdict, Weighed, because, needed, shortest_ttl};
@@ -24,6 +24,7 @@ use crate::engine::{Acting, Call, Engine, Operation, Replayable, Scene};
 use crate::error::Error;
 use crate::holder::{Shows, shown_holder};
 use crate::judge::{Facts, Judgement, Permit, Ruling, answer_query, answerers, judge};
+use crate::keys::COMPROMISED;
 use crate::ledger::{Ledgers, Taking};
 use crate::lineage::{Lineage, RestingOn};
 use crate::record::{DelegatedRecord, Event, TallyRecord, UseRecord};
@@ -49,14 +50,24 @@ pub struct Delegate {
     pub holder: Option<Holder>,
 }
 
-/// What a capability was exchanged for step by step, the nearest first: as long as all of it stands, the capability may.
+/// What a capability was exchanged for step by step, the nearest first, and the keys that signed it: as long as all of it stands,
+/// the capability may.
 #[derive(Debug)]
-pub(crate) struct Descent(Vec<Stored<Capability>>);
+pub(crate) struct Descent {
+    above: Vec<Stored<Capability>>,
+    keys: BTreeMap<u32, Stored<KeyRow>>,
+}
 
 impl Descent {
-    /// Requires that all of it stands as it was read.
-    pub(crate) fn bind(&self, commit: Commit) -> Commit {
-        self.0.iter().fold(commit, CommitExt::unchanged)
+    /// Requires that all of it stands as it was read, beside what the commit itself requires of `keys`.
+    pub(crate) fn bind(&self, commit: Commit, keys: &[&Stored<KeyRow>]) -> Commit {
+        let others = self.keys.values().filter(|row| keys.iter().all(|key| key.value.id != row.value.id));
+        others.fold(self.above.iter().fold(commit, CommitExt::unchanged), CommitExt::unchanged)
+    }
+
+    /// What is above, the nearest first.
+    fn ids(&self) -> impl Iterator<Item = TokenId> {
+        self.above.iter().map(|above| above.value.grant.id)
     }
 }
 
@@ -154,8 +165,7 @@ impl<K: Kernel> Engine<K> {
     /// Whether a capability is worth what it says, judged like a redeem of it: nobody hands on what they have not.
     async fn given(&self, scene: &Scene, delegate: &Delegate) -> Result<Given, Error> {
         let now = scene.now;
-        let (token, key) = self.genuine(scene, &delegate.token)?;
-        let capability = self.capability_row(token.claims().token_id).await?.ok_or(Error::CapabilityNotFound)?;
+        let (token, key, capability) = self.presented(scene, &delegate.token).await?;
         let grant = &capability.value.grant;
         let session = self.session_of(scene, grant.session, &Acting::Caller, &delegate.operation.name).await?;
         let descent = self.descent(&capability.value).await?;
@@ -239,6 +249,7 @@ impl<K: Kernel> Engine<K> {
         let held = Held { holder: *holder, open: false };
         let mut grant = self.granted(scene, outcome, approved, None, held, &keys)?;
         grant.parent = Some(parent.id);
+        grant.grandparents = given.descent.ids().collect();
         grant.expires_at =
             ttl.map(|ttl| now.plus(ttl)).into_iter().fold(grant.expires_at.min(parent.expires_at), Ord::min);
         let token = keys.issue(&grant, self.tenant(), self.development)?;
@@ -258,7 +269,7 @@ impl<K: Kernel> Engine<K> {
         if given.key != key {
             commit = commit.unchanged(&given.key);
         }
-        commit = given.descent.bind(commit).update(&given.capability).insert(&capability);
+        commit = given.descent.bind(commit, &[&key, &given.key]).update(&given.capability).insert(&capability);
         let until = capability.grant.expires_at;
         let exchange = Taking::Exchange { given_up: parent.id, token: capability.grant.id, until };
         commit = outcome.taking(scene, &exchange, commit)?;
@@ -321,7 +332,8 @@ impl<K: Kernel> Engine<K> {
 
     /// What a capability came from, if it was handed on: each of it exchanged for the next, and not revoked since.
     pub(crate) async fn descent(&self, capability: &Capability) -> Result<Descent, Error> {
-        let mut above: Vec<Stored<Capability>> = Vec::new();
+        let signed = self.keys.load_full();
+        let (mut above, mut keys): (Vec<Stored<Capability>>, BTreeMap<_, _>) = (Vec::new(), BTreeMap::new());
         let (mut child, mut next) = (capability.grant.id, capability.grant.parent);
         while let Some(id) = next {
             if above.len() >= MAX_DEPTH as usize {
@@ -329,9 +341,16 @@ impl<K: Kernel> Engine<K> {
             }
             let row = self.capability_row(id).await?.ok_or(CapabilityError::ParentGone)?;
             row.value.require_delegated_to(child)?;
+            // Whoever had its key could have made what it was exchanged for.
+            let key = KeyId(row.value.grant.key);
+            let signer = signed.row(key)?;
+            if signer.value.state == COMPROMISED {
+                return Err(TokenError::CompromisedKey(key).into());
+            }
+            keys.insert(key.0, signer.clone());
             (child, next) = (id, row.value.grant.parent);
             above.push(row);
         }
-        Ok(Descent(above))
+        Ok(Descent { above, keys })
     }
 }

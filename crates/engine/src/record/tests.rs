@@ -94,6 +94,8 @@ fn a_decision_is_the_bytes_that_were_released() {
         key: 1,
         parent: None,
         chain: Vec::new(),
+        grandparents: Vec::new(),
+        sessions_above: Vec::new(),
     };
     let event = Event::Decision {
         decision: DecisionId::from_bytes([3; 16]),

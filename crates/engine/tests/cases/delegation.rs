@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use countersign_core::capability::{CapabilityError, CapabilityState};
 use countersign_core::session::SessionError;
-use countersign_engine::{Delegate, Replayable};
-use countersign_token::TokenError;
+use countersign_engine::{Delegate, KeyChange, Replayable};
+use countersign_token::{KeyRing, KeyState, Limits as TokenLimits, TokenError};
 
 use crate::children::{named, world};
 use crate::*;
@@ -215,4 +215,44 @@ async fn of_handing_on_redeeming_and_revoking_at_once_one_authority_comes_at_mos
         let _either = revoke.await.unwrap();
         assert!(redeemed <= 1, "{redeemed} authorities");
     }
+}
+
+#[tokio::test]
+async fn what_was_exchanged_for_something_that_a_compromised_key_signed_is_worth_nothing() {
+    let mut files = files();
+    let admin = r#"@id("keys") permit (principal in Group::"admins", action == Action::"manageKeys", resource);"#;
+    files.get_mut("admin/admin.cedar").unwrap().push_str(admin);
+    let world = World::with(Arc::new(MemoryKernel::default()), parts(), files).await;
+    world.change("service:sync", &[person("sue", &["owners"]), agent("sub", "sue")]).await.unwrap();
+    let child = world.child().await;
+    let given = world.decide("query", "docs", None).await.unwrap();
+    // The second is signed by another key than what it came from.
+    keys::change(&world, "adam", &KeyChange::Rotate).await.unwrap();
+    let handed = world.hand_on("agent:bot", &delegate(&given, child, "query")).await.unwrap();
+    keys::change(&world, "adam", &keys::compromised(1)).await.unwrap();
+    let refused = world.redeem_it(&handed).await;
+    assert!(matches!(refused, Err(Error::Token(TokenError::CompromisedKey(KeyId(1))))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_token_names_the_chain_the_sessions_and_the_capabilities_that_it_dies_with() {
+    let world = world().await;
+    let child = world.child().await;
+    let leaf = world.open_child(&call("agent:sub", "OpenSession"), child, named("leaf"), None).await.unwrap().value.id;
+    let first = world.decide("query", "docs", None).await.unwrap();
+    let second = world.hand_on("agent:bot", &delegate(&first, child, "query")).await.unwrap();
+    let third = world.hand_on("agent:sub", &delegate(&second, leaf, "query")).await.unwrap();
+    let ring = KeyRing::new([(KeyId(1), parts().signing[0].public(), KeyState::Active)]).unwrap();
+    let read = |decision: &Decision| {
+        let text = decision.token.as_ref().unwrap().expose();
+        let now = world.engine.now().unwrap();
+        countersign_token::verify(text, &ring, now, &TokenLimits::default()).unwrap().claims().clone()
+    };
+    assert_eq!((read(&first).exchanged, read(&first).sessions_above, read(&first).chain), (vec![], vec![], vec![]));
+    let claims = read(&third);
+    assert_eq!(claims.exchanged, [minted(&second), minted(&first)]);
+    assert_eq!(claims.sessions_above, [child, world.session]);
+    let chain: Vec<_> = claims.chain.iter().map(EntityRef::id).collect();
+    assert_eq!(chain, ["sub", "bot"]);
+    world.redeem_it(&third).await.unwrap();
 }

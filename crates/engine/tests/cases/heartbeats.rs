@@ -12,7 +12,7 @@ use crate::*;
 const BEAT: Duration = Duration::from_secs(30);
 
 impl<K: Kernel> World<K> {
-    async fn open_beating(&self, every: Duration) -> SessionId {
+    pub(crate) async fn open_beating(&self, every: Duration) -> SessionId {
         let opening = OpenSession {
             purpose: "x".to_owned(),
             ttl: None,
@@ -25,7 +25,7 @@ impl<K: Kernel> World<K> {
         opened.answer.value.id
     }
 
-    async fn beat(&self, who: &str, session: SessionId) -> Result<(), Error> {
+    pub(crate) async fn beat(&self, who: &str, session: SessionId) -> Result<(), Error> {
         let mut call = call(who, "Heartbeat");
         call.request = None;
         self.engine.heartbeat(&call, session).await.map(drop)

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use countersign_core::session::SessionState;
 use countersign_engine::{KeyChange, KeyFault, KeysChanged, Restoring, renounce};
-use countersign_token::{KeyState, TokenError};
+use countersign_token::{Claims, KeyRing, KeyState, Limits as TokenLimits, TokenError};
 
+use crate::children::named;
 use crate::*;
 
 /// The test's bundle, with somebody who keeps the keys.
@@ -28,7 +30,7 @@ pub(crate) fn compromised(key: u32) -> KeyChange {
     KeyChange::Compromised { key: KeyId(key), reason: "it was on a screen".to_owned() }
 }
 
-async fn redeem(world: &World<MemoryKernel>, decision: &Decision) -> Result<(), Error> {
+async fn redeem_it(world: &World<MemoryKernel>, decision: &Decision) -> Result<(), Error> {
     world.engine.redeem(&call("service:gate", "Redeem"), &world.redeem(decision)).await.map(drop)
 }
 
@@ -46,8 +48,8 @@ async fn a_new_key_mints_and_the_one_before_verifies_what_it_minted() {
     );
     assert_eq!(states(&world), [(1, KeyState::Retired), (2, KeyState::Active)]);
     let new = world.decide("query", "docs", None).await.unwrap();
-    redeem(&world, &old).await.unwrap();
-    redeem(&world, &new).await.unwrap();
+    redeem_it(&world, &old).await.unwrap();
+    redeem_it(&world, &new).await.unwrap();
     // Not before its tokens are over.
     let early = change(&world, "adam", &KeyChange::Retire(KeyId(1))).await;
     assert!(matches!(early, Err(Error::Key(KeyFault::TokensLive(..)))), "{early:?}");
@@ -65,7 +67,7 @@ async fn once_a_key_is_compromised_nothing_that_it_signed_is_redeemed() {
     let world = world().await;
     let (old, session) = (world.decide("query", "docs", None).await.unwrap(), world.session);
     assert_eq!(change(&world, "adam", &compromised(1)).await.unwrap().active, 2);
-    let refused = redeem(&world, &old).await;
+    let refused = redeem_it(&world, &old).await;
     assert!(matches!(refused, Err(Error::Token(TokenError::CompromisedKey(_)))), "{refused:?}");
     assert_eq!(states(&world), [(1, KeyState::Compromised), (2, KeyState::Active)]);
     let again = change(&world, "adam", &compromised(1)).await;
@@ -75,7 +77,7 @@ async fn once_a_key_is_compromised_nothing_that_it_signed_is_redeemed() {
     // What is minted from now on is good, in the same session.
     let new = world.decide("query", "docs", None).await.unwrap();
     assert_eq!(world.session, session);
-    redeem(&world, &new).await.unwrap();
+    redeem_it(&world, &new).await.unwrap();
     // It stays so over a restart, and the new key with it.
     let mut parts = parts();
     parts.signing.push(seed(KeyId(2)));
@@ -90,7 +92,7 @@ async fn a_redeem_that_races_a_compromised_key_commits_before_it_or_not_at_all()
         let world = world().await;
         let decision = world.decide("query", "docs", None).await.unwrap();
         let key = compromised(1);
-        let (redeemed, changed) = tokio::join!(redeem(&world, &decision), change(&world, "adam", &key));
+        let (redeemed, changed) = tokio::join!(redeem_it(&world, &decision), change(&world, "adam", &key));
         changed.unwrap();
         let size = world.kernel().log_size(world.engine.tenant()).await.unwrap();
         let entries = world.kernel().log_entries(world.engine.tenant(), 0, usize::MAX).await.unwrap();
@@ -129,6 +131,59 @@ async fn the_same_request_changes_keys_once() {
 }
 
 #[tokio::test]
+async fn a_restored_store_ends_sessions_whose_heartbeats_stayed_away_and_those_below_them() {
+    let world = children::world().await;
+    let every = Duration::from_secs(30);
+    let parent = world.open_beating(every).await;
+    let child = world.open_child(&call("agent:bot", "OpenSession"), parent, named("sub"), None).await.unwrap().value.id;
+    // Alive by its heartbeat alone, and without that over for long.
+    for _ in 0..4 {
+        world.clock.advance(Duration::from_secs(20));
+        world.beat("agent:bot", parent).await.unwrap();
+    }
+    let minted = world.decide_in("agent:bot", parent, "query", None).await.unwrap();
+    let below = world.decide_in("agent:sub", child, "query", None).await.unwrap();
+    assert_eq!(restore(&world).await, 3);
+    let world = reopened(world).await;
+    for (who, session) in [("agent:bot", parent), ("agent:sub", child), ("agent:bot", world.session)] {
+        let decided = world.decide_in(who, session, "query", None).await;
+        assert!(matches!(decided, Err(Error::SessionOver(_))), "{session}: {decided:?}");
+        assert_eq!(world.state_of(who, session).await, SessionState::Ended, "{session}");
+    }
+    assert!(world.beat("agent:bot", parent).await.is_err());
+    for token in [&minted, &below] {
+        assert!(matches!(redeem_it(&world, token).await, Err(Error::TokenDead(_))));
+    }
+}
+
+/// Every key so far verifies nothing, also one that was retired before and one that mints by its row.
+#[tokio::test]
+async fn no_key_of_before_a_restore_verifies_anything_after_it() {
+    let world = world().await;
+    change(&world, "adam", &KeyChange::Rotate).await.unwrap();
+    restore(&world).await;
+    let world = reopened(world).await;
+    let now = world.engine.now().unwrap();
+    for key in world.engine.public_keys().unwrap() {
+        let over = key.verifies_until.is_some_and(|until| now.reached(until));
+        assert_eq!(over, key.id != KeyId(9), "{key:?}");
+    }
+}
+
+async fn restore(world: &World<MemoryKernel>) -> u64 {
+    let restoring = Restoring { epoch: 2, revision: 9, acknowledged: Some(11) };
+    let (kernel, tenant) = (Arc::clone(&world.kernel), world.engine.tenant());
+    renounce(kernel, tenant, &seed(KeyId(9)), restoring, world.engine.now().unwrap()).await.unwrap()
+}
+
+async fn reopened(world: World<MemoryKernel>) -> World<MemoryKernel> {
+    let mut parts = parts();
+    parts.signing.push(seed(KeyId(9)));
+    let engine = Engine::open(Arc::clone(&world.kernel), Box::new(Arc::clone(&world.clock)), parts).await.unwrap();
+    World { engine: Arc::new(engine), ..world }
+}
+
+#[tokio::test]
 async fn what_a_restored_store_had_handed_out_is_dead() {
     let world = world().await;
     let approval = world.ask().await;
@@ -150,7 +205,7 @@ async fn what_a_restored_store_had_handed_out_is_dead() {
     let engine = Engine::open(Arc::clone(&world.kernel), Box::new(Arc::clone(&world.clock)), parts).await.unwrap();
     let world = World { engine: Arc::new(engine), ..world };
     assert_eq!(states(&world), [(1, KeyState::Retired), (2, KeyState::Active)]);
-    assert!(matches!(redeem(&world, &token).await, Err(Error::TokenDead(_))));
+    assert!(matches!(redeem_it(&world, &token).await, Err(Error::TokenDead(_))));
     assert!(matches!(world.decide("export", "docs", Some(approval)).await, Err(Error::SessionOver(_))));
     assert!(world.vote("dana", approval).await.is_err());
     // A new session has nothing of the old one.
@@ -165,5 +220,34 @@ async fn what_a_restored_store_had_handed_out_is_dead() {
     let world = World { session: session.answer.value.id, ..world };
     assert!(matches!(world.decide("export", "docs", Some(approval)).await, Err(Error::ApprovalMismatch)));
     let new = world.decide("query", "docs", None).await.unwrap();
-    redeem(&world, &new).await.unwrap();
+    redeem_it(&world, &new).await.unwrap();
+}
+
+/// Whoever has a key, and an older copy of the store, could sign what was never minted.
+#[tokio::test]
+async fn a_token_that_says_other_than_what_was_minted_under_its_id_is_refused() {
+    let world = world().await;
+    let decision = world.decide("query", "docs", None).await.unwrap();
+    let ring = KeyRing::new([(KeyId(1), parts().signing[0].public(), KeyState::Active)]).unwrap();
+    let now = world.engine.now().unwrap();
+    let genuine = decision.token.as_ref().unwrap().expose();
+    let claims = countersign_token::verify(genuine, &ring, now, &TokenLimits::default()).unwrap().claims().clone();
+    let later = now.plus(Duration::from_secs(3_000));
+    for forged in [
+        Claims { expires_at: later, ..claims.clone() },
+        Claims { open: true, ..claims.clone() },
+        Claims { resource: entity("Dataset::\"customers\""), ..claims.clone() },
+    ] {
+        let token = countersign_token::mint(&parts().signing[0], &forged).unwrap();
+        let redeem = Redeem { token: token.expose().to_owned(), ..world.redeem(&decision) };
+        let refused = world.engine.redeem(&call("service:gate", "Redeem"), &redeem).await;
+        assert!(matches!(refused, Err(Error::TokenDead(_))), "{forged:?}: {refused:?}");
+    }
+    // By another key of the tenant's, too.
+    change(&world, "adam", &KeyChange::Rotate).await.unwrap();
+    let token = countersign_token::mint(&seed(KeyId(2)), &claims).unwrap();
+    let redeem = Redeem { token: token.expose().to_owned(), ..world.redeem(&decision) };
+    let refused = world.engine.redeem(&call("service:gate", "Redeem"), &redeem).await;
+    assert!(matches!(refused, Err(Error::TokenDead(_))), "{refused:?}");
+    redeem_it(&world, &decision).await.unwrap();
 }

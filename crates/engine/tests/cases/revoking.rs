@@ -401,6 +401,27 @@ async fn whoever_comes_back_too_late_starts_over_and_strangers_are_told_nothing(
     assert!(matches!(world.decide("query", "docs", None).await, Err(Error::SessionOver(_))));
 }
 
+/// A watcher that is behind comes back as of when it was told last, and not as of when it was told.
+#[tokio::test]
+async fn whoever_is_told_late_comes_back_no_later_than_what_is_kept() {
+    let world = world().await;
+    let watch =
+        |resume| Box::pin(Arc::clone(&world.engine).watch_revocations(call("adam", "WatchRevocations"), resume));
+    let begin = next(&mut watch(None)).await.resume;
+    world.revoke_all("adam", &Axis::Principal(bot())).await.unwrap();
+    let revoked_at = world.engine.now().unwrap();
+    world.clock.advance(Duration::from_secs(10 * 60));
+    world.revoke_all("adam", &Axis::Everything).await.unwrap();
+    world.clock.advance(Duration::from_secs(10 * 60));
+    let mut behind = watch(Some(begin));
+    let (_, told) = tiding(&mut behind).await;
+    let told_at = |told: &Told| told.resume.to_string().rsplit('.').next().unwrap().parse::<i64>().unwrap();
+    assert_eq!(told_at(&told), revoked_at.millis());
+    assert_eq!(tiding(&mut behind).await.0, Axis::Everything);
+    let caught_up = next(&mut behind).await;
+    assert_eq!(told_at(&caught_up), world.engine.now().unwrap().millis());
+}
+
 impl<K: Kernel> World<K> {
     async fn unresolved(&self, who: &str) -> Vec<(TokenId, bool)> {
         let page = self.engine.unresolved(&call(who, "ListUnresolvedOutcomes"), None, 50).await.unwrap();
@@ -460,4 +481,25 @@ async fn an_outcome_that_nobody_reported_is_listed_and_resolved_by_somebody_who_
     let told = world.resolve("adam", ids[2]).await;
     assert!(matches!(told, Err(Error::Capability(CapabilityError::AlreadyCompleted))), "{told:?}");
     assert_eq!(world.unresolved("adam").await, [(ids[3], true)]);
+}
+
+/// A session is kept for days after its deadline, and an unknown outcome for a month.
+#[tokio::test]
+async fn an_outcome_is_resolved_when_its_session_is_long_gone_and_by_nobody_who_stood_behind_it() {
+    let world = world().await;
+    let decision = world.decide("query", "docs", None).await.unwrap();
+    world.spends(&decision).await.unwrap();
+    let id = minted(&decision);
+    world.clock.advance(Duration::from_secs(5 * 24 * 60 * 60));
+    while world.engine.tidy().await.unwrap() > 0 {}
+    let session = world.engine.session(&call("agent:bot", "GetSession"), world.session).await;
+    assert!(matches!(session, Err(Error::SessionNotFound)), "{session:?}");
+    // The owner is another one by now. Who was answerable when it ran still is.
+    world.change("service:sync", &[person("sue", &["admins"]), agent("bot", "sue")]).await.unwrap();
+    assert_eq!(world.unresolved("adam").await, [(id, true)]);
+    for who in ["olivia", "sue"] {
+        let own = world.resolve(who, id).await;
+        assert!(matches!(own, Err(Error::Capability(CapabilityError::OwnOutcome(_)))), "{who}: {own:?}");
+    }
+    world.resolve("adam", id).await.unwrap();
 }

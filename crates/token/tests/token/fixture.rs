@@ -23,6 +23,9 @@ pub fn at(millis: i64) -> Timestamp {
 pub fn claims() -> Claims {
     Claims {
         token_id: "cap_019b76da-a800-7d5c-9f0e-3b1c8a6f2e41".parse::<TokenId>().unwrap(),
+        exchanged: Vec::new(),
+        sessions_above: Vec::new(),
+        chain: Vec::new(),
         tenant: TenantId::new("acme").unwrap(),
         session: "ses_019b76da-9c48-7a11-8e0b-52d4f7c01b9e".parse::<SessionId>().unwrap(),
         principal: entity("Agent", "etl-bot"),

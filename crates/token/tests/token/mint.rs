@@ -1,6 +1,7 @@
-use countersign_core::action::MAX_NAME_BYTES;
+use countersign_core::action::{MAX_CHAIN, MAX_NAME_BYTES};
 use countersign_core::entity::{MAX_ID_BYTES, MAX_TYPE_BYTES};
-use countersign_core::{Digest, HolderKind, TenantId};
+use countersign_core::session::MAX_DEPTH;
+use countersign_core::{Digest, HolderKind, SessionId, TenantId, TokenId};
 use countersign_token::{
     Claims, KeyId, Limits, MAX_TEXT_BYTES, MintError, Narrowing, PREFIX, SigningKey, Unsigned, mint, narrow,
 };
@@ -39,7 +40,7 @@ fn what_is_minted_is_read_back() {
 fn a_retry_mints_the_same_bytes() {
     assert_eq!(minted(), minted());
     let mut other = claims();
-    other.token_id = countersign_core::TokenId::generate();
+    other.token_id = TokenId::generate();
     assert_ne!(mint(&key(), &other).unwrap(), minted());
 }
 
@@ -76,11 +77,31 @@ fn the_longest_claims_fit() {
         mint_epoch: i64::MAX.unsigned_abs(),
         issued_at: at(i64::MIN),
         expires_at: at(-1),
+        // Each another: what stands twice is written once.
+        chain: "ABCDEFGH".chars().map(|letter| long(&letter.to_string())).collect(),
+        exchanged: (0..MAX_DEPTH).map(|place| TokenId::from_bytes([u8::try_from(place).unwrap(); 16])).collect(),
+        sessions_above: (0..MAX_DEPTH).map(|place| SessionId::from_bytes([u8::try_from(place).unwrap(); 16])).collect(),
+        holder: Some(holder(HolderKind::Certificate)),
         ..claims()
     };
     let token = mint(&SigningKey::generate(KeyId(u32::MAX)).unwrap(), &claims).unwrap();
+    assert_eq!(claims.chain.len(), MAX_CHAIN);
     println!("longest {} of {MAX_TEXT_BYTES} bytes, usual {}", token.expose().len(), minted().expose().len());
     assert!(token.expose().len() <= Limits::default().text_bytes);
+}
+
+#[test]
+fn a_token_names_all_that_it_dies_with_from_the_nearest_on() {
+    let claims = Claims {
+        chain: vec![entity("Agent", "planner"), entity("Agent", "a")],
+        exchanged: vec![TokenId::from_bytes([9; 16]), TokenId::from_bytes([3; 16])],
+        sessions_above: vec![SessionId::from_bytes([8; 16]), SessionId::from_bytes([2; 16])],
+        ..claims()
+    };
+    let token = mint(&key(), &claims).unwrap();
+    assert_eq!(read(token.expose()).unwrap().claims(), &claims);
+    let printed = biscuit(token.expose()).print();
+    assert!(printed.contains(r#"chain(0, "Agent", "planner"),"#) && printed.contains(r#"chain(1, "Agent", "a"),"#));
 }
 
 #[test]
@@ -93,6 +114,9 @@ fn claims_that_could_not_be_redeemed_are_not_minted() {
     assert_eq!(refused(|c| c.expires_at = c.issued_at), MintError::Lifetime);
     assert_eq!(refused(|c| c.operation.clear()), MintError::Name("operation"));
     assert_eq!(refused(|c| c.audience = "a".repeat(MAX_NAME_BYTES + 1)), MintError::Name("audience"));
+    let most = MAX_DEPTH as usize;
+    let what = "exchanged";
+    assert_eq!(refused(|c| c.exchanged = vec![c.token_id; MAX_DEPTH as usize + 1]), MintError::TooMany { what, most });
     assert_eq!(refused(|c| c.mint_epoch = i64::MAX.unsigned_abs() + 1), MintError::Epoch);
 }
 
@@ -128,6 +152,7 @@ proptest! {
         names in prop::array::uniform3("[a-zA-Z0-9_.:/-]{1,40}"),
         id in "[^\\p{C}]{1,60}",
         (shard, epoch, issued) in (any::<u32>(), 0..i64::MAX, any::<i32>()),
+        (chain, depth) in (0..=MAX_CHAIN, 0..=MAX_DEPTH as usize),
         (lives, development, digest) in (1..i64::from(u32::MAX), any::<bool>(), any::<[u8; 32]>()),
     ) {
         let issued = i64::from(issued);
@@ -142,6 +167,9 @@ proptest! {
             issued_at: at(issued),
             expires_at: at(issued + lives),
             development,
+            chain: (0..chain).map(|place| entity("Agent", &format!("{place}{}", names[0]))).collect(),
+            exchanged: vec![claims().token_id; depth],
+            sessions_above: vec![claims().session; depth],
             ..claims()
         };
         let token = mint(&key(), &claims).unwrap();
