@@ -7,6 +7,9 @@
 //!    └────▶ revoked | expired (decided by every reader)
 //! ```
 
+mod outcome;
+mod state;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +20,9 @@ use crate::holder::Holder;
 use crate::id::{ApprovalId, DecisionId, ReviewId, SessionId, TokenId};
 use crate::revocation::is_first;
 use crate::time::Timestamp;
+
+pub use outcome::{Finding, Outcome, Resolution};
+pub use state::{CapabilityError, CapabilityState};
 
 /// What a capability says. The token carries the same, so that it can be reissued from here to identical bytes, and no
 /// bearer token lies at rest.
@@ -75,56 +81,6 @@ pub struct Grant {
     pub sessions_above: Vec<SessionId>,
 }
 
-/// What came of an action, in the words of whoever ran it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// It did what it should.
-    Succeeded,
-    /// It did not.
-    Failed,
-}
-
-/// What a person found out about an action whose outcome nobody reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Finding {
-    /// It did what it should.
-    Succeeded,
-    /// It did not.
-    Failed,
-    /// It was never begun.
-    NeverRan,
-}
-
-impl Finding {
-    /// The words for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::NeverRan => "never ran",
-        }
-    }
-}
-
-/// How an unknown outcome was resolved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Resolution {
-    /// When.
-    pub at: Timestamp,
-    /// The person who did.
-    pub by: EntityRef,
-    /// What they found.
-    pub finding: Finding,
-    /// How they know, in their words.
-    pub note: String,
-    /// Who had redeemed it.
-    pub redeemed_by: EntityRef,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
 enum Written {
@@ -154,82 +110,6 @@ enum Written {
         to: TokenId,
     },
     Resolved(Resolution),
-}
-
-/// What a capability is at a moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CapabilityState {
-    /// Usable.
-    Minted,
-    /// Never used, and never to be.
-    Expired,
-    /// Never used, and never to be.
-    Revoked,
-    /// The action may be running.
-    Redeemed,
-    /// Redeemed, and the deadline for the outcome has passed: nobody knows what happened.
-    OutcomeUnknown,
-    /// The outcome was reported.
-    Completed(Outcome),
-    /// It was exchanged for another's. Never redeemed; revoked, it takes that along.
-    Delegated,
-    /// Nobody reported the outcome in time, and a person found out.
-    Resolved(Finding),
-}
-
-impl CapabilityState {
-    /// The words for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Minted => "minted",
-            Self::Expired => "expired",
-            Self::Revoked => "revoked",
-            Self::Redeemed => "redeemed",
-            Self::OutcomeUnknown => "redeemed, outcome unknown",
-            Self::Completed(_) => "completed",
-            Self::Delegated => "delegated",
-            Self::Resolved(_) => "resolved",
-        }
-    }
-}
-
-/// Why a capability refused what was tried on it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CapabilityError {
-    /// It was spent before.
-    #[error("the capability was already redeemed; decide again for another action")]
-    AlreadyRedeemed,
-    /// It was revoked.
-    #[error("the capability was revoked; decide again")]
-    Revoked,
-    /// It is too old.
-    #[error("the capability has expired; decide again")]
-    Expired,
-    /// Its outcome was reported before.
-    #[error("the outcome was already reported")]
-    AlreadyCompleted,
-    /// It has not been redeemed, so there is no outcome.
-    #[error("the capability has not been redeemed; there is no outcome to report")]
-    NotRedeemed,
-    /// The outcome is not unknown yet: whoever redeemed still has time to report it.
-    #[error("the outcome is not due yet, and whoever redeemed can still report it in time; resolve it after that")]
-    StillRunning,
-    /// A person resolved it.
-    #[error("the outcome was resolved by {0}, and stands")]
-    AlreadyResolved(EntityRef),
-    /// Whoever stands behind the action says nothing about its outcome.
-    #[error("{0} stands behind the action; somebody else has to resolve its outcome")]
-    OwnOutcome(EntityRef),
-    /// Somebody else redeemed it.
-    #[error("only {0}, who redeemed the capability, can report its outcome")]
-    NotTheRedeemer(EntityRef),
-    /// It was exchanged for another's.
-    #[error("the capability was delegated; only the one that it was exchanged for can be redeemed")]
-    Delegated,
-    /// What it was exchanged for does not stand any more.
-    #[error("the capability that this one was exchanged for was revoked, and this one with it; decide again")]
-    ParentGone,
 }
 
 /// A capability as it stands in the store.
@@ -500,161 +380,4 @@ impl Capability {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_cut_off_after_it_was_exchanged_takes_the_other_along() {
-        let mut capability = capability();
-        let child = TokenId::from_bytes([9; 16]);
-        capability.delegate(agent("a"), child, at(1)).unwrap();
-        assert_eq!(capability.require_delegated_to(child), Ok(()));
-        capability.cut_off(agent("a"), "stop".into(), at(2));
-        assert_eq!(capability.require_delegated_to(child), Err(CapabilityError::ParentGone));
-    }
-
-    fn agent(id: &str) -> EntityRef {
-        EntityRef::new("Agent", id).unwrap()
-    }
-
-    fn at(millis: i64) -> Timestamp {
-        Timestamp::from_millis(millis)
-    }
-
-    fn capability() -> Capability {
-        let grant = Grant {
-            id: TokenId::from_bytes([1; 16]),
-            session: SessionId::from_bytes([2; 16]),
-            principal: agent("a"),
-            operator: None,
-            operation: "read".into(),
-            resource: EntityRef::new("Dataset", "d").unwrap(),
-            digest: Digest::of(b"{}"),
-            audience: "warehouse".into(),
-            approval: None,
-            review: None,
-            holder: None,
-            open: false,
-            issued_at: at(0),
-            expires_at: at(10),
-            shard: 0,
-            mint_epoch: 1,
-            key: 1,
-            parent: None,
-            chain: Vec::new(),
-            grandparents: Vec::new(),
-            sessions_above: Vec::new(),
-        };
-        Capability::mint(grant, DecisionId::from_bytes([3; 16]), Digest::of(b"bundle"))
-    }
-
-    #[test]
-    fn capabilities_of_before_the_glass_could_be_broken_are_read() {
-        let old = serde_json::to_value(capability()).unwrap();
-        for since in ["/grant/review", "/grant/parent", "/grant/chain"] {
-            assert_eq!(old.pointer(since), None);
-        }
-        assert_eq!(serde_json::from_value::<Capability>(old).unwrap(), capability());
-    }
-
-    #[test]
-    fn a_capability_is_redeemed_once() {
-        let mut capability = capability();
-        assert_eq!(capability.redeem(agent("a"), at(9), at(20)), Ok(()));
-        assert_eq!(capability.redeem(agent("a"), at(9), at(20)), Err(CapabilityError::AlreadyRedeemed));
-        assert_eq!(capability.revoke(agent("a"), String::new(), at(9)), Err(CapabilityError::AlreadyRedeemed));
-    }
-
-    #[test]
-    fn the_expired_and_the_revoked_are_not_redeemed() {
-        assert_eq!(capability().redeem(agent("a"), at(10), at(20)), Err(CapabilityError::Expired));
-        let mut revoked = capability();
-        revoked.revoke(agent("o"), "stop".into(), at(1)).unwrap();
-        assert_eq!(revoked.redeem(agent("a"), at(2), at(20)), Err(CapabilityError::Revoked));
-        assert_eq!(revoked.complete(&agent("a"), Outcome::Failed, None, at(2)), Err(CapabilityError::Revoked));
-    }
-
-    #[test]
-    fn every_state_is_read_back_as_it_was_written() {
-        let ends: [fn(&mut Capability); 5] = [
-            |_| {},
-            |c| c.delegate(agent("a"), TokenId::from_bytes([9; 16]), at(1)).unwrap(),
-            |c| c.redeem(agent("a"), at(1), at(20)).unwrap(),
-            |c| {
-                c.redeem(agent("a"), at(1), at(20)).unwrap();
-                c.complete(&agent("a"), Outcome::Failed, Some(Digest::of(b"r")), at(2)).unwrap();
-            },
-            |c| c.revoke(agent("o"), "stop".into(), at(1)).unwrap(),
-        ];
-        for end in ends {
-            let mut capability = capability();
-            end(&mut capability);
-            let text = serde_json::to_string(&capability).unwrap();
-            assert_eq!(serde_json::from_str::<Capability>(&text).unwrap(), capability);
-        }
-    }
-
-    #[test]
-    fn a_capability_is_exchanged_once_and_revoked_afterwards_while_it_lasts() {
-        let (child, mut capability) = (TokenId::from_bytes([9; 16]), capability());
-        capability.delegate(agent("a"), child, at(1)).unwrap();
-        assert_eq!(capability.state(at(99)), CapabilityState::Delegated);
-        assert_eq!(capability.redeem(agent("a"), at(2), at(20)), Err(CapabilityError::Delegated));
-        assert_eq!(capability.delegate(agent("a"), child, at(2)), Err(CapabilityError::Delegated));
-        assert_eq!(capability.require_delegated_to(child), Ok(()));
-        let other = TokenId::from_bytes([8; 16]);
-        assert_eq!(capability.require_delegated_to(other), Err(CapabilityError::ParentGone));
-        assert_eq!(capability.revoke(agent("o"), "stop".into(), at(10)), Err(CapabilityError::Expired));
-        capability.revoke(agent("o"), "stop".into(), at(9)).unwrap();
-        assert_eq!(capability.state(at(9)), CapabilityState::Revoked);
-        assert_eq!(capability.require_delegated_to(child), Err(CapabilityError::ParentGone));
-    }
-
-    #[test]
-    fn only_the_redeemer_completes_and_once() {
-        let mut capability = capability();
-        assert_eq!(
-            capability.complete(&agent("a"), Outcome::Succeeded, None, at(1)),
-            Err(CapabilityError::NotRedeemed)
-        );
-        capability.redeem(agent("a"), at(1), at(20)).unwrap();
-        assert_eq!(
-            capability.complete(&agent("b"), Outcome::Succeeded, None, at(2)),
-            Err(CapabilityError::NotTheRedeemer(agent("a")))
-        );
-        capability.complete(&agent("a"), Outcome::Succeeded, None, at(2)).unwrap();
-        assert_eq!(
-            capability.complete(&agent("a"), Outcome::Failed, None, at(3)),
-            Err(CapabilityError::AlreadyCompleted)
-        );
-    }
-
-    #[test]
-    fn a_person_resolves_what_nobody_reported_in_time_and_that_stands() {
-        let mut capability = capability();
-        let resolve = |capability: &mut Capability, at_millis| {
-            capability.resolve(agent("r"), Finding::NeverRan, "seen".into(), at(at_millis))
-        };
-        assert_eq!(resolve(&mut capability, 1), Err(CapabilityError::NotRedeemed));
-        capability.redeem(agent("a"), at(1), at(20)).unwrap();
-        assert_eq!(resolve(&mut capability, 19), Err(CapabilityError::StillRunning));
-        resolve(&mut capability, 20).unwrap();
-        assert_eq!(capability.state(at(21)), CapabilityState::Resolved(Finding::NeverRan));
-        assert_eq!(capability.redeemer(), Some(&agent("a")));
-        let late = capability.complete(&agent("a"), Outcome::Succeeded, None, at(30));
-        assert_eq!(late, Err(CapabilityError::AlreadyResolved(agent("r"))));
-        assert_eq!(resolve(&mut capability, 30), Err(CapabilityError::AlreadyResolved(agent("r"))));
-        assert_eq!(capability.redeem(agent("a"), at(2), at(20)), Err(CapabilityError::AlreadyRedeemed));
-        let text = serde_json::to_string(&capability).unwrap();
-        assert_eq!(serde_json::from_str::<Capability>(&text).unwrap(), capability);
-    }
-
-    #[test]
-    fn a_missed_deadline_is_an_unknown_outcome_until_it_is_told() {
-        let mut capability = capability();
-        capability.redeem(agent("a"), at(1), at(20)).unwrap();
-        assert_eq!(capability.state(at(20)), CapabilityState::OutcomeUnknown);
-        capability.complete(&agent("a"), Outcome::Succeeded, None, at(30)).unwrap();
-        assert_eq!(capability.state(at(30)), CapabilityState::Completed(Outcome::Succeeded));
-    }
-}
+mod tests;
