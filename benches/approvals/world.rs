@@ -140,8 +140,14 @@ impl World {
 
     pub async fn vote(&self, who: &str, shown: &Stored<Approval>) -> Result<()> {
         let Stored { value: Approval { id, digest, view, .. }, .. } = shown;
-        let ballot =
-            Ballot { approval: *id, verdict: Verdict::Approve, digest: *digest, view: *view, comment: String::new() };
+        let ballot = Ballot {
+            approval: *id,
+            verdict: Verdict::Approve,
+            digest: *digest,
+            view: *view,
+            comment: String::new(),
+            signed: None,
+        };
         self.engine.vote(&call(who, "CastVote")?, &ballot).await?;
         Ok(())
     }

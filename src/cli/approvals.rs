@@ -51,6 +51,9 @@ pub enum ApprovalsCommand {
     /// Show a request, and say no, which ends it
     #[command(after_help = "Examples:\n  countersign approvals deny APR --comment 'not before the audit'")]
     Deny(VoteArgs),
+    /// Make a key of your own to sign your votes with
+    #[command(after_help = super::signing::KEYGEN_EXAMPLES)]
+    Keygen(super::sign::AuthorArgs),
     /// Take your vote back
     #[command(after_help = "Examples:\n  countersign approvals withdraw APR")]
     Withdraw {
@@ -156,6 +159,9 @@ pub async fn run(command: ApprovalsCommand, connection: &Connection, output: &mu
         // It may read a log where there is no server.
         return advise::run(args, connection, output).await;
     }
+    if let ApprovalsCommand::Keygen(args) = &command {
+        return super::sign::author(args, output);
+    }
     let client = connection.client().await?;
     match command {
         ApprovalsCommand::List { pending, batch, limit } => list(&client, pending, batch, limit, output).await?,
@@ -196,7 +202,7 @@ pub async fn run(command: ApprovalsCommand, connection: &Connection, output: &mu
         ApprovalsCommand::Request(args) => return request(*args, &client, output).await,
         ApprovalsCommand::RequestBatch(args) => return batch::request(args, &client, output).await,
         ApprovalsCommand::Figures(args) => figures::run(&args, &client, output).await?,
-        ApprovalsCommand::Advise(_) => {}
+        ApprovalsCommand::Advise(_) | ApprovalsCommand::Keygen(_) => {}
     }
     Ok(Exit::Done)
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 use super::approvals::answered;
 use super::args::{parse_entity, read_text};
 use super::output::{BAD, Output, STRONG, paint};
+use super::signing::Signing;
 use super::view::{examine, summary};
 use super::vote::{VoteArgs, confirmed, fetch};
 use super::{Exit, Failure, json as wire, pages};
@@ -194,8 +195,15 @@ pub async fn of_batch(client: &Client, batch: &str, states: &[ApprovalState]) ->
 }
 
 /// Shows several requests, asks about each, and casts the votes that were confirmed, each on what was shown.
-pub async fn vote(args: &VoteArgs, verdict: VoteVerdict, client: &Client, output: &mut Output) -> Result<(), Failure> {
+pub async fn vote(
+    args: &VoteArgs,
+    signing: Option<&Signing>,
+    verdict: VoteVerdict,
+    client: &Client,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let mut items = Vec::new();
+    let request_id = uuid::Uuid::now_v7().to_string();
     let of = args.approvals.len();
     for (place, id) in (1..).zip(&args.approvals) {
         let approval = fetch(client, id).await?;
@@ -208,19 +216,24 @@ pub async fn vote(args: &VoteArgs, verdict: VoteVerdict, client: &Client, output
             output.remark("left as it is");
             continue;
         }
+        let signature = match signing {
+            Some(signing) => Some(signing.vote(&approval, &examined.digest(), verdict, &args.comment, &request_id)?),
+            None => None,
+        };
         items.push(BatchVote {
             approval_id: id.clone(),
             verdict: verdict.into(),
             digest: examined.digest().to_string(),
             view_digest: approval.view_digest.clone(),
             comment: args.comment.clone(),
+            signature,
         });
     }
     if items.is_empty() {
         return Err(Failure::new("nothing was voted").reason("NOT_CONFIRMED"));
     }
     let number = items.len();
-    let answer = client.cast_votes(CastVotesRequest { items, request_id: String::new() }).await?;
+    let answer = client.cast_votes(CastVotesRequest { items, request_id }).await?;
     let mut failed = 0;
     for (place, result) in (1..).zip(answer.results) {
         match result.result {

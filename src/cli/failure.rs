@@ -231,7 +231,8 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::BackupRefused
         | ErrorReason::CapabilityDelegated
         | ErrorReason::HolderMismatch
-        | ErrorReason::HolderProofInvalid => None,
+        | ErrorReason::HolderProofInvalid
+        | ErrorReason::VoteSignatureInvalid => None,
     }
 }
 

@@ -8,7 +8,7 @@ use countersign::proto::{
     AlsoAsked, Approval, ApprovalState, AskingRule, BatchPlace, Bundle, Capability, CapabilityState, CoolDown,
     DecideResponse, Entity, Finding, History, KeyState, MintedCapability, NeededApproval, PreApproval,
     PreApprovalBounds, PreApprovalUse, Precedent, PublicKey, Reason, Record, RedeemResponse, Revisions, RuleTally,
-    Session, SessionState, Standing, StoredEntity, Verdict, Vote, VoteVerdict,
+    Session, SessionState, Standing, StoredEntity, Verdict, Vote, VoteSignature, VoteVerdict, vote_signature,
 };
 use serde_json::{Value, json};
 
@@ -268,13 +268,15 @@ pub fn approval(approval: &Approval) -> Value {
         })
     });
     let votes = votes.iter().map(|vote| {
-        let Vote { person, verdict: _, comment, cast_at, claimed_until } = vote;
+        let Vote { person, verdict: _, comment, cast_at, claimed_until, signature, signing_key, signed_request_id } =
+            vote;
         json!({
             "person": maybe(person.as_ref()),
             "verdict": vote_verdict(vote.verdict()),
             "comment": text(comment),
             "cast_at": rfc3339(cast_at.as_ref()),
             "claimed_until": rfc3339(claimed_until.as_ref()),
+            "signature": signature.as_ref().map(|signature| vote_signature(signature, signing_key, signed_request_id)),
         })
     });
     json!({
@@ -481,6 +483,12 @@ pub fn public_key(key: &PublicKey) -> Value {
 /// Lowercase hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn vote_signature(signature: &VoteSignature, key: &str, request: &str) -> Value {
+    let VoteSignature { signed_at, signature } = signature;
+    let line = signature.as_ref().map(|vote_signature::Signature::Ed25519(line)| line);
+    json!({ "ed25519": line, "signed_at": rfc3339(signed_at.as_ref()), "key": key, "request_id": request })
 }
 
 #[cfg(test)]

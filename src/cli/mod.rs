@@ -35,6 +35,7 @@ mod revoke;
 mod serve;
 mod session;
 mod sign;
+mod signing;
 mod start;
 mod text;
 mod view;

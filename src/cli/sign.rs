@@ -32,7 +32,7 @@ Examples:
 /// Whose key, and where.
 #[derive(Debug, Args)]
 pub struct AuthorArgs {
-    /// The author's name, without spaces: the id of their person in the bundle, who then cannot approve what they signed
+    /// Whose it is, without spaces: the id of their person. Who signed a bundle cannot approve its publication
     name: String,
     /// The file for the secret, which must not be there yet
     #[arg(long, value_name = "FILE")]

@@ -5,6 +5,7 @@ use countersign::client::{Client, ClientError};
 use countersign::proto::{Approval, CastVoteRequest, GetApprovalRequest, VoteVerdict};
 
 use super::output::{BAD, GOOD, Output, paint};
+use super::signing::Signing;
 use super::view::{consent, examine, summary};
 use super::{Failure, batch, json};
 
@@ -26,15 +27,19 @@ pub struct VoteArgs {
     /// Vote only if this is the view digest now
     #[arg(long, value_name = "HEX")]
     view_digest: Option<String>,
+    /// Sign the vote with your own key: `@FILE`, made by `countersign approvals keygen`
+    #[arg(long, value_name = "@FILE")]
+    pub sign: Option<String>,
 }
 
 /// Casts the vote, or several.
 pub async fn run(args: VoteArgs, verdict: VoteVerdict, client: &Client, output: &mut Output) -> Result<(), Failure> {
+    let signing = args.sign.as_deref().map(Signing::read).transpose()?;
     let [id] = args.approvals.as_slice() else {
         if args.digest.is_some() || args.view_digest.is_some() {
             return Err(Failure::usage("`--digest` and `--view-digest` are of one request; vote on one at a time"));
         }
-        return batch::vote(&args, verdict, client, output).await;
+        return batch::vote(&args, signing.as_ref(), verdict, client, output).await;
     };
     let approval = fetch(client, id).await?;
     let examined = examine(&approval)?;
@@ -48,13 +53,19 @@ pub async fn run(args: VoteArgs, verdict: VoteVerdict, client: &Client, output: 
     if !args.yes && !confirmed(verdict, &approval, output).await? {
         return Err(Failure::new("nothing was voted").reason("NOT_CONFIRMED"));
     }
+    let request_id = uuid::Uuid::now_v7().to_string();
+    let signature = match &signing {
+        Some(signing) => Some(signing.vote(&approval, &examined.digest(), verdict, &args.comment, &request_id)?),
+        None => None,
+    };
     let request = CastVoteRequest {
         approval_id: id.clone(),
         verdict: verdict.into(),
         digest,
         view_digest: approval.view_digest.clone(),
         comment: args.comment,
-        request_id: String::new(),
+        request_id,
+        signature,
     };
     let after = client.cast_vote(request).await?.approval.ok_or(ClientError::Incomplete("approval"))?;
     output.document(&json::approval(&after), &format!("\nvoted: {}\n{}", json::vote_verdict(verdict), summary(&after)))

@@ -12,6 +12,7 @@ use super::call::{Backend, Verified};
 use super::convert::{acting, approval, digest, id, operation, optional_id, page_size, states, vote_verdict};
 use super::errors::Failure;
 use super::pre_approvals::bounds as pre_approval_bounds;
+use super::signed::signed;
 use super::{batch, figures};
 use crate::http::metrics as names;
 use crate::proto::approval_service_server::ApprovalService;
@@ -138,13 +139,15 @@ impl ApprovalService for Approvals {
     async fn cast_vote(&self, request: Request<CastVoteRequest>) -> Result<Response<CastVoteResponse>, Status> {
         let run = |verified: Verified, message| async move {
             let verified = &verified;
-            let CastVoteRequest { approval_id, verdict, digest: shown, view_digest, comment, request_id: _ } = message;
+            let CastVoteRequest { approval_id, verdict, digest: shown, view_digest, comment, request_id, signature } =
+                message;
             let ballot = Ballot {
                 approval: id("approval_id", &approval_id)?,
                 verdict: vote_verdict(verdict)?,
                 digest: digest("digest", &shown)?,
                 view: digest("view_digest", &view_digest)?,
                 comment,
+                signed: signed(signature, request_id)?,
             };
             let Replayable { answer, replayed } = verified.engine.vote(&verified.call, &ballot).await?;
             metrics::counter!(names::APPROVALS_TOTAL, "event" => "vote").increment(1);

@@ -7,6 +7,7 @@ use super::approvals::after;
 use super::call::{Backend, Verified};
 use super::convert::{acting, digest, id, operation, vote_verdict};
 use super::errors::{Failure, reason_name};
+use super::signed::signed;
 use crate::http::metrics as names;
 use crate::proto::cast_votes_result::Result as Cast;
 use crate::proto::request_approvals_result::Result as Asked;
@@ -90,10 +91,10 @@ pub async fn cast_votes(
     verified: &Verified,
     message: CastVotesRequest,
 ) -> Result<CastVotesResponse, Failure> {
-    let CastVotesRequest { items, request_id: _ } = message;
+    let CastVotesRequest { items, request_id } = message;
     bounded(&items, backend)?;
     let ballots = items.into_iter().enumerate();
-    let ballots = ballots.map(|(number, item)| ballot(item).map_err(|failure| of_item(number, failure)));
+    let ballots = ballots.map(|(number, item)| ballot(item, &request_id).map_err(|failure| of_item(number, failure)));
     let ballots: Vec<Ballot> = ballots.collect::<Result<_, Failure>>()?;
     let cast = verified.engine.vote_together(&verified.call, &ballots).await?;
     let counted = cast.iter().filter(|item| item.is_ok()).count() as u64;
@@ -114,13 +115,14 @@ async fn voted(verified: &Verified, item: Result<Replayable<ApprovalId>, Error>)
     Ok(CastVoteResponse { approval: after(verified, id).await?, replayed })
 }
 
-fn ballot(item: BatchVote) -> Result<Ballot, Failure> {
-    let BatchVote { approval_id, verdict, digest: shown, view_digest, comment } = item;
+fn ballot(item: BatchVote, request_id: &str) -> Result<Ballot, Failure> {
+    let BatchVote { approval_id, verdict, digest: shown, view_digest, comment, signature } = item;
     Ok(Ballot {
         approval: id("approval_id", &approval_id)?,
         verdict: vote_verdict(verdict)?,
         digest: digest("digest", &shown)?,
         view: digest("view_digest", &view_digest)?,
         comment,
+        signed: signed(signature, request_id.to_owned())?,
     })
 }

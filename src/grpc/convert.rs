@@ -372,6 +372,9 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
                 comment: vote.comment.clone(),
                 cast_at: Some(timestamp(vote.at)),
                 claimed_until: vote.claimed.as_ref().map(|claimed| timestamp(claimed.until())),
+                signature: vote.signature.as_ref().map(super::signed::to_wire),
+                signing_key: vote.signature.as_ref().map(super::signed::key).unwrap_or_default(),
+                signed_request_id: vote.signature.as_ref().map(super::signed::request).unwrap_or_default(),
             })
             .collect(),
         created_at: Some(timestamp(approval.created_at)),

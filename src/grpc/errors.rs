@@ -187,6 +187,7 @@ const fn approval(error: &ApprovalError) -> (Code, ErrorReason) {
         ApprovalError::StaleDigest | ApprovalError::StaleView => (Code::FailedPrecondition, ErrorReason::VoteStale),
         ApprovalError::Excluded(_) => (Code::PermissionDenied, ErrorReason::VoterExcluded),
         ApprovalError::NotEligible(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
+        ApprovalError::Signature(_) => (Code::PermissionDenied, ErrorReason::VoteSignatureInvalid),
         ApprovalError::AlreadyVoted(_) => (Code::AlreadyExists, ErrorReason::AlreadyVoted),
     }
 }

@@ -23,6 +23,7 @@ mod policies;
 mod pre_approvals;
 mod revocations;
 mod sessions;
+mod signed;
 
 pub use approvals::Approvals;
 pub use audit::Audit;

@@ -152,6 +152,7 @@ fn vote(store: &Store, who: &str, verdict: Verdict) -> bool {
             comment: String::new(),
             at: now,
             claimed: None,
+            signature: None,
         };
         approval.vote(vote, |_, _| true)
     })

@@ -6,7 +6,9 @@ mod delegated;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use countersign_core::approval::{Approval, AskingRule, Tally, Together, Verdict as VoteVerdict, VoidCause};
+use countersign_core::approval::{
+    Approval, AskingRule, Tally, Together, Verdict as VoteVerdict, VoidCause, VoteSignature,
+};
 use countersign_core::capability::{Finding, Grant, Outcome};
 use countersign_core::pre_approval::Bounds;
 use countersign_core::{
@@ -185,6 +187,9 @@ pub enum Event<'a> {
         /// When the voter was first sent the request, if that is known.
         #[serde(skip_serializing_if = "Option::is_none")]
         seen_at: Option<Timestamp>,
+        /// What the voter signed it with, if they did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signature: Option<&'a VoteSignature>,
     },
     /// A person lifted the cool-down that a denied request began, alone or as one of several.
     CoolDownLift {

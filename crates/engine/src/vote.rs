@@ -20,6 +20,7 @@ use crate::ledger::unseen;
 use crate::lineage::{Lineage, RestingOn};
 use crate::pre_approve::{self, USES_ROOM};
 use crate::record::Event;
+use crate::signed::{self, Signed};
 
 /// The longest comment, in characters.
 pub const MAX_COMMENT: usize = 2_000;
@@ -42,6 +43,8 @@ pub struct Ballot {
     pub view: Digest,
     /// The person's words.
     pub comment: String,
+    /// What they signed it with, if they did.
+    pub signed: Option<Signed>,
 }
 
 /// What is kept under the request id of a call that changed a request.
@@ -54,7 +57,8 @@ impl<K: Kernel> Engine<K> {
     /// Casts the caller's vote.
     ///
     /// # Errors
-    /// [`Error::NotAPerson`] for agents, services and whoever acts for somebody; [`Error::NotAnswering`]; [`Error::Approval`].
+    /// [`Error::NotAPerson`] for agents, services and whoever acts for somebody; [`Error::NotAnswering`]; [`Error::Approval`], also if
+    /// it is signed and the signature does not hold.
     pub async fn vote(&self, call: &Call, ballot: &Ballot) -> Result<Replayable<ApprovalId>, Error> {
         self.require(call, require_request_id(call)).await?;
         self.require(call, check_text("comment", &ballot.comment, 0, MAX_COMMENT)).await?;
@@ -87,6 +91,7 @@ impl<K: Kernel> Engine<K> {
                 return Err(ApprovalError::StaleView.into());
             }
         }
+        let signature = signed::check(view, ballot, &person, scene.now)?;
         let before = approval.value.state(scene.now);
         approval.value.vote(
             Vote {
@@ -99,6 +104,7 @@ impl<K: Kernel> Engine<K> {
                 comment: ballot.comment.clone(),
                 at: scene.now,
                 claimed: scene.caller.claimed.clone(),
+                signature: signature.clone(),
             },
             eligible,
         )?;
@@ -130,6 +136,7 @@ impl<K: Kernel> Engine<K> {
             bundle: bundle.digest(),
             cools_down_until: cool_down.map(|down| down.until),
             seen_at: self.sights.first(approval.value.id, &person),
+            signature: signature.as_ref(),
         };
         if !newly.is_empty() {
             let event =

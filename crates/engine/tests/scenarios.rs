@@ -190,6 +190,7 @@ impl<'a> Play<'a> {
             digest: shown.digest,
             view: shown.view,
             comment: String::new(),
+            signed: None,
         };
         let call = self.call(credential(&vote.person, None), "Vote");
         let voted = self.engine.vote(&call, &ballot).await;

@@ -203,6 +203,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// What stands in a tag of an entity.
+    #[must_use]
+    pub fn tag_of(&self, entity: &EntityRef, tag: &str) -> Option<String> {
+        match self.held(&self.bundle.directory.uid(entity)?)?.entity.tag(tag) {
+            Some(Ok(EvalResult::String(text))) => Some(text),
+            _none => None,
+        }
+    }
+
     /// The persons in a group, directly or through other groups, as far as `most` go.
     pub(crate) fn members(&self, group: &EntityRef, most: usize) -> BTreeSet<EntityRef> {
         let directory = &self.bundle.directory;

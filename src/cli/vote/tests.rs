@@ -37,10 +37,10 @@ impl ApprovalService for Fake {
         Err(Status::unimplemented(""))
     }
     async fn cast_votes(&self, request: Request<CastVotesRequest>) -> Answer<CastVotesResponse> {
-        let result = |BatchVote { approval_id, verdict, digest, view_digest, comment }: BatchVote| {
+        let result = |BatchVote { approval_id, verdict, digest, view_digest, comment, signature }: BatchVote| {
             let request_id = String::new();
             let mut votes = self.votes.lock().unwrap();
-            votes.push(CastVoteRequest { approval_id, verdict, digest, view_digest, comment, request_id });
+            votes.push(CastVoteRequest { approval_id, verdict, digest, view_digest, comment, request_id, signature });
             let result = match votes.len() {
                 2 => cast_votes_result::Result::Error(ApprovalItemError {
                     reason: "VOTE_STALE".into(),
@@ -85,7 +85,14 @@ async fn fake(shown: Approval) -> (Fake, Client) {
 }
 
 fn args(yes: bool) -> VoteArgs {
-    VoteArgs { approvals: vec!["apr_1".into()], comment: "agreed".into(), yes, digest: None, view_digest: None }
+    VoteArgs {
+        approvals: vec!["apr_1".into()],
+        comment: "agreed".into(),
+        yes,
+        digest: None,
+        view_digest: None,
+        sign: None,
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ fn ballot(shown: &Approval, verdict: VoteVerdict) -> BatchVote {
         digest: shown.digest.clone(),
         view_digest: shown.view_digest.clone(),
         comment: "seen".to_owned(),
+        signature: None,
     }
 }
 

@@ -27,6 +27,9 @@ pub enum ApprovalError {
     /// The person has approved and taken it back too often.
     #[error("{0} has taken an approval of this request back {MAX_WITHDRAWALS} times; deny it, or leave it to others")]
     Wavering(EntityRef),
+    /// The vote is signed, and not so that it can be believed.
+    #[error("the signature of the vote does not hold: {0}; nothing was voted")]
+    Signature(String),
     /// There is no vote to take back.
     #[error("{0} has no vote on this request")]
     NoVote(EntityRef),

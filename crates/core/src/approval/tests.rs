@@ -46,6 +46,7 @@ fn vote(approval: &Approval, id: &str, verdict: Verdict, now: i64) -> Vote {
         comment: String::new(),
         at: at(now),
         claimed: None,
+        signature: None,
     }
 }
 

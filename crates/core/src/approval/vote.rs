@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::signed::VoteSignature;
 use crate::claimed::{Claimed, groups_at};
 use crate::digest::Digest;
 use crate::entity::EntityRef;
@@ -43,6 +44,9 @@ pub struct Vote {
     /// them. Absent in a deny, which nothing counts again.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub claimed: Option<Claimed>,
+    /// What the person signed it with. Absent when they did not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signature: Option<VoteSignature>,
 }
 
 impl Vote {

@@ -26,7 +26,14 @@ async fn how_fresh_a_credential_is_counts_at_the_moment_of_the_vote() {
     let world = World::new().await;
     let approval = world.ask().await;
     let shown = world.engine.changed_approval(&call("dana", "GetApproval"), approval).await.unwrap().approval.value;
-    let ballot = |verdict| Ballot { approval, verdict, digest: shown.digest, view: shown.view, comment: String::new() };
+    let ballot = |verdict| Ballot {
+        approval,
+        verdict,
+        digest: shown.digest,
+        view: shown.view,
+        comment: String::new(),
+        signed: None,
+    };
     for (answers, expected) in WRONG {
         for verdict in [Says::Approve, Says::Deny] {
             let voted = world.engine.vote(&with(call("dana", "CastVote"), answers), &ballot(verdict)).await;

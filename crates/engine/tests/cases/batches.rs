@@ -34,7 +34,7 @@ impl<K: Kernel> World<K> {
 
     async fn ballot(&self, who: &str, approval: ApprovalId, verdict: Says) -> Ballot {
         let shown = self.engine.approval(&call(who, "GetApproval"), approval).await.unwrap().approval.value;
-        Ballot { approval, verdict, digest: shown.digest, view: shown.view, comment: String::new() }
+        Ballot { approval, verdict, digest: shown.digest, view: shown.view, comment: String::new(), signed: None }
     }
 
     async fn shown(&self, approval: ApprovalId) -> countersign_core::approval::Approval {

@@ -60,7 +60,8 @@ const LOG: (&str, &str, &str) = (
 impl<K: Kernel> World<K> {
     async fn say_by(&self, call: Call, approval: ApprovalId, verdict: Says) -> Result<(), Error> {
         let shown = self.engine.changed_approval(&call, approval).await?.approval.value;
-        let ballot = Ballot { approval, verdict, digest: shown.digest, view: shown.view, comment: String::new() };
+        let ballot =
+            Ballot { approval, verdict, digest: shown.digest, view: shown.view, comment: String::new(), signed: None };
         self.engine.vote(&Call { rpc: "CastVote", ..call }, &ballot).await.map(drop)
     }
 

@@ -123,6 +123,7 @@ async fn what_was_put_before_a_start_is_not_known_to_be_seen_first() {
         digest: shown.digest,
         view: shown.view,
         comment: String::new(),
+        signed: None,
     };
     after.vote(&call("dana", "CastVote"), &ballot).await.unwrap();
     let figures = after.figures(&call("dana", "GetApprovalFigures"), None, 10).await.unwrap().items;

@@ -351,8 +351,14 @@ async fn every_asker_is_heard_and_whoever_voted_before_is_asked_again() {
     assert_eq!(second.also_asked()[0].justification, "the gate says so");
     assert_ne!(first.view, second.view);
     // What was shown before is not what is asked now.
-    let ballot =
-        Ballot { approval, verdict: Says::Approve, digest: first.digest, view: first.view, comment: String::new() };
+    let ballot = Ballot {
+        approval,
+        verdict: Says::Approve,
+        digest: first.digest,
+        view: first.view,
+        comment: String::new(),
+        signed: None,
+    };
     let stale = world.engine.vote(&call("dana", "CastVote"), &ballot).await;
     assert!(matches!(stale, Err(Error::Approval(ApprovalError::StaleView))), "{stale:?}");
     // Nobody is heard twice.

@@ -274,7 +274,7 @@ impl<K: Kernel> World<K> {
     pub(crate) async fn say(&self, who: &str, approval: ApprovalId, verdict: Says, comment: &str) -> Result<(), Error> {
         let shown = self.engine.changed_approval(&call(who, "GetApproval"), approval).await?.approval.value;
         let comment = comment.to_owned();
-        let ballot = Ballot { approval, verdict, digest: shown.digest, view: shown.view, comment };
+        let ballot = Ballot { approval, verdict, digest: shown.digest, view: shown.view, comment, signed: None };
         self.engine.vote(&call(who, "CastVote"), &ballot).await.map(drop)
     }
 

@@ -260,8 +260,14 @@ async fn what_was_refused_or_replayed_or_asked_again_is_not_told() {
     let approval = told.ask().await;
     assert_eq!(told.ask().await, approval);
     let shown = told.engine.changed_approval(&call("dana", "GetApproval"), approval).await.unwrap().approval.value;
-    let ballot =
-        Ballot { approval, verdict: Says::Approve, digest: shown.digest, view: shown.view, comment: String::new() };
+    let ballot = Ballot {
+        approval,
+        verdict: Says::Approve,
+        digest: shown.digest,
+        view: shown.view,
+        comment: String::new(),
+        signed: None,
+    };
     let cast = call("dana", "CastVote");
     told.engine.vote(&cast, &ballot).await.unwrap();
     assert!(told.engine.vote(&cast, &ballot).await.unwrap().replayed);

@@ -27,8 +27,14 @@ fn eve(rpc: &'static str, lasts: Duration) -> Call {
 async fn approved_by_eve(world: &World<MemoryKernel>, uses: u32, lasts: Duration) -> ApprovalId {
     let approval = world.pre_approve(operation("export", "docs"), uses, 1_800).await.unwrap();
     let shown = world.engine.approval(&eve("GetApproval", lasts), approval).await.unwrap().approval.value;
-    let ballot =
-        Ballot { approval, verdict: Says::Approve, digest: shown.digest, view: shown.view, comment: String::new() };
+    let ballot = Ballot {
+        approval,
+        verdict: Says::Approve,
+        digest: shown.digest,
+        view: shown.view,
+        comment: String::new(),
+        signed: None,
+    };
     world.engine.vote(&eve("CastVote", lasts), &ballot).await.unwrap();
     approval
 }

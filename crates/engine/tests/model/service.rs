@@ -323,6 +323,7 @@ pub async fn send<K: Kernel>(engine: &Engine<K>, names: &Names, sent: &Sent) -> 
                 digest: if shown == Shown::OtherDigest { other } else { digest },
                 view: if shown == Shown::OtherView { other } else { view },
                 comment: String::new(),
+                signed: None,
             };
             let done = engine.vote(call, &ballot).await?;
             Ok((Told::Question(done.answer), done.replayed))
@@ -418,6 +419,7 @@ pub fn class(error: &Error) -> String {
                 ApprovalError::NoVote(_) => "no vote",
                 ApprovalError::Wavering(_) => "wavering",
                 ApprovalError::UsedUp(_) => "used up",
+                ApprovalError::Signature(_) => "signature",
             }
         ),
         Error::Capability(why) => format!(

@@ -56,6 +56,7 @@ fn cast(approval: &mut Approval, id: &str, verdict: Verdict, now: i64) -> Result
         comment: String::new(),
         at: at(now),
         claimed: None,
+        signature: None,
     };
     approval.vote(vote, |_, _| true)
 }
