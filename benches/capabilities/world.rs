@@ -102,6 +102,7 @@ impl World {
             chain: Vec::new(),
             grandparents: Vec::new(),
             sessions_above: Vec::new(),
+            votes: Vec::new(),
         };
         let mut capability = Capability::mint(grant, DecisionId::generate(), Digest::of(b"bundle"));
         if spent {

@@ -197,6 +197,8 @@ function claimsOf(authorizer, keyId) {
     digest: Uint8Array.from(one("digest")),
     audience: one("audience"),
     approval: one("approval", 1, false),
+    // SHA-256 of what each vote said that it rests on, in the order in which they were cast.
+    votes: numbered("vote", 1).map((vote) => Uint8Array.from(vote)),
     holder: holder === null ? null : { kind: holder[0], thumbprint: Uint8Array.from(holder[1]) },
     open: one("open", 1, false) === true,
     expiresAtMillis: Number(one("expires_at")),

@@ -86,6 +86,8 @@ class Claims:
     digest: bytes
     audience: str
     approval: Optional[str]
+    # SHA-256 of what each vote said that it rests on, in the order in which they were cast.
+    votes: tuple
     holder: Optional[tuple]
     open: bool
     expires_at_millis: int
@@ -246,6 +248,7 @@ def _claims(authorizer, key_id):
         digest=bytes(one("digest")),
         audience=one("audience"),
         approval=one("approval", required=False),
+        votes=tuple(bytes(vote) for vote in numbered("vote", 1)),
         holder=None if holder is None else (holder[0], bytes(holder[1])),
         open=one("open", required=False) is True,
         expires_at_millis=one("expires_at"),

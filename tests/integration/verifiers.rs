@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::client::{Client, holder_of, operation};
 use countersign::proto::*;
-use countersign_core::{EntityRef, SessionId, Timestamp, TokenId};
+use countersign_core::{Digest, EntityRef, SessionId, Timestamp, TokenId};
 use countersign_token::{
     Claims, HolderKey, KeyId, Narrowing, SigningKey, holder_of_certificate, narrow, unverified_claims,
 };
@@ -131,6 +131,7 @@ async fn cases(scene: &Scene) -> Vec<Case> {
     let handed_on = Claims {
         exchanged: vec![TokenId::generate(), TokenId::generate()],
         sessions_above: vec![SessionId::generate(), SessionId::generate()],
+        votes: vec![Digest::of(b"a vote"), Digest::of(b"another")],
         chain: vec![EntityRef::new("Agent", "planner").unwrap(), EntityRef::new("Agent", "a").unwrap()],
         ..claims.clone()
     };

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capability::MAX_VOTES;
 use crate::digest::Digest;
 use crate::entity::EntityRef;
 use crate::id::{ApprovalId, SessionId};
@@ -40,7 +41,7 @@ pub use asker::{AlsoAsked, MAX_ASKERS};
 pub use batch::Together;
 pub use charge::{Charge, Charged, KEPT_USES};
 pub use error::ApprovalError;
-pub use signed::{SIGNING_TOLERANCE_MILLIS, VoteSignature, VoteStatement};
+pub use signed::{SIGNING_TOLERANCE_MILLIS, UNSIGNED, VoteSignature, VoteStatement};
 pub use state::{ApprovalState, Changed, Spender, VoidCause};
 pub use view::View;
 pub use vote::{Tally, Verdict, Vote};
@@ -300,6 +301,13 @@ impl Approval {
     #[must_use]
     pub fn votes(&self) -> &[Vote] {
         &self.votes
+    }
+
+    /// The digests of the statements of the approvals that stand, in the order in which they were cast: the first [`MAX_VOTES`].
+    #[must_use]
+    pub fn approving(&self) -> Vec<Digest> {
+        let approvals = self.votes.iter().filter(|vote| vote.verdict == Verdict::Approve);
+        approvals.filter_map(|vote| vote.statement).take(MAX_VOTES).collect()
     }
 
     /// Who counts for each rule: distinct persons who approved, were eligible for the rule when they voted, are so now, and

@@ -79,7 +79,14 @@ pub struct Grant {
     /// The sessions that its own was opened in, the nearest first: it dies with any of them. Absent where it stands alone.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub sessions_above: Vec<SessionId>,
+    /// The digests of the statements of the votes that it rests on, in the order in which they were cast; the first [`MAX_VOTES`].
+    /// Absent where nobody voted, and in rows of earlier releases.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub votes: Vec<Digest>,
 }
+
+/// How many votes a capability names.
+pub const MAX_VOTES: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]

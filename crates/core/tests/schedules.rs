@@ -153,6 +153,7 @@ fn vote(store: &Store, who: &str, verdict: Verdict) -> bool {
             at: now,
             claimed: None,
             signature: None,
+            statement: None,
         };
         approval.vote(vote, |_, _| true)
     })
@@ -186,6 +187,7 @@ fn act(store: &Store) -> bool {
         chain: Vec::new(),
         grandparents: Vec::new(),
         sessions_above: Vec::new(),
+        votes: Vec::new(),
     };
     if store.mint(&approval, Capability::mint(grant, DecisionId::generate(), approval.value.bundle)).is_err() {
         return false;

@@ -421,6 +421,7 @@ impl<K: Kernel> Engine<K> {
             chain: session.chain.clone(),
             grandparents: Vec::new(),
             sessions_above: outcome.session.ids().skip(1).collect(),
+            votes: approval.map(|approval| approval.value.approving()).unwrap_or_default(),
         })
     }
 

@@ -179,6 +179,7 @@ pub(crate) fn claims(grant: &Grant, tenant: &TenantId, development: bool) -> Cla
         chain,
         grandparents,
         sessions_above,
+        votes,
     } = grant.clone();
     Claims {
         token_id: id,
@@ -194,6 +195,7 @@ pub(crate) fn claims(grant: &Grant, tenant: &TenantId, development: bool) -> Cla
         digest,
         audience,
         approval,
+        votes,
         holder,
         open,
         issued_at,

@@ -190,6 +190,8 @@ pub enum Event<'a> {
         /// What the voter signed it with, if they did.
         #[serde(skip_serializing_if = "Option::is_none")]
         signature: Option<&'a VoteSignature>,
+        /// The digest of the statement of the vote, which capabilities that rest on it name.
+        statement: Digest,
     },
     /// A person lifted the cool-down that a denied request began, alone or as one of several.
     CoolDownLift {

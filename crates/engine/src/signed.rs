@@ -2,8 +2,8 @@
 //! anything is stored.
 
 use countersign_audit::{Note, NoteVerifier};
-use countersign_core::approval::{ApprovalError, SIGNING_TOLERANCE_MILLIS, VoteSignature, VoteStatement};
-use countersign_core::{EntityRef, Timestamp};
+use countersign_core::approval::{ApprovalError, SIGNING_TOLERANCE_MILLIS, UNSIGNED, VoteSignature, VoteStatement};
+use countersign_core::{Digest, EntityRef, Timestamp};
 use countersign_policy::View;
 
 use crate::vote::Ballot;
@@ -67,4 +67,29 @@ pub(crate) fn check(
     let key = keys.iter().find(|key| key.name() == made.name() && key.id() == made.id()).map(ToString::to_string);
     let key = key.ok_or_else(|| refused("it is by no key of the voter's".to_owned()))?;
     Ok(Some(VoteSignature::Ed25519 { key, line: line.clone(), request: request.clone(), at: *at }))
+}
+
+/// The digest of what a vote says: of what was signed; otherwise of the same text by the server's clock, and with no request.
+pub(crate) fn statement(
+    ballot: &Ballot,
+    person: &EntityRef,
+    signature: Option<&VoteSignature>,
+    now: Timestamp,
+) -> Digest {
+    let Ballot { approval, verdict, digest, view, comment, signed: _ } = ballot;
+    let (request, at) = match signature {
+        Some(VoteSignature::Ed25519 { key: _, line: _, request, at }) => (request.as_str(), *at),
+        None => (UNSIGNED, now),
+    };
+    let statement = VoteStatement {
+        approval: *approval,
+        digest: *digest,
+        view: *view,
+        verdict: *verdict,
+        comment,
+        person,
+        request,
+        at,
+    };
+    Digest::of(statement.text().as_bytes())
 }

@@ -92,6 +92,7 @@ impl<K: Kernel> Engine<K> {
             }
         }
         let signature = signed::check(view, ballot, &person, scene.now)?;
+        let statement = signed::statement(ballot, &person, signature.as_ref(), scene.now);
         let before = approval.value.state(scene.now);
         approval.value.vote(
             Vote {
@@ -105,6 +106,7 @@ impl<K: Kernel> Engine<K> {
                 at: scene.now,
                 claimed: scene.caller.claimed.clone(),
                 signature: signature.clone(),
+                statement: Some(statement),
             },
             eligible,
         )?;
@@ -137,6 +139,7 @@ impl<K: Kernel> Engine<K> {
             cools_down_until: cool_down.map(|down| down.until),
             seen_at: self.sights.first(approval.value.id, &person),
             signature: signature.as_ref(),
+            statement,
         };
         if !newly.is_empty() {
             let event =

@@ -8,6 +8,7 @@ use biscuit_auth::builder::{
     string, var,
 };
 use countersign_core::action::{MAX_CHAIN, MAX_NAME_BYTES};
+use countersign_core::capability::MAX_VOTES;
 use countersign_core::session::MAX_DEPTH;
 use countersign_core::{ApprovalId, Digest, EntityRef, Holder, HolderKind, SessionId, TenantId, Timestamp, TokenId};
 
@@ -21,7 +22,7 @@ pub const VERSION: i64 = 1;
 /// What a capability says: one action in one session, for one audience, until one moment.
 ///
 /// In the token there is one fact per claim, in this order, and then five checks. `operator` and `approval` are left out
-/// when there is none, and so are `holder("key", hex:…)` and `open(true)`, which stand after `approval`. A capability that was
+/// when there is none, and so are `vote(0, hex:…)`, `holder("key", hex:…)` and `open(true)`, which stand after `approval`. A capability that was
 /// handed on has `exchanged(0, "cap_…")`, `exchanged(1, …)` after `token_id`; one in a session below others `session_above(0, "ses_…")`
 /// after `session`; one whose principal acts through others `chain(0, "Agent", "planner")` after `operator`. They are numbered from
 /// the nearest, because facts are a set. A token that is bound to a
@@ -98,6 +99,8 @@ pub struct Claims {
     pub audience: String,
     /// `approval(string)`: the approval that this spends, if any.
     pub approval: Option<ApprovalId>,
+    /// `vote(integer, bytes)`: the digests of the statements of the votes that it rests on. At most [`MAX_VOTES`].
+    pub votes: Vec<Digest>,
     /// `holder(string, bytes)`: kind and thumbprint of whom it is bound to, if anybody, checked against `presented_holder`.
     pub holder: Option<Holder>,
     /// `open(boolean)`: whether its holder may append blocks that narrow it. It is sealed otherwise.
@@ -143,6 +146,7 @@ impl Claims {
             ("chain", self.chain.len(), MAX_CHAIN),
             ("exchanged", self.exchanged.len(), MAX_DEPTH as usize),
             ("sessions_above", self.sessions_above.len(), MAX_DEPTH as usize),
+            ("votes", self.votes.len(), MAX_VOTES),
         ];
         if let Some((what, _, most)) = bounds.into_iter().find(|(_, length, most)| length > most) {
             return Err(MintError::TooMany { what, most });
@@ -194,6 +198,8 @@ impl Claims {
             fact("audience", &[string(&self.audience)]),
         ]);
         facts.extend(self.approval.map(|approval| fact("approval", &[string(&approval.to_string())])));
+        let votes = (0_i64..).zip(&self.votes);
+        facts.extend(votes.map(|(place, vote)| fact("vote", &[int(place), bytes(vote.as_bytes())])));
         facts.extend(
             self.holder
                 .map(|holder| fact("holder", &[string(holder.kind.word()), bytes(holder.thumbprint.as_bytes())])),
@@ -248,6 +254,10 @@ impl Claims {
                 Some(approval) => Some(text(approval)?.parse().ok()?),
                 None => None,
             },
+            votes: take_all(facts, "vote", |[place, vote]| match vote {
+                Term::Bytes(bytes) => Some((place, Digest::from_bytes(bytes.try_into().ok()?))),
+                _other => None,
+            })?,
             holder: match take(facts, "holder") {
                 Some([Term::Str(kind), Term::Bytes(thumbprint)]) => Some(Holder {
                     kind: HolderKind::of_word(kind)?,

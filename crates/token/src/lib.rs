@@ -54,7 +54,7 @@
 //! # };
 //! # let minted = mint(&root, &Claims {
 //! #     token_id: countersign_core::TokenId::from_bytes([2; 16]), tenant: action.tenant.clone(), session: action.session,
-//! #     exchanged: vec![], sessions_above: vec![], principal: action.principal.clone(), operator: None, chain: vec![], operation: action.operation.clone(),
+//! #     exchanged: vec![], sessions_above: vec![], votes: vec![], principal: action.principal.clone(), operator: None, chain: vec![], operation: action.operation.clone(),
 //! #     resource: action.resource.clone(), digest: action.canonical()?.digest(), audience: action.audience.clone(),
 //! #     approval: None, holder: Some(holder.holder()), open: true, issued_at: now,
 //! #     expires_at: Timestamp::from_millis(now.millis() + 60_000), shard: 0, mint_epoch: 1, development: false,

@@ -11,6 +11,9 @@ use crate::time::Timestamp;
 /// How far the time in a signature may be from the server's, in milliseconds.
 pub const SIGNING_TOLERANCE_MILLIS: u64 = 5 * 60 * 1_000;
 
+/// What stands for the request in the statement of a vote that nobody signed: no request id.
+pub const UNSIGNED: &str = "-";
+
 /// What a person signs: one vote, and nothing else. The tenant, the session and the action are in the digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VoteStatement<'a> {

@@ -47,6 +47,7 @@ fn vote(approval: &Approval, id: &str, verdict: Verdict, now: i64) -> Vote {
         at: at(now),
         claimed: None,
         signature: None,
+        statement: None,
     }
 }
 

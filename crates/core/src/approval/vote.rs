@@ -47,6 +47,9 @@ pub struct Vote {
     /// What the person signed it with. Absent when they did not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signature: Option<VoteSignature>,
+    /// The digest of its statement, signed or not: what a capability that rests on it names. Absent in votes of the first release.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub statement: Option<Digest>,
 }
 
 impl Vote {

@@ -41,6 +41,7 @@ fn capability() -> Capability {
         chain: Vec::new(),
         grandparents: Vec::new(),
         sessions_above: Vec::new(),
+        votes: Vec::new(),
     };
     Capability::mint(grant, DecisionId::from_bytes([3; 16]), Digest::of(b"bundle"))
 }

@@ -96,6 +96,7 @@ fn a_decision_is_the_bytes_that_were_released() {
         chain: Vec::new(),
         grandparents: Vec::new(),
         sessions_above: Vec::new(),
+        votes: Vec::new(),
     };
     let event = Event::Decision {
         decision: DecisionId::from_bytes([3; 16]),

@@ -25,6 +25,7 @@ pub fn claims() -> Claims {
         token_id: "cap_019b76da-a800-7d5c-9f0e-3b1c8a6f2e41".parse::<TokenId>().unwrap(),
         exchanged: Vec::new(),
         sessions_above: Vec::new(),
+        votes: Vec::new(),
         chain: Vec::new(),
         tenant: TenantId::new("acme").unwrap(),
         session: "ses_019b76da-9c48-7a11-8e0b-52d4f7c01b9e".parse::<SessionId>().unwrap(),

@@ -1,4 +1,5 @@
 use countersign_core::action::{MAX_CHAIN, MAX_NAME_BYTES};
+use countersign_core::capability::MAX_VOTES;
 use countersign_core::entity::{MAX_ID_BYTES, MAX_TYPE_BYTES};
 use countersign_core::session::MAX_DEPTH;
 use countersign_core::{Digest, HolderKind, SessionId, TenantId, TokenId};
@@ -81,6 +82,7 @@ fn the_longest_claims_fit() {
         chain: "ABCDEFGH".chars().map(|letter| long(&letter.to_string())).collect(),
         exchanged: (0..MAX_DEPTH).map(|place| TokenId::from_bytes([u8::try_from(place).unwrap(); 16])).collect(),
         sessions_above: (0..MAX_DEPTH).map(|place| SessionId::from_bytes([u8::try_from(place).unwrap(); 16])).collect(),
+        votes: (0..MAX_VOTES).map(|place| Digest::of(&place.to_be_bytes())).collect(),
         holder: Some(holder(HolderKind::Certificate)),
         ..claims()
     };
@@ -96,6 +98,7 @@ fn a_token_names_all_that_it_dies_with_from_the_nearest_on() {
         chain: vec![entity("Agent", "planner"), entity("Agent", "a")],
         exchanged: vec![TokenId::from_bytes([9; 16]), TokenId::from_bytes([3; 16])],
         sessions_above: vec![SessionId::from_bytes([8; 16]), SessionId::from_bytes([2; 16])],
+        votes: vec![Digest::of(b"a vote"), Digest::of(b"another")],
         ..claims()
     };
     let token = mint(&key(), &claims).unwrap();

@@ -57,6 +57,7 @@ fn cast(approval: &mut Approval, id: &str, verdict: Verdict, now: i64) -> Result
         at: at(now),
         claimed: None,
         signature: None,
+        statement: None,
     };
     approval.vote(vote, |_, _| true)
 }
