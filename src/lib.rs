@@ -9,6 +9,7 @@ pub mod client;
 mod command;
 pub mod config;
 mod custody;
+pub mod evidence;
 pub mod grpc;
 mod head;
 pub mod http;

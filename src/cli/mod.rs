@@ -14,6 +14,7 @@ mod decide;
 pub mod development;
 mod diff;
 mod entity;
+mod evidence;
 mod explain;
 mod failure;
 mod figures;
@@ -138,6 +139,9 @@ enum Command {
     /// The tamper-evident log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// The evidence of one action: in a file, and checked by a stranger
+    #[command(subcommand)]
+    Evidence(evidence::EvidenceCommand),
     /// The keys that capabilities are signed with
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -212,6 +216,7 @@ async fn dispatch(command: Command, connection: &Connection, output: &mut Output
         Command::Notifications(command) => notifications::run(command, connection, output).await,
         Command::Policy(command) => policy::run(command, connection, output).await,
         Command::Audit(command) => audit::run(command, connection, output).await,
+        Command::Evidence(command) => evidence::run(command, connection, output).await,
         Command::Keys(command) => keys::run(command, connection, output).await,
         Command::Config(args) => serve::config(&args, output),
         Command::Completions { shell } => {

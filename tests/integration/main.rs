@@ -21,6 +21,7 @@ mod authoring;
 mod capabilities;
 mod cli;
 mod decisions;
+mod evidence;
 mod harness;
 mod identity;
 mod notifications;

@@ -1,0 +1,584 @@
+//! Checking evidence, offline: each check is told by itself, and what was not checked is told too.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use countersign_audit::{Hash, Note, NoteVerifier, SignedCheckpoint, leaf_hash, verify_inclusion};
+use countersign_core::approval::{UNSIGNED, Verdict as Said, VoteStatement};
+use countersign_core::{Digest, EntityRef, Timestamp};
+use countersign_policy::{Bundle, Entities, RecordedDecision, Replayed, SIGNATURES, Source};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Evidence;
+use super::gather::{Gather, text};
+
+/// Whose signatures are believed, from a channel of one's own.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// The log's keys.
+    pub logs: Vec<NoteVerifier>,
+    /// Keys of witnesses.
+    pub witnesses: Vec<NoteVerifier>,
+    /// How many witnesses must have cosigned.
+    pub quorum: usize,
+    /// Keys of persons who sign votes; the name of each is the person's id.
+    pub voters: Vec<NoteVerifier>,
+}
+
+/// A file of trusted keys that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {why}")]
+pub struct TrustError {
+    line: usize,
+    why: String,
+}
+
+/// What came of one check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It holds.
+    Holds,
+    /// It does not.
+    Refused,
+    /// The file, or the keys, do not allow to check it.
+    NotChecked,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was checked.
+    pub what: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// In words; may hold a stranger's text.
+    pub detail: String,
+}
+
+/// What came of all checks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// What the evidence is about.
+    pub subject: String,
+    /// The checks.
+    pub findings: Vec<Finding>,
+    /// What happened, in plain words, as far as the records tell; may hold a stranger's text.
+    pub story: Vec<String>,
+}
+
+impl Trust {
+    /// Reads a file of keys: one in each line, after `log`, `witness` or `voter`. Empty lines and those with `#` are passed over.
+    ///
+    /// # Errors
+    /// [`TrustError`] for a line that says something else.
+    pub fn read(text: &str) -> Result<Self, TrustError> {
+        let mut trust = Self::default();
+        for (line, content) in (1..).zip(text.lines()) {
+            let content = content.trim();
+            if content.is_empty() || content.starts_with('#') {
+                continue;
+            }
+            let wrong = |why: String| TrustError { line, why };
+            let (role, key) = content.split_once(' ').ok_or_else(|| wrong("expected `log KEY`".to_owned()))?;
+            let key = key.trim().parse::<NoteVerifier>().map_err(|error| wrong(error.to_string()))?;
+            match role {
+                "log" => trust.logs.push(key),
+                "witness" => trust.witnesses.push(key),
+                "voter" => trust.voters.push(key),
+                _other => return Err(wrong("expected `log`, `witness` or `voter` before the key".to_owned())),
+            }
+        }
+        Ok(trust)
+    }
+}
+
+impl Outcome {
+    /// Whether nothing was refused.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.findings.iter().all(|finding| finding.verdict != Verdict::Refused)
+    }
+
+    fn tell(&mut self, what: &str, result: Result<String, String>) {
+        let (verdict, detail) = match result {
+            Ok(detail) => (Verdict::Holds, detail),
+            Err(detail) => (Verdict::Refused, detail),
+        };
+        self.findings.push(Finding { what: what.to_owned(), verdict, detail });
+    }
+
+    fn skip(&mut self, what: &str, why: &str) {
+        self.findings.push(Finding { what: what.to_owned(), verdict: Verdict::NotChecked, detail: why.to_owned() });
+    }
+}
+
+/// A record that was read.
+struct Read<'a> {
+    index: u64,
+    bytes: &'a str,
+    json: Value,
+}
+
+impl Read<'_> {
+    fn text(&self, pointer: &str) -> &str {
+        text(&self.json, pointer).unwrap_or_default()
+    }
+
+    fn kind(&self) -> &str {
+        self.text("/kind")
+    }
+
+    fn number(&self, pointer: &str) -> Option<i64> {
+        self.json.pointer(pointer).and_then(Value::as_i64)
+    }
+
+    fn list(&self, pointer: &str) -> &[Value] {
+        self.json.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Checks a file.
+///
+/// # Errors
+/// In words, when the bytes are no evidence of the one form: nothing in them was looked at then.
+pub fn verify(bytes: &[u8], trust: &Trust) -> Result<Outcome, String> {
+    let evidence = Evidence::from_bytes(bytes)?;
+    let mut outcome = Outcome { subject: evidence.subject.clone(), findings: Vec::new(), story: Vec::new() };
+    let root = head(&evidence, trust);
+    let proved = root.clone().and_then(|(size, root, _)| included(&evidence, size, &root));
+    outcome.tell("the head of the log", root.map(|(_, _, told)| told));
+    let records = match proved {
+        Ok(records) => records,
+        Err(error) => {
+            outcome.tell("the records are in the log", Err(error));
+            return Ok(outcome);
+        }
+    };
+    let number = records.len();
+    outcome.tell("the records are in the log", Ok(format!("{number} records, each proved under the signed head")));
+    outcome.tell("the records are about the subject", about(&evidence.subject, &records));
+    outcome.tell("the digests", digests(&records));
+    let votes = votes(&records, trust, &mut outcome);
+    outcome.tell("the quorum of each rule", quorum(&records, &votes));
+    outcome.tell("minted, spent and reported", spending(&records));
+    policies(&evidence, &records, &mut outcome);
+    outcome.skip(
+        "the view digest of each vote",
+        "what was shown is in the records in parts only, so its digest is compared, not computed",
+    );
+    outcome.skip("the token", "tokens are in no record; that it was minted for this digest is what the records say");
+    outcome.skip("other records", "whether the log holds more about the subject cannot be seen from a part of it");
+    outcome.story = records.iter().map(story).collect();
+    Ok(outcome)
+}
+
+fn head(evidence: &Evidence, trust: &Trust) -> Result<(u64, Hash, String), String> {
+    let signed = SignedCheckpoint::parse(evidence.checkpoint.as_bytes()).map_err(|error| error.to_string())?;
+    if signed.note().to_string() != evidence.checkpoint {
+        return Err("the note is not spelled as notes are".to_owned());
+    }
+    let origin = signed.unverified().origin();
+    let logs: Vec<NoteVerifier> = trust.logs.iter().filter(|key| key.name() == origin).cloned().collect();
+    if logs.is_empty() {
+        return Err(format!("no trusted key is of the log `{origin}`; give it as `log KEY`"));
+    }
+    let head = signed.verify(origin, &logs).map_err(|error| error.to_string())?;
+    let all: Vec<NoteVerifier> = logs.iter().chain(&trust.witnesses).cloned().collect();
+    let held = signed.note().verify(&all).map_err(|error| error.to_string())?;
+    if held.len() < signed.note().signatures().len() {
+        return Err(
+            "a signature under it is by no trusted key, or stands there twice; give the witness's key".to_owned()
+        );
+    }
+    let is_witness = |name: &str| trust.witnesses.iter().any(|key| key.name() == name);
+    let cosigned: BTreeSet<&str> = held.iter().map(|made| made.name()).filter(|name| is_witness(name)).collect();
+    if cosigned.len() < trust.quorum {
+        return Err(format!("{} trusted witnesses cosigned it, and {} must", cosigned.len(), trust.quorum));
+    }
+    let told = format!("`{origin}` of {} records, signed by the log and {} witnesses", head.size(), cosigned.len());
+    Ok((head.size(), *head.root(), told))
+}
+
+fn included<'a>(evidence: &'a Evidence, size: u64, root: &Hash) -> Result<Vec<Read<'a>>, String> {
+    let mut records: Vec<Read<'_>> = Vec::new();
+    for proved in &evidence.records {
+        let index = proved.index;
+        let wrong = |error: &dyn std::fmt::Display| format!("record {index}: {error}");
+        if records.last().is_some_and(|last| last.index >= index) {
+            return Err(wrong(&"out of order"));
+        }
+        let mut hashes = Vec::new();
+        for text in &proved.proof {
+            let hash: Hash = text.parse().map_err(|error| wrong(&error))?;
+            if hash.to_string() != *text {
+                return Err(wrong(&"a hash is not spelled as hashes are"));
+            }
+            hashes.push(hash);
+        }
+        let leaf = leaf_hash(proved.content.as_bytes());
+        verify_inclusion(&leaf, index, size, &hashes, root).map_err(|error| wrong(&error))?;
+        let json = serde_json::from_str(&proved.content).map_err(|error| wrong(&error))?;
+        records.push(Read { index, bytes: &proved.content, json });
+    }
+    Ok(records)
+}
+
+fn about(subject: &str, records: &[Read<'_>]) -> Result<String, String> {
+    let tenant = records.first().map(|record| record.text("/tenant")).unwrap_or_default();
+    if records.iter().any(|record| record.text("/tenant") != tenant) {
+        return Err("they are of more than one tenant".to_owned());
+    }
+    let mut gather = Gather::default();
+    for record in records {
+        gather.record(record.index, record.bytes.as_bytes());
+    }
+    let about = gather.about(subject);
+    let strange = records.iter().find(|record| !about.contains(&record.index));
+    match strange {
+        Some(record) => Err(format!("record {} is about something else than `{subject}`", record.index)),
+        None => Ok(format!("of the tenant `{tenant}`, about `{subject}`")),
+    }
+}
+
+fn digests(records: &[Read<'_>]) -> Result<String, String> {
+    let mut seen = BTreeSet::new();
+    for record in records.iter().filter(|record| record.json.get("action").is_some()) {
+        let digest = Digest::of(record.text("/action").as_bytes()).to_string();
+        if digest != record.text("/digest") {
+            return Err(format!(
+                "record {}: the action's bytes have another digest than the record says",
+                record.index
+            ));
+        }
+        if record.kind() == "decision" && record.text("/context/digest") != digest {
+            return Err(format!("record {}: the policies were given another digest", record.index));
+        }
+        seen.insert(digest);
+    }
+    if seen.is_empty() {
+        return Err("no record holds an action".to_owned());
+    }
+    Ok(format!(
+        "recomputed from the bytes that were shown and decided: {}",
+        seen.into_iter().collect::<Vec<_>>().join(", ")
+    ))
+}
+
+/// Who approved, for which rules: by request and person, with the index of the record from which on it stands.
+type Standing = BTreeMap<(String, String), (u64, Option<u64>, BTreeSet<String>)>;
+
+fn votes(records: &[Read<'_>], trust: &Trust, outcome: &mut Outcome) -> Standing {
+    let mut standing = Standing::new();
+    let mut asked: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
+    let mut excluded: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    let (mut unsigned, mut unknown, mut cast) = (0, 0, 0);
+    let mut faults = Vec::new();
+    for record in records {
+        let approval = record.text("/approval");
+        let person = record.json.pointer("/person").cloned().unwrap_or_default();
+        let key = (approval.to_owned(), person.to_string());
+        match record.kind() {
+            "approval_requested" => {
+                asked.insert(approval, (record.text("/digest"), record.text("/view")));
+                excluded.entry(approval).or_default().extend(record.list("/excluded"));
+            }
+            "approval_excluded" => excluded.entry(approval).or_default().extend(record.list("/excluded")),
+            "vote_withdrawn" => {
+                if let Some((_, until, _)) = standing.get_mut(&key) {
+                    *until = Some(record.index);
+                }
+            }
+            "vote" => {
+                cast += 1;
+                let index = record.index;
+                if asked.get(approval) != Some(&(record.text("/digest"), record.text("/view"))) {
+                    faults.push(format!("record {index}: the vote is on something else than was asked"));
+                }
+                if excluded.get(approval).is_some_and(|all| all.contains(&&person)) {
+                    faults.push(format!("record {index}: the voter was excluded"));
+                }
+                if let Err(error) = stated(record) {
+                    faults.push(format!("record {index}: {error}"));
+                }
+                match signature(record, trust) {
+                    Ok(Some(true)) => {}
+                    Ok(Some(false)) => unknown += 1,
+                    Ok(None) => unsigned += 1,
+                    Err(error) => faults.push(format!("record {index}: {error}")),
+                }
+                if record.text("/verdict") == "approve" {
+                    let rules = record.list("/rules").iter().filter_map(Value::as_str).map(str::to_owned);
+                    standing.insert(key, (index, None, rules.collect()));
+                } else if let Some((_, until, _)) = standing.get_mut(&key) {
+                    *until = Some(index);
+                }
+            }
+            _other => {}
+        }
+    }
+    match faults.into_iter().next() {
+        Some(fault) => outcome.tell("the votes", Err(fault)),
+        None => outcome.tell(
+            "the votes",
+            Ok(format!("{cast}, each on the digest and the view that were asked, none by an excluded person")),
+        ),
+    }
+    if unsigned > 0 {
+        outcome.skip("signatures of votes", &format!("{unsigned} votes bear no signature of the voter's own"));
+    }
+    if unknown > 0 {
+        outcome.skip(
+            "keys of voters",
+            &format!("{unknown} signatures hold, by the key that the log says was the voter's; give it as `voter KEY`"),
+        );
+    }
+    standing
+}
+
+/// What the vote says, as it was signed, or would have been.
+fn statement(record: &Read<'_>) -> Result<(EntityRef, String), String> {
+    let wrong = || "the vote cannot be read".to_owned();
+    let person: EntityRef =
+        EntityRef::new(record.text("/person/type"), record.text("/person/id")).map_err(|error| error.to_string())?;
+    let at = record.number("/signature/at").or_else(|| record.number("/at")).ok_or_else(wrong)?;
+    let text = VoteStatement {
+        approval: record.text("/approval").parse().map_err(|_| wrong())?,
+        digest: Digest::parse(record.text("/digest")).map_err(|_| wrong())?,
+        view: Digest::parse(record.text("/view")).map_err(|_| wrong())?,
+        verdict: match record.text("/verdict") {
+            "approve" => Said::Approve,
+            "deny" => Said::Deny,
+            _other => return Err(wrong()),
+        },
+        comment: record.text("/comment"),
+        person: &person,
+        request: text(&record.json, "/signature/request").unwrap_or(UNSIGNED),
+        at: Timestamp::from_millis(at),
+    }
+    .text();
+    Ok((person, text))
+}
+
+/// That the digest of the vote's statement is what the record says; records of the first release say none.
+fn stated(record: &Read<'_>) -> Result<(), String> {
+    let Some(told) = text(&record.json, "/statement") else { return Ok(()) };
+    let (_, text) = statement(record)?;
+    if Digest::of(text.as_bytes()).to_string() == told {
+        Ok(())
+    } else {
+        Err("what the vote says has another digest than the record says".to_owned())
+    }
+}
+
+/// Whether the voter's own signature is there, and by a trusted key.
+fn signature(record: &Read<'_>, trust: &Trust) -> Result<Option<bool>, String> {
+    let Some(signature) = record.json.get("signature") else { return Ok(None) };
+    let wrong = || "the signature of the vote cannot be read".to_owned();
+    if text(signature, "/kind") != Some("ed25519") {
+        return Err("the signature of the vote is of a kind that is not known here".to_owned());
+    }
+    let (person, said) = statement(record)?;
+    let key: NoteVerifier = text(signature, "/key").ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
+    let line = text(signature, "/line").ok_or_else(wrong)?;
+    let note = Note::parse(format!("{}\n{line}\n", said).as_bytes()).map_err(|_| wrong())?;
+    let held = note.verify(std::slice::from_ref(&key));
+    if note.text() != said || held.is_err() {
+        return Err("the signature of the vote does not hold".to_owned());
+    }
+    let own: Vec<&NoteVerifier> = trust.voters.iter().filter(|trusted| trusted.name() == person.id()).collect();
+    if !own.is_empty() && !own.contains(&&key) {
+        return Err("the vote is signed by another key than the one that is trusted to be the voter's".to_owned());
+    }
+    Ok(Some(!own.is_empty()))
+}
+
+/// Every rule that counted as met, when it was decided and when it was spent, was met by votes that stood then.
+fn quorum(records: &[Read<'_>], votes: &Standing) -> Result<String, String> {
+    let mut quorums: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    let mut told = BTreeSet::new();
+    for record in records {
+        let approval = record.text("/approval");
+        if record.kind() == "approval_requested" {
+            for rule in record.list("/rules") {
+                let quorum = rule.get("quorum").and_then(Value::as_u64).unwrap_or(u64::MAX);
+                quorums.insert((approval, text(rule, "/id").unwrap_or_default()), quorum);
+            }
+        }
+        let rules: Vec<(&str, Option<u64>)> = match record.kind() {
+            "decision" => record
+                .list("/context/approval/rules")
+                .iter()
+                .filter_map(Value::as_str)
+                .map(|rule| (rule, None))
+                .collect(),
+            "redeem" | "delegated" => {
+                let tallied = record.list("/tally").iter();
+                tallied.filter_map(|tally| Some((text(tally, "/rule")?, tally.get("quorum")?.as_u64()))).collect()
+            }
+            _other => Vec::new(),
+        };
+        for (rule, tallied) in rules {
+            let asked = quorums.get(&(approval, rule)).copied();
+            let wanted =
+                asked.max(tallied).ok_or_else(|| format!("record {}: `{rule}` was never asked about", record.index))?;
+            let stands = |(from, until, rules): &(u64, Option<u64>, BTreeSet<String>)| {
+                *from < record.index && until.is_none_or(|until| until > record.index) && rules.contains(rule)
+            };
+            let persons = votes.iter().filter(|((on, _), vote)| on == approval && stands(vote)).count();
+            if wanted == 0 || (persons as u64) < wanted {
+                return Err(format!(
+                    "record {}: `{rule}` wants {wanted} persons, and {persons} had approved",
+                    record.index
+                ));
+            }
+            told.insert(format!("`{rule}`: {persons} of {wanted}"));
+        }
+    }
+    if told.is_empty() {
+        return Ok("no rule counted as met by people".to_owned());
+    }
+    Ok(told.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+fn spending(records: &[Read<'_>]) -> Result<String, String> {
+    let mut minted: BTreeMap<&str, &Read<'_>> = BTreeMap::new();
+    let mut spent: BTreeSet<&str> = BTreeSet::new();
+    let mut over: BTreeSet<&str> = BTreeSet::new();
+    let mut cast: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for record in records {
+        let (index, capability) = (record.index, record.text("/capability"));
+        match record.kind() {
+            "decision" if record.json.get("minted").is_some() => {
+                if record.text("/verdict") != "ALLOW" || record.text("/minted/digest") != record.text("/digest") {
+                    return Err(format!("record {index}: minted without an ALLOW of the same digest"));
+                }
+                let said = record.list("/minted/votes").iter().filter_map(Value::as_str);
+                if let Some(vote) = said.into_iter().find(|vote| !cast.contains(&(record.text("/approval"), vote))) {
+                    return Err(format!(
+                        "record {index}: the capability names the vote {vote}, which nobody cast before"
+                    ));
+                }
+                minted.insert(record.text("/minted/id"), record);
+            }
+            "redeem" | "delegated" => {
+                let by = minted
+                    .get(capability)
+                    .ok_or_else(|| format!("record {index}: what was spent was not minted before"))?;
+                if by.text("/digest") != record.text("/digest") || by.text("/approval") != record.text("/approval") {
+                    return Err(format!("record {index}: spent for another digest or approval than it was minted for"));
+                }
+                if record.number("/at") >= by.number("/minted/expires_at") {
+                    return Err(format!("record {index}: spent when it had expired"));
+                }
+                if over.contains(capability) || !spent.insert(capability) {
+                    return Err(format!("record {index}: spent twice, or after it was revoked"));
+                }
+            }
+            "vote" if record.text("/verdict") == "approve" => {
+                cast.insert((record.text("/approval"), record.text("/statement")));
+            }
+            "complete" if !spent.contains(capability) => {
+                return Err(format!("record {index}: reported before it was spent"));
+            }
+            "revoke" => {
+                over.insert(capability);
+            }
+            _other => {}
+        }
+    }
+    Ok(format!("{} minted, {} spent, each at most once", minted.len(), spent.len()))
+}
+
+fn policies(evidence: &Evidence, records: &[Read<'_>], outcome: &mut Outcome) {
+    const WHAT: &str = "the policies decide the same again";
+    let mut bundles: BTreeMap<String, Bundle> = BTreeMap::new();
+    for (digest, files) in &evidence.bundles {
+        let named = records.iter().any(|record| record.text("/bundle") == digest);
+        let stray = files
+            .keys()
+            .any(|path| path.starts_with("scenarios/") || path.starts_with("properties/") || path == SIGNATURES);
+        let source = Source::from_files(files.clone()).map_err(|error| error.to_string());
+        let source = source.and_then(|source| {
+            let other = !named || stray || source.digest().to_string() != *digest;
+            if other { Err("its files are not those of a bundle that the records name".to_owned()) } else { Ok(source) }
+        });
+        match source.and_then(|source| Bundle::load(source).map_err(|refused| refused.to_string())) {
+            Ok(bundle) => {
+                bundles.insert(digest.clone(), bundle);
+            }
+            Err(why) => return outcome.tell(WHAT, Err(format!("the bundle {digest}: {why}"))),
+        }
+    }
+    let (mut same, mut left) = (0, BTreeSet::new());
+    for record in records.iter().filter(|record| record.kind() == "decision") {
+        let wrong = |why: String| Err(format!("record {}: {why}", record.index));
+        let Some(bundle) = bundles.get(record.text("/bundle")) else {
+            left.insert("the bundle is not in the file".to_owned());
+            continue;
+        };
+        if !bundle.stored_types().is_empty() {
+            left.insert("the bundle decides by stored entities, which are in no record of the decision".to_owned());
+            continue;
+        }
+        let read = match RecordedDecision::read(record.bytes.as_bytes()) {
+            Ok(Some(read)) => read,
+            Ok(None) => continue,
+            Err(error) => return outcome.tell(WHAT, wrong(error.to_string())),
+        };
+        match bundle.with(&Entities::default(), None).replay(&read) {
+            Replayed::Same => same += 1,
+            Replayed::Incomparable(why) => {
+                left.insert(why);
+            }
+            Replayed::Otherwise(now) => {
+                return outcome
+                    .tell(WHAT, wrong(format!("{} was recorded, and it is {}", read.verdict, now.verdict.name())));
+            }
+            Replayed::Invalid(why) => return outcome.tell(WHAT, wrong(why)),
+        }
+    }
+    if same > 0 {
+        outcome.tell(WHAT, Ok(format!("{same} decisions, from the bundle in the file")));
+    }
+    for why in left {
+        outcome.skip(WHAT, &why);
+    }
+}
+
+/// One record, in plain words.
+fn story(record: &Read<'_>) -> String {
+    let when = record.number("/at").and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+    let when = when.map(|when| when.to_string()).unwrap_or_default();
+    let entity = |pointer: &str| {
+        let (kind, id) = (record.text(&format!("{pointer}/type")), record.text(&format!("{pointer}/id")));
+        if kind.is_empty() { "the service".to_owned() } else { format!("{kind} {id:?}") }
+    };
+    let who = entity("/caller/entity");
+    let what = match record.kind() {
+        "session_opened" => format!("{who} opened a session: {:?}", record.text("/session/purpose")),
+        "session_ended" => format!("{who} ended the session"),
+        "approval_requested" => format!(
+            "{who} asked people, saying {:?}; shown was {}",
+            record.text("/justification"),
+            record.text("/action")
+        ),
+        "vote" => {
+            let signed = if record.json.get("signature").is_some() { ", signed with a key of their own" } else { "" };
+            format!("{} said {}: {:?}{signed}", entity("/person"), record.text("/verdict"), record.text("/comment"))
+        }
+        "vote_withdrawn" => format!("{} took their vote back", entity("/person")),
+        "decision" => {
+            let minted = record.text("/minted/id");
+            let minted = if minted.is_empty() { String::new() } else { format!(", and minted {minted}") };
+            let by: Vec<&str> = record.list("/determining").iter().filter_map(Value::as_str).collect();
+            format!("the policies ({}) answered {who}: {}{minted}", by.join(", "), record.text("/verdict"))
+        }
+        "redeem" => format!("{who} spent {} for exactly this action", record.text("/capability")),
+        "complete" => format!("{who} reported that it {}", record.text("/outcome")),
+        "revoke" => format!("{who} revoked {}: {:?}", record.text("/capability"), record.text("/reason")),
+        "bundle_activated" => format!("{who} made the bundle {} active", record.text("/bundle")),
+        other => format!("{who}: {}", other.replace('_', " ")),
+    };
+    format!("{when}  {what} (record {})", record.index)
+}
