@@ -3,6 +3,7 @@
 //! The form is docs/evidence.md. Every byte of a file is covered: the form has one spelling only, records are proved to be in the log,
 //! the head of the log is signed, and a bundle has the digest that the records name.
 
+mod ballots;
 mod check;
 mod gather;
 mod page;

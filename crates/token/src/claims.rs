@@ -254,9 +254,9 @@ impl Claims {
                 Some(approval) => Some(text(approval)?.parse().ok()?),
                 None => None,
             },
-            votes: take_all(facts, "vote", |[place, vote]| match vote {
-                Term::Bytes(bytes) => Some((place, Digest::from_bytes(bytes.try_into().ok()?))),
-                _other => None,
+            votes: take_all(facts, "vote", |[place, vote]| {
+                let Term::Bytes(bytes) = vote else { return None };
+                Some((place, Digest::from_bytes(bytes.try_into().ok()?)))
             })?,
             holder: match take(facts, "holder") {
                 Some([Term::Str(kind), Term::Bytes(thumbprint)]) => Some(Holder {

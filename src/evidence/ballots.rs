@@ -1,0 +1,139 @@
+//! The votes in evidence: each on what was asked, by nobody who was excluded, and what their signatures are worth.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use countersign_audit::{Note, NoteVerifier};
+use countersign_core::approval::{UNSIGNED, Verdict as Said, VoteStatement};
+use countersign_core::{Digest, EntityRef, Timestamp};
+use serde_json::Value;
+
+use super::check::{Outcome, Read, Trust};
+use super::gather::text;
+
+/// Who approved, for which rules: by request and person, with the index of the record from which on it stands.
+pub(super) type Standing = BTreeMap<(String, String), (u64, Option<u64>, BTreeSet<String>)>;
+
+pub(super) fn votes(records: &[Read<'_>], trust: &Trust, outcome: &mut Outcome) -> Standing {
+    let mut standing = Standing::new();
+    let mut asked: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
+    let mut excluded: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    let (mut unsigned, mut unknown, mut cast) = (0, 0, 0);
+    let mut faults = Vec::new();
+    for record in records {
+        let approval = record.text("/approval");
+        let person = record.json.pointer("/person").cloned().unwrap_or_default();
+        let key = (approval.to_owned(), person.to_string());
+        match record.kind() {
+            "approval_requested" => {
+                asked.insert(approval, (record.text("/digest"), record.text("/view")));
+                excluded.entry(approval).or_default().extend(record.list("/excluded"));
+            }
+            "approval_excluded" => excluded.entry(approval).or_default().extend(record.list("/excluded")),
+            "vote_withdrawn" => {
+                if let Some((_, until, _)) = standing.get_mut(&key) {
+                    *until = Some(record.index);
+                }
+            }
+            "vote" => {
+                cast += 1;
+                let index = record.index;
+                if asked.get(approval) != Some(&(record.text("/digest"), record.text("/view"))) {
+                    faults.push(format!("record {index}: the vote is on something else than was asked"));
+                }
+                if excluded.get(approval).is_some_and(|all| all.contains(&&person)) {
+                    faults.push(format!("record {index}: the voter was excluded"));
+                }
+                if let Err(error) = stated(record) {
+                    faults.push(format!("record {index}: {error}"));
+                }
+                match signature(record, trust) {
+                    Ok(Some(true)) => {}
+                    Ok(Some(false)) => unknown += 1,
+                    Ok(None) => unsigned += 1,
+                    Err(error) => faults.push(format!("record {index}: {error}")),
+                }
+                if record.text("/verdict") == "approve" {
+                    let rules = record.list("/rules").iter().filter_map(Value::as_str).map(str::to_owned);
+                    standing.insert(key, (index, None, rules.collect()));
+                } else if let Some((_, until, _)) = standing.get_mut(&key) {
+                    *until = Some(index);
+                }
+            }
+            _other => {}
+        }
+    }
+    match faults.into_iter().next() {
+        Some(fault) => outcome.tell("the votes", Err(fault)),
+        None => outcome.tell(
+            "the votes",
+            Ok(format!("{cast}, each on the digest and the view that were asked, none by an excluded person")),
+        ),
+    }
+    if unsigned > 0 {
+        outcome.skip("signatures of votes", &format!("{unsigned} votes bear no signature of the voter's own"));
+    }
+    if unknown > 0 {
+        outcome.skip(
+            "keys of voters",
+            &format!("{unknown} signatures hold, by the key that the log says was the voter's; give it as `voter KEY`"),
+        );
+    }
+    standing
+}
+
+/// What the vote says, as it was signed, or would have been.
+fn statement(record: &Read<'_>) -> Result<(EntityRef, String), String> {
+    let wrong = || "the vote cannot be read".to_owned();
+    let person: EntityRef =
+        EntityRef::new(record.text("/person/type"), record.text("/person/id")).map_err(|error| error.to_string())?;
+    let at = record.number("/signature/at").or_else(|| record.number("/at")).ok_or_else(wrong)?;
+    let text = VoteStatement {
+        approval: record.text("/approval").parse().map_err(|_| wrong())?,
+        digest: Digest::parse(record.text("/digest")).map_err(|_| wrong())?,
+        view: Digest::parse(record.text("/view")).map_err(|_| wrong())?,
+        verdict: match record.text("/verdict") {
+            "approve" => Said::Approve,
+            "deny" => Said::Deny,
+            _other => return Err(wrong()),
+        },
+        comment: record.text("/comment"),
+        person: &person,
+        request: text(&record.json, "/signature/request").unwrap_or(UNSIGNED),
+        at: Timestamp::from_millis(at),
+    }
+    .text();
+    Ok((person, text))
+}
+
+/// That the digest of the vote's statement is what the record says; records of the first release say none.
+fn stated(record: &Read<'_>) -> Result<(), String> {
+    let Some(told) = text(&record.json, "/statement") else { return Ok(()) };
+    let (_, text) = statement(record)?;
+    if Digest::of(text.as_bytes()).to_string() == told {
+        Ok(())
+    } else {
+        Err("what the vote says has another digest than the record says".to_owned())
+    }
+}
+
+/// Whether the voter's own signature is there, and by a trusted key.
+fn signature(record: &Read<'_>, trust: &Trust) -> Result<Option<bool>, String> {
+    let Some(signature) = record.json.get("signature") else { return Ok(None) };
+    let wrong = || "the signature of the vote cannot be read".to_owned();
+    if text(signature, "/kind") != Some("ed25519") {
+        return Err("the signature of the vote is of a kind that is not known here".to_owned());
+    }
+    let (person, said) = statement(record)?;
+    let key: NoteVerifier = text(signature, "/key").ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
+    let line = text(signature, "/line").ok_or_else(wrong)?;
+    let note = Note::parse(format!("{}\n{line}\n", said).as_bytes()).map_err(|_| wrong())?;
+    let held = note.verify(std::slice::from_ref(&key));
+    if note.text() != said || held.is_err() {
+        return Err("the signature of the vote does not hold".to_owned());
+    }
+    let own: Vec<&NoteVerifier> = trust.voters.iter().filter(|trusted| trusted.name() == person.id()).collect();
+    if !own.is_empty() && !own.contains(&&key) {
+        return Err("the vote is signed by another key than the one that is trusted to be the voter's".to_owned());
+    }
+    Ok(Some(!own.is_empty()))
+}
