@@ -94,7 +94,7 @@ async fn export(args: &ExportArgs, connection: &Connection, output: &mut Output)
             .hint("name a capability, an approval request or a decision"));
     }
     let client = connection.client().await?;
-    let checkpoint = client.get_checkpoint(GetCheckpointRequest {}).await?.note;
+    let checkpoint = client.get_checkpoint(GetCheckpointRequest::default()).await?.note;
     let signed = SignedCheckpoint::parse(checkpoint.as_bytes());
     let tree_size =
         signed.map_err(|error| Failure::new(format!("the server's checkpoint: {error}")))?.unverified().size();
