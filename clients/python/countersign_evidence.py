@@ -141,10 +141,14 @@ def check_records(subject, records, trust):
         if "action" in record:
             require(sha256(record["action"].encode()).hex() == record["digest"], "an action has another digest")
         if kind == "approval_requested":
+            if asked.get(approval) != (record["digest"], record["view"]):
+                votes = {key: rules for key, rules in votes.items() if key[0] != approval}
             asked[approval] = (record["digest"], record["view"])
             quorums.update({(approval, rule["id"]): rule["quorum"] for rule in record["rules"]})
         if kind in ("approval_requested", "approval_excluded"):
             excluded.setdefault(approval, []).extend(record["excluded"])
+            for person in record["excluded"]:
+                votes.pop((approval, (person["type"], person["id"])), None)
         if kind == "vote":
             person = (record["person"]["type"], record["person"]["id"])
             require(asked.get(approval) == (record["digest"], record["view"]), "a vote is on something else")

@@ -25,10 +25,22 @@ pub(super) fn votes(records: &[Read<'_>], trust: &Trust, outcome: &mut Outcome) 
         let key = (approval.to_owned(), person.to_string());
         match record.kind() {
             "approval_requested" => {
-                asked.insert(approval, (record.text("/digest"), record.text("/view")));
+                let shown = (record.text("/digest"), record.text("/view"));
+                if asked.insert(approval, shown).is_some_and(|before| before != shown) {
+                    // Asked again with something else to see: votes of before count no more.
+                    let stale = standing.iter_mut().filter(|((on, _), _)| on == approval);
+                    stale.for_each(|(_, (_, until, _))| *until = until.or(Some(record.index)));
+                }
                 excluded.entry(approval).or_default().extend(record.list("/excluded"));
             }
-            "approval_excluded" => excluded.entry(approval).or_default().extend(record.list("/excluded")),
+            "approval_excluded" => {
+                for person in record.list("/excluded") {
+                    if let Some((_, until, _)) = standing.get_mut(&(approval.to_owned(), person.to_string())) {
+                        *until = until.or(Some(record.index));
+                    }
+                    excluded.entry(approval).or_default().push(person);
+                }
+            }
             "vote_withdrawn" => {
                 if let Some((_, until, _)) = standing.get_mut(&key) {
                     *until = Some(record.index);
