@@ -10,9 +10,9 @@ use crate::harness::flow::*;
 use crate::harness::{Bundle, Server, cli};
 
 /// A server whose directory has a key of dana's, and where the key lies.
-async fn scene() -> (Server, String, String) {
-    let keys = tempfile::tempdir().unwrap().keep();
-    let file = keys.join("dana.key").display().to_string();
+async fn scene() -> (Server, String, String, tempfile::TempDir) {
+    let keys = tempfile::tempdir().unwrap();
+    let file = keys.path().join("dana.key").display().to_string();
     let made = cli::run(&["approvals", "keygen", "dana", "--out", &file, "--json"], &[]).await;
     let public = made.json()["public_key"].as_str().unwrap().to_owned();
     let bundle = Bundle::example();
@@ -21,7 +21,7 @@ async fn scene() -> (Server, String, String) {
         "\"id\": \"dana\"}, \"attrs\"",
         &format!("\"id\": \"dana\"}}, \"tags\": {{\"vote-key\": \"{public}\"}}, \"attrs\""),
     );
-    (Server::with_bundle(bundle).await, file, public)
+    (Server::with_bundle(bundle).await, file, public, keys)
 }
 
 async fn approve(server: &Server, who: &str, approval: &str, key: Option<&str>) -> cli::Finished {
@@ -66,7 +66,7 @@ fn is_refused(bytes: &[u8], trust: &Trust) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vote_is_taken_only_with_a_signature_that_holds() {
-    let (server, key, public) = scene().await;
+    let (server, key, public, _keys) = scene().await;
     let agent = server.client(AGENT, Some(OPERATOR), &[]).await;
     let session = open(&agent).await;
     let approval = ask(&agent, &session, &export(500)).await.unwrap().approval_id;
@@ -89,7 +89,7 @@ async fn a_vote_is_taken_only_with_a_signature_that_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn evidence_convinces_whoever_has_the_keys_and_no_changed_byte_does() {
-    let (server, key, public) = scene().await;
+    let (server, key, public, _keys) = scene().await;
     let subject = done(&server, &key).await;
     // Another action, which is none of this one's evidence.
     let agent = server.client(AGENT, Some(OPERATOR), &[]).await;
@@ -166,7 +166,7 @@ async fn evidence_convinces_whoever_has_the_keys_and_no_changed_byte_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_independent_script_agrees() {
-    let (server, key, public) = scene().await;
+    let (server, key, public, _keys) = scene().await;
     let subject = done(&server, &key).await;
     let file = exported(&server, &subject).await;
     let keys = server.scratch().join("keys.txt");
