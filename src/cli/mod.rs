@@ -37,9 +37,11 @@ mod session;
 mod sign;
 mod start;
 mod text;
+mod tilecheck;
 mod view;
 mod vote;
 mod when;
+mod witness;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -137,6 +139,9 @@ enum Command {
     /// The tamper-evident log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Run a witness of other servers' logs: it cosigns heads that continue those before
+    #[command(after_help = witness::EXAMPLES)]
+    Witness(witness::WitnessArgs),
     /// The keys that capabilities are signed with
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -211,6 +216,7 @@ async fn dispatch(command: Command, connection: &Connection, output: &mut Output
         Command::Notifications(command) => notifications::run(command, connection, output).await,
         Command::Policy(command) => policy::run(command, connection, output).await,
         Command::Audit(command) => audit::run(command, connection, output).await,
+        Command::Witness(args) => witness::run(args, output).await,
         Command::Keys(command) => keys::run(command, connection, output).await,
         Command::Config(args) => serve::config(&args, output),
         Command::Completions { shell } => {
