@@ -54,7 +54,7 @@ impl TileDirectory {
         self.write(&tile.entries_path(form), &bytes)
     }
 
-    /// Removes what is of no use any more once a full tile is published: the partial ones of its place.
+    /// Removes what is of no use any more once a full tile is there: the partial ones of its place.
     pub(super) fn remove_partial(&self, full: TileId) -> io::Result<()> {
         let forms = [EntryForm::Entries, EntryForm::LongEntries].map(|form| full.entries_path(form));
         let places = [full.path()].into_iter().chain(forms.into_iter().filter(|_| full.level() == 0));

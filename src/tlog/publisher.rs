@@ -87,8 +87,6 @@ pub struct Publisher {
     published: Option<SignedCheckpoint>,
     /// Up to where tiles are written. Beyond what is published, they are written once more after a restart.
     written: u64,
-    /// Tiles that are full, and whose partial ones go once they are published.
-    full: Vec<TileId>,
     opened: bool,
 }
 
@@ -99,7 +97,7 @@ impl Publisher {
         witnesses: Vec<WitnessClient>,
         quorum: usize,
     ) -> Self {
-        Self { engine, directory, witnesses, quorum, published: None, written: 0, full: Vec::new(), opened: false }
+        Self { engine, directory, witnesses, quorum, published: None, written: 0, opened: false }
     }
 
     /// Whose log it is.
@@ -138,8 +136,6 @@ impl Publisher {
         let (directory, text) = (self.directory.clone(), note.to_string());
         blocking(move || directory.publish(&text)).await?;
         self.tell(note);
-        let (directory, full) = (self.directory.clone(), std::mem::take(&mut self.full));
-        blocking(move || full.into_iter().try_for_each(|tile| directory.remove_partial(tile))).await?;
         Ok(size)
     }
 
@@ -168,7 +164,7 @@ impl Publisher {
 
     /// Writes what a log of `new` records has and one of `old` has not, tile by tile: however much it is, there is one tile and
     /// its records in memory.
-    async fn write(&mut self, old: u64, new: u64) -> Result<(), PublishError> {
+    async fn write(&self, old: u64, new: u64) -> Result<(), PublishError> {
         for (count, tile) in (1_u64..).zip(tiles_between(old, new)) {
             let ids: Vec<NodeId> = tile.nodes().collect();
             let hashes = self.engine.log_hashes(&ids).await?;
@@ -178,11 +174,11 @@ impl Publisher {
                 if let Some(records) = records.filter(|records| !records.is_empty()) {
                     directory.write_entries(tile, &records)?;
                 }
-                directory.write_tile(tile, &hashes)
+                directory.write_tile(tile, &hashes)?;
+                // The full one serves for those that it replaces. Whatever there are, from this life or one before, go.
+                if tile.is_full() { directory.remove_partial(tile) } else { Ok(()) }
             })
             .await?;
-            // Whatever partial ones there are of a full tile, from this life or one before, are in one place.
-            self.full.extend(Some(tile).filter(|tile| tile.is_full()));
             if count.is_multiple_of(TELL_EVERY) {
                 let (records, of) = (tile.start(), new);
                 tracing::info!(tenant = %self.engine.tenant(), level = tile.level(), records, of, "writing tiles");

@@ -45,14 +45,14 @@ fn cosigned(witness: &Witness, question: &AddCheckpoint) {
             let line = countersign_audit::NoteSignature::parse(line.trim_end()).unwrap();
             assert_eq!(key.check(question.checkpoint.note().text(), &line), Ok(7));
         }
-        other => panic!("{other:?}"),
+        other @ (Answered::Refused(_) | Answered::Failed(_)) => panic!("{other:?}"),
     }
 }
 
 fn refused(witness: &Witness, question: &AddCheckpoint) -> Refusal {
     match witness.answer(question, 7) {
         Answered::Refused(refusal) => refusal,
-        other => panic!("{other:?}"),
+        other @ (Answered::Cosigned(_) | Answered::Failed(_)) => panic!("{other:?}"),
     }
 }
 
