@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test setup-prove setup-lint build run demo test bench bench-approvals bench-scale bench-capabilities lint fmt release-proto clean
+.PHONY: help setup setup-build setup-test setup-prove setup-lint build run demo test bench bench-approvals bench-scale bench-capabilities bench-log lint fmt release-proto clean
 
 # Asked of cargo, because a configuration file or CARGO_TARGET_DIR may have moved it.
 TARGET_DIR = $(shell scripts/target-dir)
@@ -56,6 +56,9 @@ bench-scale: setup-build ## Measure decisions as policies and entities grow, to 
 
 bench-capabilities: setup-build ## Measure redeems beside ten million capabilities; takes 20 GB of disk and some minutes
 	cargo bench --workspace --profile dev --bench capabilities -- $(BENCH)
+
+bench-log: setup-build ## Measure appending to the log, checking and proving one of ten million records; takes 25 GB of disk and some minutes
+	cargo bench --workspace --profile dev --bench log -- $(BENCH)
 
 lint: setup-lint ## Check format, lints and the protocol
 	cargo fmt --all --check

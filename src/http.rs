@@ -144,6 +144,10 @@ pub mod metrics {
     pub const NOTIFICATION_SINK_DOWN: &str = "countersign_notification_sink_down";
     /// Gauge: records in the log, by `tenant`.
     pub const LOG_RECORDS: &str = "countersign_log_records";
+    /// Gauge: records that the published checkpoint covers, by `tenant`.
+    pub const LOG_PUBLISHED: &str = "countersign_log_published_records";
+    /// Counter: checkpoints that witnesses were asked to cosign, by `tenant`, `witness` and `result` (`cosigned`, `failed`).
+    pub const WITNESS_TOTAL: &str = "countersign_witness_total";
     /// Gauge, always 1: the running version, by `version`.
     pub const BUILD_INFO: &str = "countersign_build_info";
 
@@ -197,6 +201,8 @@ pub mod metrics {
         describe_gauge!(NOTIFICATION_DEAD_LETTERS, "Notifications that were given up");
         describe_gauge!(NOTIFICATION_SINK_DOWN, "1 while a sink takes nothing");
         describe_gauge!(LOG_RECORDS, "Records in the log");
+        describe_gauge!(LOG_PUBLISHED, "Records that the published checkpoint covers");
+        describe_counter!(WITNESS_TOTAL, "Checkpoints that witnesses were asked to cosign, by result");
         describe_gauge!(BUILD_INFO, "Always 1: the running version");
     }
 }

@@ -21,5 +21,6 @@ pub mod proto;
 pub mod reload;
 pub mod sinks;
 pub mod telemetry;
+pub mod tlog;
 pub mod tls;
 pub mod wiring;

@@ -1,19 +1,22 @@
 //! `countersign audit`.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use countersign::client::Client;
 use countersign::proto::{GetCheckpointRequest, GetInclusionProofRequest, ListRecordsRequest, Record};
-use countersign_audit::{Hash, NoteVerifier, leaf_hash, verify_inclusion};
+use countersign_audit::{CosignatureVerifier, Hash, NoteVerifier, leaf_hash, verify_inclusion};
 use countersign_core::visible::Visible;
 use serde_json::json;
 
 use super::args::{Connection, read_secret};
 use super::logcheck::{LogCheck, Report, Stored, check_server, head, server_head};
 use super::output::{FAINT, GOOD, Output, STRONG, paint};
+use super::recorded::Stopped;
 use super::text::Lines;
+use super::tilecheck::check_tiles;
 use super::when::rfc3339;
 use super::{Exit, Failure};
 
@@ -26,11 +29,17 @@ pub enum AuditCommand {
     List(ListArgs),
     /// Check every record against the signed head of the log, and say where it differs
     #[command(after_help = "Examples:\n  countersign audit verify\n  countersign audit verify --data-dir data/dev\n  \
-                            countersign audit verify --log-key @log.pub --since yesterday.checkpoint")]
+                            countersign audit verify --log-key @log.pub --since yesterday.checkpoint\n  \
+                            countersign audit verify --tiles /srv/tiles/acme --log-key @log.pub --witness-key @w1.pub")]
     Verify(VerifyArgs),
     /// Print the signed head of the log, to be kept elsewhere
-    #[command(after_help = "Examples:\n  countersign audit checkpoint > today.checkpoint")]
-    Checkpoint,
+    #[command(after_help = "Examples:\n  countersign audit checkpoint > today.checkpoint\n  \
+                            countersign audit checkpoint --published")]
+    Checkpoint {
+        /// The head that was published last, with what witnesses say of it
+        #[arg(long)]
+        published: bool,
+    },
     /// Prove that a record is in the log
     #[command(after_help = "Examples:\n  countersign audit prove 42\n  countersign audit prove 42 --json > proof.json")]
     Prove {
@@ -41,6 +50,9 @@ pub enum AuditCommand {
         log_key: Option<String>,
     },
 }
+
+/// How often is told how far a check is.
+const PROGRESS: Duration = Duration::from_millis(200);
 
 /// The kinds of records (docs/records.md).
 const KINDS: [&str; 23] = [
@@ -92,6 +104,12 @@ pub struct VerifyArgs {
     /// The data directory of a server that is not running, instead of a running server
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// A directory of tiles (C2SP tlog-tiles), as a server publishes it or somebody copied it, instead of a running server
+    #[arg(long, value_name = "DIR", conflicts_with = "data_dir", requires = "log_key")]
+    tiles: Option<PathBuf>,
+    /// The key of a witness that must have cosigned the checkpoint beside the tiles; may be given several times
+    #[arg(long, value_name = "KEY", requires = "tiles")]
+    witness_key: Vec<String>,
     /// The log's key (`name+id+key`, or `@FILE`), from a channel of your own
     #[arg(long, value_name = "KEY")]
     log_key: Option<String>,
@@ -105,8 +123,8 @@ pub async fn run(command: AuditCommand, connection: &Connection, output: &mut Ou
     match command {
         AuditCommand::List(args) => list(args, &connection.client().await?, output).await?,
         AuditCommand::Verify(args) => verify(args, connection, output).await?,
-        AuditCommand::Checkpoint => {
-            let answer = connection.client().await?.get_checkpoint(GetCheckpointRequest {}).await?;
+        AuditCommand::Checkpoint { published } => {
+            let answer = connection.client().await?.get_checkpoint(GetCheckpointRequest { published }).await?;
             let json = json!({"note": answer.note, "verifier_key": answer.verifier_key, "tree_size": answer.tree_size});
             // Exactly as it was signed, except for what could act on a terminal, which no checkpoint has.
             output.document(&json, &super::output::harmless(&answer.note))?;
@@ -129,9 +147,15 @@ async fn verify(args: VerifyArgs, connection: &Connection, output: &mut Output) 
         let note = std::fs::read_to_string(path);
         notes.push(note.map_err(|error| Failure::new(format!("cannot read `{}`: {error}", path.display())))?);
     }
-    let reports = match &args.data_dir {
-        Some(dir) => check_directory(dir, key.as_ref(), &notes, output)?,
-        None => {
+    let reports = match (&args.data_dir, &args.tiles) {
+        (Some(dir), _) => check_directory(dir, key.as_ref(), &notes, output)?,
+        (None, Some(dir)) => {
+            let key = key.ok_or_else(|| Failure::usage("give `--log-key`: what lies beside tiles proves nothing"))?;
+            let witnesses = args.witness_key.iter().map(|text| witness_key(text)).collect::<Result<Vec<_>, _>>()?;
+            let progress = |done: u64, of: u64| output.progress(&format!("{done} of {of} records"));
+            vec![check_tiles(dir, &key, &witnesses, &notes, progress)?]
+        }
+        (None, None) => {
             let client = connection.client().await?;
             let progress = |done: u64, of: u64| output.progress(&format!("{done} of {of} records"));
             vec![check_server(&client, key, &notes, progress).await?]
@@ -161,20 +185,31 @@ fn check_directory(
             heads.push(head(note, &key)?);
         }
         let mut check = LogCheck::new(heads);
-        for record in log.records() {
-            let (index, content) = record.map_err(|error| unreadable(&error))?;
-            let mut look = |id| log.node(id).map_err(|error| unreadable(&error));
-            check.record(index, &content, Stored::Nodes(&mut look))?;
-            if index % 1_000 == 0 {
+        let mut said = Instant::now();
+        log.read(0, |index, content, nodes| {
+            let mut look = |id| nodes.get(id).map_err(|error| unreadable(&error));
+            check.record(index, content, Stored::Nodes(&mut look))?;
+            if index.is_multiple_of(1_024) && said.elapsed() >= PROGRESS {
+                said = Instant::now();
                 output.progress(&format!("{index} records"));
             }
-        }
+            Ok(())
+        })
+        .map_err(|error: Stopped| match error {
+            Stopped::Taking(failure) => failure,
+            Stopped::Store(error) => unreadable(&error),
+        })?;
         reports.push(check.finish(key.name(), key_unproven));
     }
     if reports.is_empty() {
         return Err(Failure::new(format!("`{}` holds no log; name a server's data directory", dir.display())));
     }
     Ok(reports)
+}
+
+fn witness_key(text: &str) -> Result<CosignatureVerifier, Failure> {
+    let key = read_secret(text, "witness-key")?.parse();
+    key.map_err(|error| Failure::usage(format!("`--witness-key`: {error}")))
 }
 
 async fn list(args: ListArgs, client: &Client, output: &mut Output) -> Result<(), Failure> {

@@ -20,6 +20,8 @@ pub enum Stored<'a> {
     Leaf(Option<Hash>),
     /// What the store holds in a place of the tree.
     Nodes(&'a mut dyn FnMut(NodeId) -> Result<Option<Hash>, Failure>),
+    /// What tiles hold in a place of the tree; they hold every eighth level.
+    Tiles(&'a mut dyn FnMut(NodeId) -> Result<Option<Hash>, Failure>),
 }
 
 /// A check under way.
@@ -88,6 +90,11 @@ impl LogCheck {
                     self.note(check_node(node, look(node.id)?));
                 }
             }
+            Stored::Tiles(look) => {
+                for node in nodes.iter().filter(|node| node.id.level.is_multiple_of(8)) {
+                    self.note(check_node(node, look(node.id)?));
+                }
+            }
         }
         self.compare();
         Ok(())
@@ -128,9 +135,14 @@ impl LogCheck {
     }
 
     fn fault(&mut self, error: &FsckError) {
+        self.problem(error.to_string());
+    }
+
+    /// Notes what is wrong beside the records.
+    pub fn problem(&mut self, problem: String) {
         self.count += 1;
         if self.faults.len() < TOLD {
-            self.faults.push(error.to_string());
+            self.faults.push(problem);
         }
     }
 }
@@ -211,7 +223,7 @@ pub fn head(note: &str, key: &NoteVerifier) -> Result<Checkpoint, Failure> {
 
 /// The server's head, under the key that was given, else the server's own.
 pub async fn server_head(client: &Client, key: Option<NoteVerifier>) -> Result<(Checkpoint, NoteVerifier), Failure> {
-    let answer = client.get_checkpoint(GetCheckpointRequest {}).await?;
+    let answer = client.get_checkpoint(GetCheckpointRequest::default()).await?;
     let key = match key {
         Some(key) => key,
         None => answer.verifier_key.parse().map_err(|error| Failure::new(format!("the server's log key: {error}")))?,

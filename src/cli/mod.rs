@@ -39,9 +39,11 @@ mod sign;
 mod signing;
 mod start;
 mod text;
+mod tilecheck;
 mod view;
 mod vote;
 mod when;
+mod witness;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -142,6 +144,9 @@ enum Command {
     /// The evidence of one action: in a file, and checked by a stranger
     #[command(subcommand)]
     Evidence(evidence::EvidenceCommand),
+    /// Run a witness of other servers' logs: it cosigns heads that continue those before
+    #[command(after_help = witness::EXAMPLES)]
+    Witness(witness::WitnessArgs),
     /// The keys that capabilities are signed with
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -217,6 +222,7 @@ async fn dispatch(command: Command, connection: &Connection, output: &mut Output
         Command::Policy(command) => policy::run(command, connection, output).await,
         Command::Audit(command) => audit::run(command, connection, output).await,
         Command::Evidence(command) => evidence::run(command, connection, output).await,
+        Command::Witness(args) => witness::run(args, output).await,
         Command::Keys(command) => keys::run(command, connection, output).await,
         Command::Config(args) => serve::config(&args, output),
         Command::Completions { shell } => {

@@ -4,11 +4,32 @@ use std::path::Path;
 
 use countersign::proto::ListRecordsRequest;
 use countersign_policy::{Bundle, Entities};
+use countersign_store::StoreError;
 
 use super::Failure;
 use super::args::Connection;
 use super::output::Output;
 use super::question::BundleArgs;
+
+/// Why reading a log ended early.
+pub enum Stopped {
+    /// What the records are given to says so.
+    Taking(Failure),
+    /// The store does not give them.
+    Store(StoreError),
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Taking(failure)
+    }
+}
+
+impl From<StoreError> for Stopped {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
 
 /// Where records are read from.
 #[derive(Debug, Clone, Copy)]
@@ -45,15 +66,17 @@ impl Log<'_> {
                 Failure::new(format!("cannot read the log in `{}`: {error}", dir.display()))
             };
             for log in countersign::wiring::offline_logs(dir).map_err(|error| unreadable(&error))? {
-                for record in log.records() {
-                    let (index, content) = record.map_err(|error| unreadable(&error))?;
-                    if index >= self.start {
-                        look(index, &content)?;
-                    }
-                    if index % 1_000 == 0 {
+                log.read(self.start, |index, content, _| {
+                    look(index, content)?;
+                    if index.is_multiple_of(1_000) {
                         output.progress(&format!("{index} records"));
                     }
-                }
+                    Ok(())
+                })
+                .map_err(|error: Stopped| match error {
+                    Stopped::Taking(failure) => failure,
+                    Stopped::Store(error) => unreadable(&error),
+                })?;
             }
             return Ok(());
         }

@@ -9,6 +9,7 @@ use countersign_audit::NoteVerifier;
 use countersign_core::visible::Visible;
 
 use super::keeping::check_keeping;
+use super::log::check_log;
 use super::sinks::check_sinks;
 use super::{Config, ConfigError, PublishingConfig, TenantConfig};
 use crate::tls;
@@ -73,6 +74,7 @@ ranges! {
     break_glass.times_per_person: 1, 100, "";
     break_glass.window_seconds: 3_600, 30 * DAY, "seconds";
     head.every_seconds: 0, 3600, "seconds";
+    log.checkpoint_every_seconds: 1, 3600, "seconds";
 }
 
 /// Checks everything but the existence of files, which whoever reads them reports.
@@ -100,6 +102,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         filled("server.tls.key", &tls.key)?;
     }
     check_keeping(config)?;
+    check_log(config)?;
     telemetry(config)?;
     if config.tenants.is_empty() {
         return Err(ConfigError::NoIssuer);

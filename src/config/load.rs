@@ -9,6 +9,7 @@ use countersign_core::TenantId;
 use super::check::check;
 use super::issuer::{REFRESH_SECONDS, STALE_SECONDS};
 use super::keeping::resolve_keeping;
+use super::log::resolve_log;
 use super::syntax::syntax;
 use super::{
     Algorithm, Approvals, ApprovingConfig, Config, ConfigError, DEV_APPROVING_AUDIENCE, DEV_AUDIENCE, DEV_ISSUER,
@@ -217,6 +218,7 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     };
     resolve(&mut config.server.data_dir);
     resolve_keeping(&mut config, resolve);
+    resolve_log(&mut config, resolve);
     if let Some(tls) = &mut config.server.tls {
         resolve(&mut tls.certificate);
         resolve(&mut tls.key);

@@ -9,6 +9,7 @@ mod error;
 mod issuer;
 mod keeping;
 mod load;
+mod log;
 mod sinks;
 mod syntax;
 
@@ -28,6 +29,7 @@ pub use issuer::{
 };
 pub use keeping::{BackupConfig, HeadConfig, KeysConfig, SecretSource};
 pub use load::Overrides;
+pub use log::{LogConfig, WitnessConfig};
 pub use sinks::{SinkConfig, SinkKind};
 
 /// The tenant of a development server.
@@ -67,6 +69,8 @@ pub struct Config {
     pub head: HeadConfig,
     /// Where backups go.
     pub backup: BackupConfig,
+    /// How the tamper-evident logs are published, and who watches them.
+    pub log: LogConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// Whether this is a development server. Not a key: only [`Config::development`] sets it.
@@ -332,6 +336,7 @@ impl Default for Config {
             keys: KeysConfig::default(),
             head: HeadConfig::default(),
             backup: BackupConfig::default(),
+            log: LogConfig::default(),
             telemetry: TelemetryConfig::default(),
             development: false,
             development_clock: None,

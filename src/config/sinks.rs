@@ -150,7 +150,7 @@ fn check_webhook(key: &str, sink: &SinkConfig) -> Result<(), ConfigError> {
     sink.ca.iter().try_for_each(|path| filled(&format!("{key}.ca"), path))
 }
 
-fn check_url(text: &str) -> Result<(), String> {
+pub(super) fn check_url(text: &str) -> Result<(), String> {
     let form = || "expected a URL such as `https://hooks.example.com/countersign`".to_owned();
     if text.is_empty() || text.len() > MAX_URL_BYTES {
         return Err(form());

@@ -44,9 +44,13 @@ impl AuditService for Audit {
         &self,
         request: Request<GetCheckpointRequest>,
     ) -> Result<Response<GetCheckpointResponse>, Status> {
-        let run = |verified: Verified, GetCheckpointRequest {}: GetCheckpointRequest| async move {
+        let run = |verified: Verified, GetCheckpointRequest { published }: GetCheckpointRequest| async move {
             let verified = &verified;
-            let head = verified.engine.checkpoint(&verified.call).await?;
+            let head = if published {
+                verified.engine.published(&verified.call).await?
+            } else {
+                verified.engine.checkpoint(&verified.call).await?
+            };
             Ok(GetCheckpointResponse {
                 tree_size: head.note.unverified().size(),
                 note: head.note.to_string(),

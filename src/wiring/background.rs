@@ -21,8 +21,6 @@ use crate::keystore;
 
 /// How often counts of refusals are written.
 const FLUSH_REFUSALS: Duration = Duration::from_secs(1);
-/// How often the signed head of each log is written beside the store.
-const PUBLISH_HEADS: Duration = Duration::from_secs(10);
 /// How often rows that are of no use any more are tidied away.
 const TIDY: Duration = Duration::from_secs(60);
 /// How often what was asked and answered is counted into figures.
@@ -240,9 +238,9 @@ pub(super) async fn rehearse(engine: Arc<Engine<RocksKernel>>) {
 }
 
 /// Writes counts of refusals, and the signed head of the log beside the store, for offline checks.
-pub(super) async fn keep_up(engine: Arc<Engine<RocksKernel>>, data_dir: PathBuf) {
+pub(super) async fn keep_up(engine: Arc<Engine<RocksKernel>>, data_dir: PathBuf, every: Duration) {
     let mut flush = tokio::time::interval(FLUSH_REFUSALS);
-    let mut publish = tokio::time::interval(PUBLISH_HEADS);
+    let mut publish = tokio::time::interval(every);
     let mut told = None;
     loop {
         tell_bundle(&engine, &mut told);

@@ -5,6 +5,7 @@ mod background;
 mod notify;
 mod offline;
 mod place;
+mod publishing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -61,6 +62,7 @@ pub use offline::{OfflineLog, offline_logs};
 pub use place::{Restored, init, restore};
 
 use place::{open_store, store_path};
+use publishing::{publish_log, publishers};
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +185,7 @@ impl Server {
             tenants.insert(tenant.clone(), (Arc::new(engine), settings.bundle.clone()));
         }
         let all: Vec<_> = tenants.values().cloned().collect();
+        let mut publishers = publishers(&config.log, &all)?;
 
         let (grpc_listener, address) = bind(config.server.listen).await?;
         let (http_listener, http_address) = bind(config.server.http).await?;
@@ -211,7 +214,11 @@ impl Server {
         let mut tasks: Vec<_> = upkeep.into_iter().map(tokio::spawn).collect();
         tasks.extend(tls.map(|tls| tokio::spawn(tls.followed().follow())));
         for (engine, bundle) in &all {
-            tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone())));
+            let every = config.log.checkpoint_every();
+            tasks.push(tokio::spawn(keep_up(Arc::clone(engine), config.server.data_dir.clone(), every)));
+            tasks.extend(
+                publishers.remove(engine.tenant()).map(|publisher| tokio::spawn(publish_log(publisher, every))),
+            );
             tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
             tasks.push(tokio::spawn(count_figures(Arc::clone(engine))));
             tasks.push(tokio::spawn(follow_conditions(Arc::clone(engine))));

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use countersign_audit::{Hash, NodeId, NoteVerifier};
+use countersign_audit::NoteVerifier;
 use countersign_core::TenantId;
-use countersign_store::{Config as StoreConfig, Kernel, Mode, OpenError, RocksKernel};
+use countersign_store::{Config as StoreConfig, Kernel, Mode, OpenError, RocksKernel, StoreError, StoredNodes};
 
 use super::background::checkpoint_path;
 use super::{WiringError, store_path};
@@ -73,37 +73,15 @@ impl OfflineLog {
         self.checkpoint.as_deref()
     }
 
-    /// Every record, in order. The first error ends it.
-    pub fn records(&self) -> impl Iterator<Item = Result<(u64, Vec<u8>), WiringError>> + '_ {
-        let mut next = 0_u64;
-        let mut page = Vec::<(u64, bytes::Bytes)>::new().into_iter();
-        let mut over = false;
-        std::iter::from_fn(move || {
-            loop {
-                if let Some((index, bytes)) = page.next() {
-                    next = index.saturating_add(1);
-                    return Some(Ok((index, bytes.to_vec())));
-                }
-                if over {
-                    return None;
-                }
-                match wait(self.kernel.log_entries(&self.tenant, next, 1_000)) {
-                    Ok(entries) if entries.is_empty() => return None,
-                    Ok(entries) => page = entries.into_iter(),
-                    Err(error) => {
-                        over = true;
-                        return Some(Err(damaged(&error)));
-                    }
-                }
-            }
-        })
-    }
-
-    /// A stored hash.
+    /// Gives `take` every record from an index on, in order, with the stored nodes. An error of either ends it. Blocks.
     ///
     /// # Errors
-    /// [`WiringError::Os`] if it cannot be read.
-    pub fn node(&self, id: NodeId) -> Result<Option<Hash>, WiringError> {
-        wait(self.kernel.log_node(&self.tenant, id)).map_err(|e| damaged(&e))
+    /// What the store says, or `take`.
+    pub fn read<E: From<StoreError>>(
+        &self,
+        from: u64,
+        take: impl FnMut(u64, &[u8], &mut StoredNodes<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        tokio::task::block_in_place(|| self.kernel.read_log(&self.tenant, from, take))
     }
 }

@@ -4,3 +4,5 @@ mod damage;
 mod flood;
 mod proofs;
 mod records;
+mod tiles;
+mod witnesses;

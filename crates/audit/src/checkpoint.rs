@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
 use crate::hash::{EMPTY_ROOT, Hash};
-use crate::note::{Note, NoteError, check_characters};
+use crate::note::{Note, NoteError, NoteSignature, check_characters};
 use crate::vkey::{NoteSigner, NoteVerifier, check_name, clip};
 
 /// Why a checkpoint is malformed or was refused.
@@ -231,6 +231,16 @@ impl SignedCheckpoint {
     #[must_use]
     pub const fn unverified(&self) -> &Checkpoint {
         &self.checkpoint
+    }
+
+    /// The same checkpoint with these signatures too; they are not checked.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Note`] when there are too many.
+    pub fn with_signatures(self, added: Vec<NoteSignature>) -> Result<Self, CheckpointError> {
+        let Self { checkpoint, note } = self;
+        Ok(Self { checkpoint, note: note.with_signatures(added)? })
     }
 
     /// The note that signs the checkpoint.

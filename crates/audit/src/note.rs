@@ -120,7 +120,13 @@ impl NoteSignature {
         &self.bytes
     }
 
-    fn parse(line: &str) -> Option<Self> {
+    pub(crate) const fn new(name: String, id: KeyId, bytes: Vec<u8>) -> Self {
+        Self { name, id, bytes }
+    }
+
+    /// Reads one line, without its line feed; `None` when it is not of the exact form.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
         let (name, encoded) = line.strip_prefix(SIGNATURE_PREFIX)?.split_once(' ')?;
         check_name(name).ok()?;
         let decoded = STANDARD.decode(encoded).ok()?;
@@ -171,6 +177,21 @@ impl Note {
         let Self { signatures, .. } = Self::sign(&self.text, &[signer])?;
         self.signatures.retain(|made| made.name != signer.name() || made.id != signer.id());
         self.signatures.extend(signatures);
+        if self.signatures.len() > MAX_SIGNATURES {
+            return Err(NoteError::TooManySignatures);
+        }
+        let len = self.to_string().len();
+        if len > MAX_NOTE_BYTES { Err(NoteError::TooLong { len }) } else { Ok(self) }
+    }
+
+    /// The same note with these signatures too, each in place of one that the same key made before. They are not checked.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteError::TooManySignatures`], [`NoteError::TooLong`].
+    pub fn with_signatures(mut self, added: Vec<NoteSignature>) -> Result<Self, NoteError> {
+        self.signatures.retain(|made| !added.iter().any(|new| new.name == made.name && new.id == made.id));
+        self.signatures.extend(added);
         if self.signatures.len() > MAX_SIGNATURES {
             return Err(NoteError::TooManySignatures);
         }
@@ -255,14 +276,17 @@ impl Note {
     }
 }
 
+impl fmt::Display for NoteSignature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let encoded = STANDARD.encode([&self.id.0, self.bytes.as_slice()].concat());
+        write!(f, "{SIGNATURE_PREFIX}{} {encoded}", self.name)
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.text)?;
-        for signature in &self.signatures {
-            let encoded = STANDARD.encode([&signature.id.0, signature.bytes.as_slice()].concat());
-            writeln!(f, "{SIGNATURE_PREFIX}{} {encoded}", signature.name)?;
-        }
-        Ok(())
+        self.signatures.iter().try_for_each(|signature| writeln!(f, "{signature}"))
     }
 }
 

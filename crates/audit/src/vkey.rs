@@ -45,6 +45,12 @@ pub enum KeyError {
         /// The signature type byte in the text.
         found: u8,
     },
+    /// The key is none for cosignatures.
+    #[error("the key has the signature type {found}, and a witness's has type 4: give the key that the witness says")]
+    NoCosigner {
+        /// The signature type byte in the text.
+        found: u8,
+    },
     /// The text is not of the form `PRIVATE+KEY+name+id+key`.
     #[error("a signing key has the form `PRIVATE+KEY+name+id+key`: give the whole text of the key file")]
     PrivateForm,
@@ -61,7 +67,7 @@ pub struct KeyId(pub [u8; 4]);
 
 impl KeyId {
     /// The first 4 bytes of SHA-256 of `name || 0x0a || type || key` (C2SP signed-note).
-    fn derive(name: &str, encoded_key: &[u8]) -> Self {
+    pub(crate) fn derive(name: &str, encoded_key: &[u8]) -> Self {
         let mut digest = Sha256::new();
         digest.update(name);
         digest.update(b"\n");

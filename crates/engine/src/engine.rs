@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use countersign_audit::NoteSigner;
+use countersign_audit::{NoteSigner, SignedCheckpoint};
 use countersign_core::claimed::groups_at;
 use countersign_core::restraint::AskingBudget;
 use countersign_core::review::GlassBudget;
@@ -121,6 +121,8 @@ pub struct Engine<K> {
     /// Tells that a bundle became active, or a stored entity changed.
     pub(crate) activated: tokio::sync::watch::Sender<()>,
     active: ArcSwapOption<Active>,
+    /// The head of the log that others can see.
+    pub(crate) published: ArcSwapOption<SignedCheckpoint>,
     commitment: Zeroizing<[u8; 32]>,
     pub(crate) time: Arc<Time>,
 }
@@ -260,6 +262,7 @@ impl<K: Kernel> Engine<K> {
             ended: tokio::sync::broadcast::channel(64).0,
             activated: tokio::sync::watch::Sender::new(()),
             active: ArcSwapOption::empty(),
+            published: ArcSwapOption::empty(),
             commitment,
             time,
         };

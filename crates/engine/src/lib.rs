@@ -35,6 +35,7 @@ mod outgoing;
 mod pending;
 mod pre_approve;
 mod publish;
+mod published;
 mod read;
 mod redeem;
 mod refusal;

@@ -118,7 +118,7 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Runs a proof twice: once to learn which nodes it needs, and once with them, read in one go.
-    async fn prove(
+    pub(crate) async fn prove(
         &self,
         mut proof: impl FnMut(&mut dyn FnMut(NodeId) -> Result<Option<Hash>, Error>) -> Result<Vec<Hash>, ProofError<Error>>,
     ) -> Result<Vec<Hash>, Error> {

@@ -28,4 +28,4 @@ pub use error::{CommitError, OpenError, StoreError};
 pub use kernel::{Change, Commit, Committed, Guard, Kernel, Now, Pace, Page, Revision, Row, Until, Write};
 pub use layout::{Key, Kind, Place, Prefix};
 pub use memory::MemoryKernel;
-pub use rocks::{Config, FileHead, HeadKeeper, KnownHead, Mode, OutsideHead, RocksKernel, copy_store};
+pub use rocks::{Config, FileHead, HeadKeeper, KnownHead, Mode, OutsideHead, RocksKernel, StoredNodes, copy_store};

@@ -5,6 +5,7 @@ mod database;
 mod head;
 mod open;
 mod outside;
+mod reading;
 #[cfg(test)]
 mod tests;
 mod wal;
@@ -33,6 +34,7 @@ pub use copy::copy_store;
 use database::{Cached, Database};
 use open::Opened;
 pub use outside::{FileHead, HeadKeeper, KnownHead, OutsideHead};
+pub use reading::StoredNodes;
 use writer::{Command, Outcome, Writer, bytes_of};
 
 /// What a data directory is for. Stamped at its creation and never changed: what was written without the safeguards of

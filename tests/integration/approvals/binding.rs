@@ -130,7 +130,7 @@ async fn an_approval_a_session_and_a_capability_are_unknown_in_another_tenant() 
 
 async fn twin_log(server: &Server, tenant: &Tenant) -> u64 {
     let auditor = server.client_of(&tenant.issuer.token("aaron")).await;
-    auditor.get_checkpoint(GetCheckpointRequest {}).await.unwrap().tree_size
+    auditor.get_checkpoint(GetCheckpointRequest::default()).await.unwrap().tree_size
 }
 
 #[tokio::test]

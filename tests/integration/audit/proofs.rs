@@ -16,7 +16,7 @@ fn hashes(hashes: &[Vec<u8>]) -> Vec<Hash> {
 
 /// The head, with its signature checked by this key.
 async fn head(auditor: &Client, verifier: &NoteVerifier) -> (u64, Hash) {
-    let answer = auditor.get_checkpoint(GetCheckpointRequest {}).await.unwrap();
+    let answer = auditor.get_checkpoint(GetCheckpointRequest::default()).await.unwrap();
     let signed = SignedCheckpoint::parse(answer.note.as_bytes()).unwrap();
     let checkpoint = signed.verify(verifier.name(), std::slice::from_ref(verifier)).unwrap();
     assert_eq!(checkpoint.size(), answer.tree_size);
@@ -26,7 +26,7 @@ async fn head(auditor: &Client, verifier: &NoteVerifier) -> (u64, Hash) {
 async fn scene() -> (Server, Client, NoteVerifier) {
     let server = Server::dev().await;
     let auditor = server.person("aaron").await;
-    let key = auditor.get_checkpoint(GetCheckpointRequest {}).await.unwrap().verifier_key;
+    let key = auditor.get_checkpoint(GetCheckpointRequest::default()).await.unwrap().verifier_key;
     // The key that lies beside the store is the same: whoever runs the server can hand it on.
     let beside = std::fs::read_to_string(server.data_dir().join("keys/dev/log.pub")).unwrap();
     assert_eq!(beside.trim(), key);

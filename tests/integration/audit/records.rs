@@ -24,7 +24,7 @@ async fn only_those_whom_policy_lets_read_the_log() {
         let client = server.client(subject, operator, &[]).await;
         let denied = (Code::PermissionDenied, "ADMINISTRATION_DENIED".to_owned());
         assert_eq!(refused(client.list_records(ListRecordsRequest::default()).await), denied, "{subject}");
-        assert_eq!(refused(client.get_checkpoint(GetCheckpointRequest {}).await), denied, "{subject}");
+        assert_eq!(refused(client.get_checkpoint(GetCheckpointRequest::default()).await), denied, "{subject}");
         let proof = GetInclusionProofRequest { index: 0, tree_size: 1 };
         assert_eq!(refused(client.get_inclusion_proof(proof).await), denied, "{subject}");
         let proof = GetConsistencyProofRequest { old_tree_size: 1, new_tree_size: 1 };

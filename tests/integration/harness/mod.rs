@@ -25,7 +25,7 @@ use std::time::Duration;
 pub use audit::{AUDITOR, AuditRecord, records_of};
 pub use bundle::Bundle;
 pub use issuer::{Issuer, approving, seconds};
-pub use process::Exited;
+pub use process::{Exited, Process};
 pub use provider::{Person, Provider};
 pub use server::{Mode, Options, Server, field};
 

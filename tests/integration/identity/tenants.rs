@@ -82,7 +82,7 @@ async fn tenants_share_no_key_and_no_log() {
     for tenant in [&scene.acme, &scene.globex] {
         let auditor = scene.client(tenant, "aaron").await;
         keys.push(auditor.list_public_keys(ListPublicKeysRequest {}).await.unwrap().keys[0].public_key.clone());
-        let head = auditor.get_checkpoint(GetCheckpointRequest {}).await.unwrap();
+        let head = auditor.get_checkpoint(GetCheckpointRequest::default()).await.unwrap();
         assert!(head.note.starts_with(&format!("countersign.example.com/{}\n", tenant.name)), "{}", head.note);
         heads.push(head.verifier_key);
     }

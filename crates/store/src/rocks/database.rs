@@ -63,7 +63,7 @@ impl From<rocksdb::Error> for StoreError {
     }
 }
 
-fn damaged(reason: impl Into<String>) -> StoreError {
+pub(super) fn damaged(reason: impl Into<String>) -> StoreError {
     StoreError::Damaged { reason: reason.into() }
 }
 
@@ -318,7 +318,7 @@ pub(super) fn node_key(log: &TenantId, id: NodeId) -> Vec<u8> {
     [Prefix::tenant(log).as_bytes(), &[id.level], &id.index.to_be_bytes()].concat()
 }
 
-fn between(lower: &[u8], upper: &[u8]) -> ReadOptions {
+pub(super) fn between(lower: &[u8], upper: &[u8]) -> ReadOptions {
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(lower);
     options.set_iterate_upper_bound(upper);
@@ -335,7 +335,7 @@ fn row(stored: &[u8]) -> Result<Row, StoreError> {
     Ok(Row { revision, value: Bytes::copy_from_slice(value) })
 }
 
-fn index(key: &[u8]) -> Result<u64, StoreError> {
+pub(super) fn index(key: &[u8]) -> Result<u64, StoreError> {
     let index = key.split_last_chunk().ok_or_else(|| damaged("a record has no index"))?.1;
     Ok(u64::from_be_bytes(*index))
 }
