@@ -55,13 +55,17 @@ pub enum AuditCommand {
 const PROGRESS: Duration = Duration::from_millis(200);
 
 /// The kinds of records (docs/records.md).
-const KINDS: [&str; 23] = [
+const KINDS: [&str; 28] = [
     "approval_cancelled",
+    "approval_escalated",
     "approval_excluded",
     "approval_requested",
     "approval_void",
+    "backed_up",
     "bundle_activated",
+    "bundle_signed",
     "complete",
+    "cool_down_lift",
     "decision",
     "delegated",
     "entities_changed",
@@ -72,6 +76,7 @@ const KINDS: [&str; 23] = [
     "redeem",
     "refusal",
     "refusals",
+    "restored",
     "review_closed",
     "revocation",
     "revoke",

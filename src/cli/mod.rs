@@ -243,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn each_control_is_evidenced_by_a_command_that_there_is() {
+        let text = include_str!("../../docs/controls.md");
+        let commands: Vec<&str> = text.split('`').filter(|part| part.starts_with("countersign ")).collect();
+        assert!(commands.len() > 10, "{commands:?}");
+        for command in commands {
+            assert!(parse(command).is_ok(), "{command}");
+        }
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
