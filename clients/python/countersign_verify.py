@@ -261,9 +261,14 @@ def _refuse_what_differs(claims, narrowed_until, presented):
     until = claims.expires_at_millis if narrowed_until is None else min(claims.expires_at_millis, narrowed_until)
     if presented.now_millis >= until:
         raise Refused("expired", "its deadline was reached")
-    for name in ("tenant", "session", "audience", "digest", "development"):
+    if not isinstance(presented.digest, bytes):
+        raise TypeError("`digest` is the 32 bytes: bytes.fromhex(...) of what Decide answers")
+    for name in ("tenant", "session", "audience", "digest"):
         if getattr(claims, name) != getattr(presented, name):
             raise Refused(name, f"it is for another {name}")
+    if claims.development != presented.development:
+        kind = "a development server's" if claims.development else "a production server's"
+        raise Refused("development", f"it is {kind}, and `development={presented.development}` is presented")
     if claims.holder is not None and claims.holder != presented.holder:
         raise Refused("holder", "whom it is bound to is not shown to present it")
 

@@ -158,10 +158,12 @@ pub fn parse_entity(text: &str) -> Result<EntityRef, EntityError> {
     }
 }
 
-/// `30m`, `1h 30m`, `90s`.
+/// `30m`, `1h 30m`, `90s`, `7d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let form = || format!("`{}` is not a duration; write it as `15m` or `1h 30m`", text.escape_debug());
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| form())?;
+    let form = || format!("`{}` is not a duration; write it as `15m`, `1h 30m` or `7d`", text.escape_debug());
+    let span: jiff::Span = text.parse().map_err(|_| form())?;
+    // A day has 24 hours here. Months and years have no length of their own, and are refused.
+    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| form())?;
     Duration::try_from(duration).map_err(|_| form())
 }
 
@@ -243,7 +245,8 @@ mod tests {
     fn durations_are_positive_and_have_units() {
         assert_eq!(parse_duration("1h 30m").unwrap(), Duration::from_secs(5_400));
         assert_eq!(parse_duration("90s").unwrap(), Duration::from_secs(90));
-        for bad in ["", "15", "-5m", "soon"] {
+        assert_eq!(parse_duration("300d").unwrap(), Duration::from_secs(300 * 86_400));
+        for bad in ["", "15", "-5m", "soon", "1mo"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }

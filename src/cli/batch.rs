@@ -19,7 +19,7 @@ use super::output::{BAD, Output, STRONG, paint};
 use super::signing::Signing;
 use super::view::{examine, summary};
 use super::vote::{VoteArgs, confirmed, fetch};
-use super::{Exit, Failure, json as wire, pages};
+use super::{Exit, Failure, json as wire, pages, text};
 
 pub const EXAMPLES: &str = "\
 The questions are a JSON array; what one leaves out is taken from the options. Each becomes a request of its own, with its own \
@@ -60,6 +60,7 @@ pub struct BatchArgs {
 /// Puts questions together.
 pub async fn request(args: BatchArgs, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
     let items = args.questions()?;
+    let asked: Vec<String> = items.iter().map(action).collect();
     let (wait, request_id) = (args.wait, args.request_id.unwrap_or_default());
     let answer = client.request_approvals(RequestApprovalsRequest { items, request_id }).await?;
     if !output.is_json() {
@@ -67,7 +68,7 @@ pub async fn request(args: BatchArgs, client: &Client, output: &mut Output) -> R
     }
     let mut put = Vec::new();
     let mut failed = 0;
-    for (place, item) in (1..).zip(answer.results) {
+    for ((place, item), asked) in (1..).zip(answer.results).zip(asked) {
         match item.result {
             Some(Asked::Response(RequestApprovalResponse { approval, shared, replayed })) => {
                 let approval = approval.ok_or(ClientError::Incomplete("approval"))?;
@@ -81,7 +82,7 @@ pub async fn request(args: BatchArgs, client: &Client, output: &mut Output) -> R
             }
             Some(Asked::Error(error)) => {
                 failed += 1;
-                tell_error(place, json!({"batch_id": answer.batch_id}), &error, output)?;
+                tell_error(place, &asked, json!({"batch_id": answer.batch_id}), &error, output)?;
             }
             None => return Err(ClientError::Incomplete("result").into()),
         }
@@ -103,8 +104,15 @@ pub async fn request(args: BatchArgs, client: &Client, output: &mut Output) -> R
     Ok(exit)
 }
 
+/// What is asked, in short.
+fn action(item: &BatchQuestion) -> String {
+    let Some(Operation { name, resource, .. }) = &item.operation else { return "-".to_owned() };
+    format!("{} {}", Visible::new(name), text::entity(resource.as_ref()))
+}
+
 fn tell_error(
     place: usize,
+    about: &str,
     mut json: serde_json::Value,
     error: &ApprovalItemError,
     output: &mut Output,
@@ -115,7 +123,7 @@ fn tell_error(
         fields.insert("approval".to_owned(), json!(null));
         fields.insert("error".to_owned(), json!({"reason": reason, "message": message}));
     }
-    output.item(&json, &format!("{place}  {} {}", paint(BAD, Visible::new(reason)), Visible::new(message)))
+    output.item(&json, &format!("{place}  {about}: {} {}", paint(BAD, Visible::new(reason)), Visible::new(message)))
 }
 
 impl BatchArgs {
@@ -233,9 +241,10 @@ pub async fn vote(
         return Err(Failure::new("nothing was voted").reason("NOT_CONFIRMED"));
     }
     let number = items.len();
+    let voted: Vec<String> = items.iter().map(|item| item.approval_id.clone()).collect();
     let answer = client.cast_votes(CastVotesRequest { items, request_id }).await?;
     let mut failed = 0;
-    for (place, result) in (1..).zip(answer.results) {
+    for ((place, result), id) in (1..).zip(answer.results).zip(voted) {
         match result.result {
             Some(Cast::Response(CastVoteResponse { approval, replayed: _ })) => {
                 let approval = approval.ok_or(ClientError::Incomplete("approval"))?;
@@ -244,7 +253,7 @@ pub async fn vote(
             }
             Some(Cast::Error(error)) => {
                 failed += 1;
-                tell_error(place, json!({}), &error, output)?;
+                tell_error(place, &Visible::new(&id).to_string(), json!({}), &error, output)?;
             }
             None => return Err(ClientError::Incomplete("result").into()),
         }

@@ -139,6 +139,11 @@ pub fn attenuate(args: AttenuateArgs, output: &mut Output) -> Result<Exit, Failu
         return Err(Failure::usage(problem));
     }
     let expires_at = args.expires_in.map(|lasts| SystemClock::default().wall().plus(lasts));
+    // It would be no narrower, and whoever asked for it believes that it is good for longer than it is.
+    if expires_at.is_some_and(|at| at > claims.expires_at) {
+        let ends = super::when::relative(super::capability::wire(claims.expires_at).as_ref());
+        return Err(Failure::usage(format!("`--expires-in`: the token itself ends earlier, {ends}")));
+    }
     let narrowed = narrow(&token, &Narrowing { expires_at, audience: args.audience })
         .map_err(|error| refused(error.to_string()))?;
     let ends = expires_at.map_or(claims.expires_at, |at| Timestamp::min(at, claims.expires_at));

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::args::{Connection, read_file};
 use super::output::{FAINT, Output, paint};
+use super::when::relative;
 use super::{Exit, Failure, json};
 
 #[derive(Debug, Subcommand)]
@@ -49,7 +50,11 @@ pub async fn run(command: KeysCommand, connection: &Connection, output: &mut Out
                 .iter()
                 .map(|key| {
                     let state = json::key_state(key.state());
-                    format!("{:>4}  {state:<11}  {}", key.key_id, paint(FAINT, json::hex(&key.public_key)))
+                    let until = match key.verifies_until.as_ref() {
+                        Some(until) => format!("  until {}", relative(Some(until))),
+                        None => String::new(),
+                    };
+                    format!("{:>4}  {state:<11}  {}{until}", key.key_id, paint(FAINT, json::hex(&key.public_key)))
                 })
                 .collect();
             let list: serde_json::Value = keys.iter().map(json::public_key).collect();

@@ -194,9 +194,9 @@ impl Report {
         if self.heads.is_empty() {
             text.line(paint(
                 WARN,
-                "  there is no signed head: the records agree with each other, and nothing shows that they are all",
+                "  no signed head was compared: the records agree with each other, and whether any are missing is not shown",
             ));
-            text.line(paint(FAINT, "  there: give a head that was kept elsewhere with `--since FILE`"));
+            text.line(paint(FAINT, "  give a head that was kept elsewhere: `--since FILE`"));
         }
         text.finish()
     }

@@ -106,16 +106,22 @@ enum Command {
     #[command(after_help = decide::EXAMPLES)]
     Decide(decide::DecideArgs),
     /// Questions put to people
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  countersign approvals list --pending\n  countersign approvals approve APR"
+    )]
     Approvals(approvals::ApprovalsCommand),
     /// Do at once, on record, what people would have to approve
     #[command(after_help = break_glass::EXAMPLES)]
     BreakGlass(break_glass::BreakGlassArgs),
     /// Reviews of broken glass
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  countersign reviews list")]
     Reviews(reviews::ReviewsCommand),
     /// Capabilities: spend, complete, revoke, look
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  countersign capability redeem @token describe Dataset::docs --audience warehouse\n  countersign capability complete CAP --outcome succeeded"
+    )]
     Capability(capability::CapabilityCommand),
     /// Make worthless what came to be before: of a principal, an operator, a bundle, or everything
     #[command(after_help = revoke::EXAMPLES)]
@@ -124,13 +130,16 @@ enum Command {
     #[command(subcommand)]
     Revocations(revoke::RevocationsCommand),
     /// Outcomes that nobody reported in time
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  countersign outcomes list")]
     Outcomes(outcomes::OutcomesCommand),
     /// Sessions
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  countersign session open --purpose 'nightly load' --id-only\n  countersign session end SES"
+    )]
     Session(session::SessionCommand),
     /// Stored entities: groups, persons, resources that change between bundles
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  countersign entity list --type Dataset")]
     Entity(entity::EntityCommand),
     /// What is told of approval requests: sinks, and what they did not take
     #[command(subcommand)]
@@ -139,7 +148,7 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// The tamper-evident log
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  countersign audit list --limit 20\n  countersign audit verify")]
     Audit(audit::AuditCommand),
     /// The evidence of one action: in a file, and checked by a stranger
     #[command(subcommand)]
@@ -148,7 +157,7 @@ enum Command {
     #[command(after_help = witness::EXAMPLES)]
     Witness(witness::WitnessArgs),
     /// The keys that capabilities are signed with
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  countersign keys list --json > keys.json")]
     Keys(keys::KeysCommand),
     /// Print the effective configuration, without secrets
     #[command(after_help = serve::CONFIG_EXAMPLES)]

@@ -100,6 +100,11 @@ pub async fn run(args: RevokeArgs, connection: &Connection, output: &mut Output)
     text.line(format!("{}  {}", paint(GOOD.bold(), "REVOKED"), what(Some(&target))));
     text.field("sequence", sequence);
     output.document(&json, &text.finish())?;
+    if let Some(Axis::Principal(_) | Axis::Operator(_)) = &target.axis
+        && !output.is_json()
+    {
+        output.remark("the name was not looked up anywhere: compare it with `countersign audit list`, a misspelt one revokes nothing");
+    }
     Ok(Exit::Done)
 }
 

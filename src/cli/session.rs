@@ -11,6 +11,7 @@ use countersign_core::EntityRef;
 
 use super::args::{Connection, PrincipalArgs, parse_duration, parse_entity};
 use super::output::Output;
+use super::when::relative;
 use super::{Exit, Failure, json, text};
 
 #[derive(Debug, Subcommand)]
@@ -116,9 +117,14 @@ pub async fn run(command: SessionCommand, connection: &Connection, output: &mut 
         SessionCommand::Beat { session } => client.heartbeat(HeartbeatRequest { session_id: session }).await?.session,
         SessionCommand::Hold { session } => {
             let mut hold = client.hold_session(&session);
+            let mut told = None;
             loop {
                 let session = hold.next().await?;
-                output.item(&json::session(&session), &text::session(&session))?;
+                if output.is_json() || told.replace(session.state) != Some(session.state) {
+                    output.item(&json::session(&session), &text::session(&session))?;
+                }
+                // People need not read each heartbeat.
+                output.progress(&format!("held; last heartbeat {}", relative(session.last_heartbeat.as_ref())));
             }
         }
         SessionCommand::End { session } => {

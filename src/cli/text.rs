@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use countersign::proto::{
-    Capability, DecideResponse, Entity, MintedCapability, NeededApproval, Session, Standing, Verdict,
+    Capability, DecideResponse, Entity, MintedCapability, NeededApproval, Session, SessionState, Standing, Verdict,
 };
 use countersign_core::visible::Visible;
 
 use super::json;
 use super::output::{BAD, FAINT, GOOD, STRONG, WARN, paint, quoted};
-use super::when::{relative, words};
+use super::when::{passed, relative, words};
 
 /// Lines of text that grow.
 #[derive(Debug, Default)]
@@ -33,7 +33,8 @@ impl Lines {
 
     /// A name and a value that is safe to show.
     pub fn field(&mut self, name: &str, value: impl std::fmt::Display) -> &mut Self {
-        self.line(format!("  {}{value}", paint(FAINT, format!("{name:<15}"))))
+        // A long name is still set off from what it names.
+        self.line(format!("  {} {value}", paint(FAINT, format!("{name:<14}"))))
     }
 
     /// A name and a value of the server's or a stranger's.
@@ -128,11 +129,15 @@ pub fn decision(answer: &DecideResponse) -> String {
 /// A session.
 pub fn session(session: &Session) -> String {
     let mut text = Lines::default();
-    text.line(format!(
-        "{}  {}",
-        paint(STRONG, Visible::new(&session.session_id)),
-        json::session_state(session.state())
-    ));
+    let state = match session.state() {
+        SessionState::Expired if !passed(session.deadline.as_ref()) => {
+            "over: its heartbeat stayed away, or that of a session above it"
+        }
+        state @ (SessionState::Unspecified | SessionState::Open | SessionState::Ended | SessionState::Expired) => {
+            json::session_state(state)
+        }
+    };
+    text.line(format!("{}  {state}", paint(STRONG, Visible::new(&session.session_id))));
     text.field("principal", entity(session.principal.as_ref())).field("acting for", entity(session.operator.as_ref()));
     if !session.chain.is_empty() {
         text.field("through", entities(&session.chain));

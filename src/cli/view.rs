@@ -149,12 +149,15 @@ impl Examined<'_> {
         text.heading("Rules that ask");
         for rule in &approval.rules {
             let mark = if rule.met { paint(GOOD, "met") } else { paint(WARN, "open") };
+            let by = match rule.persons.as_slice() {
+                [] => String::new(),
+                persons => format!(", by {}", entities(persons)),
+            };
             text.line(format!(
-                "  {}: {} of {} {mark}; approved by {}",
+                "  {}: {mark}, {} of {} approved{by}",
                 paint(STRONG, Visible::new(&rule.rule_id)),
                 rule.persons.len(),
                 rule.quorum,
-                entities(&rule.persons),
             ));
             if !rule.reason.is_empty() {
                 text.line(format!("    {}", Visible::new(&rule.reason)));

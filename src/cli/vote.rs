@@ -90,7 +90,7 @@ fn expected(what: &str, expected: Option<&str>, now: &str) -> Result<(), Failure
 pub async fn confirmed(verdict: VoteVerdict, approval: &Approval, output: &mut Output) -> Result<bool, Failure> {
     if !output.can_ask() {
         return Err(Failure::usage(
-            "there is no terminal to confirm on; pass `--yes`, and `--digest` with what was shown",
+            "there is no terminal to confirm on; pass `--yes`, with `--digest` and `--view-digest` of what was shown",
         ));
     }
     let (style, question) = match verdict {

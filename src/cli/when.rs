@@ -27,6 +27,11 @@ fn relative_to(time: Option<&prost_types::Timestamp>, now: Timestamp) -> String 
     format!("{away} ({time})")
 }
 
+/// Whether it lies behind, by the clock of this machine.
+pub fn passed(time: Option<&prost_types::Timestamp>) -> bool {
+    time.and_then(read).is_some_and(|time| time <= Timestamp::now())
+}
+
 /// The two largest units.
 pub fn words(seconds: u64) -> String {
     Span(Duration::from_secs(seconds)).to_string()

@@ -201,7 +201,7 @@ pub fn capability(capability: &Capability, now: Timestamp) -> proto::Capability 
         holder: grant.holder.map(super::holder::holder),
         open: grant.open,
         parent_capability_id: grant.parent.map(|id| id.to_string()).unwrap_or_default(),
-        delegated_to: capability.delegated_to().map(|id| id.to_string()).unwrap_or_default(),
+        delegated_to: capability.exchanged_for().map(|id| id.to_string()).unwrap_or_default(),
         resolution: capability.resolution().map(super::outcomes::resolution),
         redeemed_by: capability.redeemer().map(entity_to_wire),
         complete_by: capability.running().map(|(_, complete_by)| timestamp(complete_by)),

@@ -53,6 +53,9 @@ pub(super) async fn open_store(config: &Config) -> Result<RocksKernel, WiringErr
                 return Ok(RocksKernel::create(&path, &settings)?);
             }
         }
+        if !path.exists() && data_dir.join(RESTORING).exists() {
+            return Err(refused("a restore was interrupted here; run `countersign restore` again"));
+        }
         Ok(RocksKernel::open(&path, &settings)?)
     })
     .await
@@ -90,12 +93,24 @@ pub async fn init(config: &Config, begin_head: bool) -> Result<(), WiringError> 
             });
         }
         create_private(&data_dir).map_err(os("cannot make the data directory"))?;
-        let kernel = RocksKernel::create(&path, &settings)?;
-        for (tenant, origin) in tenants {
-            keystore::open(&data_dir, &tenant, &origin, true, &cipher)?;
-        }
-        kernel.shutdown();
-        Ok(())
+        let made = || -> Result<(), WiringError> {
+            let kernel = RocksKernel::create(&path, &settings)?;
+            for (tenant, origin) in tenants {
+                keystore::open(&data_dir, &tenant, &origin, true, &cipher)?;
+            }
+            kernel.shutdown();
+            Ok(())
+        };
+        made().inspect_err(|_| {
+            // Neither was there before. Half a service is one that neither this nor `serve` would accept.
+            for part in [path.clone(), data_dir.join("keys")] {
+                if let Err(error) = fs::remove_dir_all(&part)
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    tracing::warn!(path = %part.display(), %error, "cannot remove what was begun");
+                }
+            }
+        })
     })
     .await
 }
@@ -202,6 +217,13 @@ fn stage(data_dir: &Path, from: &Path, keys: &Path) -> Result<(), WiringError> {
     copy_store(&store_path(from), &store_path(&staging))?;
     if !keys.exists() {
         return Err(refused("there are no keys in the copy; name the directory `keys` of the service with `--keys`"));
+    }
+    let has_key = |entry: std::io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.path().join("log.key").exists());
+    if !fs::read_dir(keys).map_err(os("cannot read the keys"))?.any(has_key) {
+        return Err(refused(&format!(
+            "there are no private keys below `{}` (`TENANT/log.key`); name a copy of the service's directory `keys` with `--keys`",
+            keys.display()
+        )));
     }
     let copying = os("cannot copy the keys");
     copy_tree(keys, &staging.join("keys"), &|_| true).map_err(copying)?;

@@ -110,6 +110,9 @@ enum Written {
         at: Timestamp,
         by: EntityRef,
         reason: String,
+        /// What it had been exchanged for, for whoever reads of it: that is worth nothing either.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        to: Option<TokenId>,
     },
     Delegated {
         at: Timestamp,
@@ -155,7 +158,7 @@ impl Capability {
         // What was exchanged for another takes that along.
         let handed_on = matches!(self.written, Written::Delegated { .. }) && !at.reached(self.grant.expires_at);
         if handed_on || self.state(at) == CapabilityState::Minted {
-            self.written = Written::Revoked { at, by, reason };
+            self.written = Written::Revoked { at, by, reason, to: self.exchanged_for() };
         }
     }
 
@@ -340,6 +343,16 @@ impl Capability {
         }
     }
 
+    /// What it was exchanged for, whatever became of that since: for whoever reads of it, and never to judge by.
+    #[must_use]
+    pub const fn exchanged_for(&self) -> Option<TokenId> {
+        match &self.written {
+            Written::Delegated { to, .. } => Some(*to),
+            Written::Revoked { to, .. } => *to,
+            Written::Minted | Written::Redeemed { .. } | Written::Completed { .. } | Written::Resolved(_) => None,
+        }
+    }
+
     /// That `child` may be worth something, as far as this one is concerned.
     ///
     /// # Errors
@@ -364,7 +377,7 @@ impl Capability {
                 self.require_minted(now)?;
             }
         }
-        self.written = Written::Revoked { at: now, by, reason };
+        self.written = Written::Revoked { at: now, by, reason, to: self.exchanged_for() };
         Ok(())
     }
 

@@ -131,6 +131,8 @@ impl<K: Kernel> crate::Engine<K> {
         let told = |row: &KeyRow| {
             let (id, public, state) = read(row)?;
             let KeyRow { created_at, verifies_until, .. } = *row;
+            // One that was retired before it was found compromised verifies nothing already.
+            let verifies_until = verifies_until.filter(|_| matches!(state, KeyState::Active | KeyState::Retired));
             Ok(KeyInfo { id, public, state, created_at, verifies_until })
         };
         keys.rows.values().map(|row| &row.value).filter(|row| is_listed(row)).map(told).collect()

@@ -221,6 +221,41 @@ async fn a_server_that_is_killed_starts_again_beside_its_head() {
     }
 }
 
+/// Half a service is one that neither `init` nor `serve` would accept afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_init_that_fails_leaves_nothing_behind() {
+    let service = Service::new("[head]\nfile = \"{root}/volume/elsewhere.head\"\n");
+    // The other volume is not mounted.
+    let failed = service.command(&["init"]).await;
+    assert!(failed.code != 0 && failed.stderr.contains("elsewhere.head"), "{failed:?}");
+    fs::create_dir(service.at("volume")).unwrap();
+    let done = service.command(&["init"]).await;
+    assert_eq!(done.code, 0, "{done:?}");
+    drop(service.start().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_takes_a_directory_of_keys_and_an_interrupted_one_is_not_served() {
+    let service = Service::new("");
+    let mut server = service.start().await;
+    server.terminate().await;
+    fs::rename(service.at("data"), service.at("old")).unwrap();
+    fs::create_dir(service.at("nothing")).unwrap();
+    let (old, nothing) = (service.at("old"), service.at("nothing"));
+    let args = ["restore", old.to_str().unwrap(), "--keys", nothing.to_str().unwrap()];
+    let refused = service.command(&args).await;
+    assert!(refused.code != 0 && refused.stderr.contains("TENANT/log.key"), "{refused:?}");
+    assert!(!service.at("data").join("store").exists());
+
+    // What a restore leaves that is killed before the store is in its place.
+    fs::create_dir_all(service.at("data").join("restoring")).unwrap();
+    let exited = Server::try_start(service.options()).await.map(|server| server.logs()).unwrap_err();
+    assert!(exited.stderr.contains("run `countersign restore` again"), "{}", exited.stderr);
+    let done = service.command(&["restore", old.to_str().unwrap()]).await;
+    assert_eq!(done.code, 0, "{done:?}");
+    drop(service.start().await);
+}
+
 /// A production server never makes a store by itself, and `init` makes none over anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_store_is_not_a_fresh_start() {

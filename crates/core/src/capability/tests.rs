@@ -106,6 +106,11 @@ fn a_capability_is_exchanged_once_and_revoked_afterwards_while_it_lasts() {
     capability.revoke(agent("o"), "stop".into(), at(9)).unwrap();
     assert_eq!(capability.state(at(9)), CapabilityState::Revoked);
     assert_eq!(capability.require_delegated_to(child), Err(CapabilityError::ParentGone));
+    assert_eq!(
+        (capability.delegated_to(), capability.exchanged_for()),
+        (None, Some(child)),
+        "it is told of all the same"
+    );
 }
 
 #[test]
