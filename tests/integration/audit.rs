@@ -4,5 +4,6 @@ mod damage;
 mod flood;
 mod proofs;
 mod records;
+mod searches;
 mod tiles;
 mod witnesses;
