@@ -121,7 +121,7 @@ async fn an_old_copy_is_refused_until_it_is_restored_and_then_its_tokens_are_dea
     let forked = service.command(&["restore", old]).await;
     assert!(forked.code != 0 && forked.stderr.contains("log_origin"), "{forked:?}");
     let missing = Server::try_start(service.options()).await.map(|server| server.logs()).unwrap_err();
-    assert!(missing.stderr.contains("no store"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("run `countersign restore` again"), "{}", missing.stderr);
 
     let origin = "countersign.example.com/acme";
     let renamed = Service { more: service.more.clone(), ..service };
