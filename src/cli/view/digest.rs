@@ -18,6 +18,7 @@ pub fn view_digest(approval: &Approval) -> Option<Digest> {
         id: rule.rule_id.clone(),
         quorum: rule.quorum,
         reason: (!rule.reason.is_empty()).then(|| rule.reason.clone()),
+        signed_votes: rule.signed_votes,
     });
     let ttl = approval.ttl.as_ref()?;
     let pre_approval = match &approval.pre_approval {
