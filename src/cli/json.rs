@@ -163,17 +163,18 @@ pub fn decision(answer: &DecideResponse) -> Value {
 
 fn needed(needed: &NeededApproval) -> Value {
     let NeededApproval { rules, persons, would_expire_at } = needed;
-    let rules = rules.iter().map(|AskingRule { rule_id, quorum, reason, ttl, cool_down, pre_approval, signed_votes }| {
-        json!({
-            "rule_id": rule_id,
-            "quorum": quorum,
-            "reason": text(reason),
-            "ttl_seconds": ttl.as_ref().map(|ttl| ttl.seconds),
-            "cool_down_seconds": cool_down.as_ref().map_or(0, |cool_down| cool_down.seconds),
-            "pre_approval": pre_approval.as_ref().map(bounds),
-            "signed_votes": signed_votes,
-        })
-    });
+    let rules =
+        rules.iter().map(|AskingRule { rule_id, quorum, reason, ttl, cool_down, pre_approval, signed_votes }| {
+            json!({
+                "rule_id": rule_id,
+                "quorum": quorum,
+                "reason": text(reason),
+                "ttl_seconds": ttl.as_ref().map(|ttl| ttl.seconds),
+                "cool_down_seconds": cool_down.as_ref().map_or(0, |cool_down| cool_down.seconds),
+                "pre_approval": pre_approval.as_ref().map(bounds),
+                "signed_votes": signed_votes,
+            })
+        });
     json!({
         "rules": rules.collect::<Value>(),
         "persons": entities(persons),

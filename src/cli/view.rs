@@ -11,6 +11,7 @@ use countersign_core::{Action, Digest, EntityRef, PreApproval, Record, Value};
 use bounds::used;
 pub use bounds::{consent, offer};
 use digest::view_digest;
+pub use digest::view_text;
 
 use super::caution::with_caution;
 use super::failure::Failure;

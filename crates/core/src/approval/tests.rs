@@ -60,12 +60,7 @@ fn cast(approval: &mut Approval, id: &str, verdict: Verdict, now: i64) -> Result
 fn a_rule_that_demands_signatures_counts_signed_approvals_alone() {
     let signed_only = AskingRule { signed_votes: true, ..rule("signed", 1) };
     let signed = |approval: &Approval, id: &str, now| Vote {
-        signature: Some(VoteSignature::Ed25519 {
-            key: "k".into(),
-            line: "l".into(),
-            request: "r".into(),
-            at: at(now),
-        }),
+        signature: Some(VoteSignature::Ed25519 { key: "k".into(), line: "l".into(), request: "r".into(), at: at(now) }),
         ..vote(approval, id, Verdict::Approve, now)
     };
     let mut asked = approval(vec![signed_only.clone(), rule("plain", 1)]);
@@ -81,7 +76,7 @@ fn a_rule_that_demands_signatures_counts_signed_approvals_alone() {
     // Under a rule that came to demand it, what nobody signed counts no more.
     let mut before = approval(vec![rule("signed", 1)]);
     cast(&mut before, "dana", Verdict::Approve, 1).unwrap();
-    let tally = before.tally(&[signed_only.clone()], &BTreeSet::new(), |_, _| true);
+    let tally = before.tally(std::slice::from_ref(&signed_only), &BTreeSet::new(), |_, _| true);
     assert!(!tally[0].met(), "{tally:?}");
     // A deny takes only away.
     let mut denied = approval(vec![signed_only]);
