@@ -401,10 +401,22 @@ fn story(record: &Read<'_>) -> String {
             let minted = record.text("/minted/id");
             let minted = if minted.is_empty() { String::new() } else { format!(", and minted {minted}") };
             let by: Vec<&str> = record.list("/determining").iter().filter_map(Value::as_str).collect();
+            if record.json.get("glass_broken").is_some() {
+                let person = entity("/glass_broken/person");
+                let reason = record.text("/glass_broken/reason");
+                return format!(
+                    "{when}  {person} broke the glass of {}, saying {reason:?}{minted} (record {})",
+                    by.join(", "),
+                    record.index
+                );
+            }
             format!("the policies ({}) answered {who}: {}{minted}", by.join(", "), record.text("/verdict"))
         }
         "redeem" => format!("{who} spent {} for exactly this action", record.text("/capability")),
         "complete" => format!("{who} reported that it {}", record.text("/outcome")),
+        "delegated" => {
+            format!("{who} handed {} on: it was delegated as {}", record.text("/capability"), record.text("/to"))
+        }
         "revoke" => format!("{who} revoked {}: {:?}", record.text("/capability"), record.text("/reason")),
         "bundle_activated" => format!("{who} made the bundle {} active", record.text("/bundle")),
         other => format!("{who}: {}", other.replace('_', " ")),
