@@ -31,7 +31,7 @@ pub enum EvidenceCommand {
     /// Write everything that the log has about one action into one file
     #[command(
         after_help = "Whoever may read the log can do it; whoever may read approval requests, too, has what people were shown in the file. With `--bundle`, whoever \
-                            checks the file can also decide again. With `--token`, they check its signature.\n\nExamples:\n  \
+                            checks the file can also decide again. With `--with-token`, they check its signature.\n\nExamples:\n  \
                             countersign evidence export cap_01a1f788-73ea-74cf-9461-4a295bc421e2 --bundle policies/ai-platform --out export.evidence"
     )]
     Export(ExportArgs),
@@ -59,7 +59,7 @@ pub struct ExportArgs {
     /// A token that was minted for it, from a file (`@FILE`) or standard input (`-`), when it is good for nothing any more; may be given
     /// several times
     #[arg(long, value_name = "TOKEN")]
-    token: Vec<String>,
+    with_token: Vec<String>,
     /// How many witnesses must have cosigned the head; without, a head that is not published yet will do
     #[arg(long, value_name = "N", default_value_t = 0)]
     witnesses: usize,
@@ -145,7 +145,7 @@ async fn export(args: &ExportArgs, connection: &Connection, output: &mut Output)
     let number = records.len();
     let views = views(&client, &records, output).await?;
     let mut tokens = Vec::new();
-    for token in &args.token {
+    for token in &args.with_token {
         tokens.push(spent(token, &records)?);
     }
     let (subject, checkpoint) = (args.action.clone(), signed.note().to_string());
@@ -246,8 +246,8 @@ async fn views(client: &Client, records: &[Proved], output: &mut Output) -> Resu
 
 /// A token that may lie in a file that goes from hand to hand.
 fn spent(token: &str, records: &[Proved]) -> Result<String, Failure> {
-    let text = Zeroizing::new(read_secret(token, "token")?);
-    let bad = |error: &dyn std::fmt::Display| Failure::usage(format!("`--token`: {error}"));
+    let text = Zeroizing::new(read_secret(token, "with-token")?);
+    let bad = |error: &dyn std::fmt::Display| Failure::usage(format!("`--with-token`: {error}"));
     let claims = unverified_claims(text.trim()).map_err(|error| bad(&error))?;
     let id = claims.token_id.to_string();
     let over = records.iter().any(|record| {
@@ -263,7 +263,7 @@ fn spent(token: &str, records: &[Proved]) -> Result<String, Failure> {
         return Ok(text.trim().to_owned());
     }
     Err(Failure::usage(format!(
-        "`--token`: `{id}` is neither spent, revoked nor expired: whoever has the file could use it"
+        "`--with-token`: `{id}` is neither spent, revoked nor expired: whoever has the file could use it"
     ))
     .hint("revoke it, or wait until it has expired"))
 }

@@ -39,7 +39,7 @@ pub(super) fn tokens(evidence: &Evidence, records: &[Read<'_>], trust: &Trust, o
     if evidence.tokens.is_empty() && records.iter().any(|record| record.json.get("minted").is_some()) {
         outcome.skip(
             WHAT,
-            "it is not in the file, since tokens are in no record: whoever holds it gives it to `evidence export --token`. \
+            "it is not in the file, since tokens are in no record: whoever holds it gives it to `evidence export --with-token`. \
              That it was minted for this digest is what the records say",
         );
     }

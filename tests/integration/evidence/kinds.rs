@@ -74,9 +74,9 @@ async fn of_a_batch_that_was_answered_with_one_key() {
     let key = format!("@{key}");
     let [first, second] = &approvals[..] else { panic!("{approvals:?}") };
     let args = ["approvals", "approve", first, second, "--yes", "--json", "--sign", &key];
-    server.cli(&server.token("dana", None, &[]), &args).await.json();
+    assert_eq!(server.cli(&server.token("dana", None, &[]), &args).await.code, 0);
     let args = ["approvals", "approve", first, second, "--yes", "--json"];
-    server.cli(&server.token("dave", None, &[]), &args).await.json();
+    assert_eq!(server.cli(&server.token("dave", None, &[]), &args).await.code, 0);
     let minted = must_mint(&agent, &session, &export(2), second).await;
     redeem(&server.person(REDEEMER).await, &minted.token, &export(2)).await.unwrap();
     let file = exported(&server, &minted.capability_id).await;
@@ -228,7 +228,7 @@ async fn with_the_token_it_is_held_against_the_keys_of_the_log_and_of_the_strang
     let (token, file) = (format!("@{}", token.display()), server.scratch().join("with.evidence"));
     let out = file.display().to_string();
     let auditor = server.token("aaron", None, &[]);
-    let args = ["evidence", "export", &minted.capability_id, "--out", &out, "--token", &token];
+    let args = ["evidence", "export", &minted.capability_id, "--out", &out, "--with-token", &token];
     let early = server.cli(&auditor, &args).await;
     assert!(early.code == 2 && early.stderr.contains("whoever has the file could use it"), "{early:?}");
     redeem(&server.person(REDEEMER).await, &minted.token, &export(500)).await.unwrap();
@@ -282,11 +282,10 @@ async fn is_refused_by_wrong_keys_and_an_unvouched_vote_if_all_must_be_vouched_f
     }
     let told = both(&file, &format!("log {log}\n"), &[]).await.unwrap();
     assert_eq!(told["votes"], json!({"cast": 2, "unsigned": 1, "unvouched": 1}), "{told:#}");
-    let text = cli::run(
-        &["evidence", "verify", file.to_str().unwrap(), "--trust", file.with_extension("keys").to_str().unwrap()],
-        &[],
-    );
-    let head = text.await.stdout.lines().next().unwrap().to_owned();
+    let keys = file.with_extension("keys");
+    let args = ["evidence", "verify", file.to_str().unwrap(), "--trust", keys.to_str().unwrap()];
+    let text = cli::run(&args, &[]).await.stdout;
+    let head = text.lines().next().unwrap();
     assert!(
         head.contains("NOT CHECKED") && head.contains("NO SIGNATURE") && head.contains("NOBODY BUT THE LOG"),
         "{head}"
