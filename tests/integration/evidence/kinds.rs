@@ -364,7 +364,7 @@ async fn says_which_witnesses_cosigned_the_head_and_when() {
     let year = format!("cosigned it at {}", &jiff::Timestamp::now().to_string()[..4]);
     assert!(told["findings"].to_string().contains(&year), "{told:#}");
     assert!(both(&file, &keys, &["--witnesses", "2"]).await.is_none(), "too few");
-    // One key under two names is one witness.
+    // A signature that nobody vouches for.
     assert!(both(&file, &log, &[]).await.is_none(), "the witness is nobody's");
     let other = countersign_audit::Cosigner::from_seed("w.example", &[9; 32]).unwrap().verifier().to_string();
     assert!(both(&file, &format!("{log}witness {other}\n"), &[]).await.is_none());
