@@ -182,6 +182,9 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         ErrorReason::HolderProofStale => Some("have its holder sign again with `countersign capability prove`"),
         ErrorReason::RevocationsMissed => Some("watch again without `--resume`"),
         ErrorReason::KeyNotFound | ErrorReason::KeyState => Some("see what each may do with `countersign keys list`"),
+        ErrorReason::VoteSignatureRequired => Some(
+            "make a key with `countersign approvals keygen`, have it put into the directory, and approve with `--sign`",
+        ),
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
         | ErrorReason::PrincipalUnknown

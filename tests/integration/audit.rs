@@ -4,5 +4,5 @@ mod damage;
 mod flood;
 mod proofs;
 mod records;
-mod tiles;
-mod witnesses;
+pub mod tiles;
+pub mod witnesses;
