@@ -92,6 +92,19 @@ impl Failure {
         Self { silent, ..Self::new(format!("cannot write the output: {error}")) }
     }
 
+    /// What happened.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether the same may be possible in a while: the server is away, or has too much to do.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self.reason.as_str(),
+            "UNREACHABLE" | "UNAVAILABLE" | "STORE_UNAVAILABLE" | "DRAINING" | "LIMIT_REACHED" | "DEADLINE_PASSED"
+        )
+    }
+
     /// How the command ends.
     pub const fn exit(&self) -> Exit {
         self.exit
