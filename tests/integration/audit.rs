@@ -1,6 +1,7 @@
 //! The log: what is in it, who reads it, and what of it can be proved.
 
 mod damage;
+mod export;
 mod flood;
 mod proofs;
 mod records;

@@ -18,6 +18,7 @@ mod issuer;
 mod process;
 pub mod production;
 mod provider;
+pub mod schema;
 mod server;
 
 use std::time::Duration;
@@ -25,7 +26,7 @@ use std::time::Duration;
 pub use audit::{AUDITOR, AuditRecord, records_of};
 pub use bundle::Bundle;
 pub use issuer::{Issuer, approving, seconds};
-pub use process::{Exited, Process};
+pub use process::{Exited, Process, executable};
 pub use provider::{Person, Provider};
 pub use server::{Mode, Options, Server, field};
 
