@@ -127,7 +127,7 @@ mod tests {
             assert_eq!(lines.last(), expected, "{cut}");
             assert_eq!(std::fs::metadata(&path).unwrap().len(), lines.whole, "{cut}");
         }
-        for other in ["hello", "hello\n", "{\"a\":1}\n", "{\"a"] {
+        for other in ["hello", "hello\n", "{\"a\":1}\n", "{\"b"] {
             std::fs::write(&path, other).unwrap();
             assert!(Lines::open(&path, Format::Ocsf).is_err(), "{other}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), other);
