@@ -6,11 +6,18 @@ use serde_json::Value;
 #[derive(Debug)]
 pub struct Schema {
     root: Value,
+    /// Whether an object may have only the members that its schema names, unless that says otherwise.
+    closed: bool,
 }
 
 impl Schema {
     pub fn parse(text: &str) -> Self {
-        Self { root: serde_json::from_str(text).unwrap() }
+        Self { root: serde_json::from_str(text).unwrap(), closed: false }
+    }
+
+    /// For who writes what the schema describes: a member that it does not name is one that was forgotten there.
+    pub fn closed(text: &str) -> Self {
+        Self { closed: true, ..Self::parse(text) }
     }
 
     /// The document itself.
@@ -39,6 +46,12 @@ impl Schema {
             other => panic!("no schema: {other}"),
         };
         let list = |value: &Value| value.as_array().unwrap().clone();
+        if self.closed && !schema.contains_key("additionalProperties") {
+            if let (Some(known), Some(members)) = (schema.get("properties"), value.as_object()) {
+                let unknown = members.keys().filter(|name| known.get(name).is_none());
+                faults.extend(unknown.map(|name| format!("{at}/{name}: is not in the schema")));
+            }
+        }
         for (keyword, says) in schema {
             match keyword.as_str() {
                 "$schema" | "$id" | "$comment" | "$defs" | "title" | "description" | "then" => {}
@@ -116,7 +129,12 @@ impl Schema {
                     }
                 }
                 "if" => {
-                    if let Some(then) = schema.get("then").filter(|_| self.fits(says, value)) {
+                    // A condition looks at what it names, and not at the rest.
+                    let named = says.get("properties").and_then(Value::as_object).into_iter().flatten();
+                    let holds =
+                        { named }.all(|(name, one)| value.get(name).is_none_or(|member| self.fits(one, member)));
+                    assert_eq!(says.as_object().unwrap().len(), 1, "the checker knows conditions on properties only");
+                    if let Some(then) = schema.get("then").filter(|_| holds) {
                         self.check(then, value, at, faults);
                     }
                 }
