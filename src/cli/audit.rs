@@ -1,6 +1,7 @@
 //! `countersign audit`.
 
 mod export;
+mod search;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ pub enum AuditCommand {
         after_help = "Examples:\n  countersign audit list\n  countersign audit list --start 100 --kind redeem --json"
     )]
     List(ListArgs),
+    /// Search the records that are about somebody or something, or of a time, the newest first
+    #[command(after_help = search::EXAMPLES)]
+    Search(Box<search::SearchArgs>),
     /// Check every record against the signed head of the log, and say where it differs
     #[command(after_help = "Examples:\n  countersign audit verify\n  countersign audit verify --data-dir data/dev\n  \
                             countersign audit verify --log-key @log.pub --since yesterday.checkpoint\n  \
@@ -133,6 +137,7 @@ pub struct VerifyArgs {
 pub async fn run(command: AuditCommand, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     match command {
         AuditCommand::List(args) => list(args, &connection.client().await?, output).await?,
+        AuditCommand::Search(args) => search::run(&args, &connection.client().await?, output).await?,
         AuditCommand::Verify(args) => verify(args, connection, output).await?,
         AuditCommand::Checkpoint { published } => {
             let answer = connection.client().await?.get_checkpoint(GetCheckpointRequest { published }).await?;

@@ -243,6 +243,8 @@ reading! {
     list_dead_letters: NotificationServiceClient, ListDeadLettersRequest => ListDeadLettersResponse;
     /// A page of the audit log.
     list_records: AuditServiceClient, ListRecordsRequest => ListRecordsResponse;
+    /// A page of the records that are about somebody or something.
+    search_records: AuditServiceClient, SearchRecordsRequest => SearchRecordsResponse;
     /// The signed head of the audit log.
     get_checkpoint: AuditServiceClient, GetCheckpointRequest => GetCheckpointResponse;
     /// Proves that a record is in the log.

@@ -12,6 +12,7 @@ use crate::proto::audit_service_server::AuditService;
 use crate::proto::{
     GetCheckpointRequest, GetCheckpointResponse, GetConsistencyProofRequest, GetConsistencyProofResponse,
     GetInclusionProofRequest, GetInclusionProofResponse, ListRecordsRequest, ListRecordsResponse, Record,
+    SearchRecordsRequest, SearchRecordsResponse,
 };
 
 /// Reads the log.
@@ -85,9 +86,18 @@ impl AuditService for Audit {
         };
         self.0.handle("GetConsistencyProof", request, |_| "", run).await
     }
+
+    async fn search_records(
+        &self,
+        request: Request<SearchRecordsRequest>,
+    ) -> Result<Response<SearchRecordsResponse>, Status> {
+        let run = |verified: Verified, message| async move { super::questions::search(&verified, message).await };
+        self.0.handle("SearchRecords", request, |_| "", run).await
+    }
 }
 
-fn record(index: u64, content: &[u8]) -> Record {
+/// A record, for the wire.
+pub(super) fn record(index: u64, content: &[u8]) -> Record {
     #[derive(Deserialize)]
     struct Head {
         at: Timestamp,

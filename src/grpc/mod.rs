@@ -21,6 +21,7 @@ mod notifications;
 mod outcomes;
 mod policies;
 mod pre_approvals;
+mod questions;
 mod revocations;
 mod sessions;
 mod signed;

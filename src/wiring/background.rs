@@ -24,6 +24,8 @@ const FLUSH_REFUSALS: Duration = Duration::from_secs(1);
 const TIDY: Duration = Duration::from_secs(60);
 /// How often what was asked and answered is counted into figures.
 const COUNT_FIGURES: Duration = Duration::from_secs(10);
+/// How often the log is indexed: what is not is read by whoever asks.
+const INDEX_LOG: Duration = Duration::from_secs(2);
 /// How often a server without a bundle looks for one, and how often one that watches its directory looks for changes.
 const LOOK_FOR_BUNDLE: Duration = Duration::from_secs(2);
 /// How often it is looked whether the server can answer.
@@ -210,6 +212,18 @@ pub(super) async fn count_figures(engine: Arc<Engine<RocksKernel>>) {
         match counted {
             Ok(rules) => rules.iter().for_each(|figures| tell_figures(&engine, figures)),
             Err(error) => tracing::error!(%error, tenant = %engine.tenant(), "cannot count figures"),
+        }
+    }
+}
+
+/// Keeps the index of the log what the log is.
+pub(super) async fn index_log(engine: Arc<Engine<RocksKernel>>) {
+    let mut ticks = tokio::time::interval(INDEX_LOG);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = engine.index_log().await {
+            tracing::error!(%error, tenant = %engine.tenant(), "cannot index the log; questions to it take longer");
         }
     }
 }

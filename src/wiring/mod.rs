@@ -29,7 +29,7 @@ use tonic_health::server::HealthReporter;
 
 use admission::Requirements;
 use background::{
-    BundleKeeper, count_figures, follow_conditions, follow_shadow, keep_up, rehearse, report_readiness, tidy,
+    BundleKeeper, count_figures, follow_conditions, follow_shadow, index_log, keep_up, rehearse, report_readiness, tidy,
 };
 
 use crate::config::{Config, TenantConfig};
@@ -230,6 +230,7 @@ impl Server {
             );
             tasks.push(tokio::spawn(tidy(Arc::clone(engine))));
             tasks.push(tokio::spawn(count_figures(Arc::clone(engine))));
+            tasks.push(tokio::spawn(index_log(Arc::clone(engine))));
             tasks.push(tokio::spawn(follow_conditions(Arc::clone(engine))));
             tasks.extend(notify::start(engine, sinks.remove(engine.tenant()).unwrap_or_default()));
             let Some(settings) = config.tenants.get(engine.tenant()) else { continue };

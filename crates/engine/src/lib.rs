@@ -36,6 +36,7 @@ mod pending;
 mod pre_approve;
 mod publish;
 mod published;
+mod questions;
 mod read;
 mod redeem;
 mod refusal;
@@ -75,6 +76,7 @@ pub use outbox::{
 pub use outcome::{Resolve, Unresolved};
 pub use pending::Wanted;
 pub use publish::{BundleInfo, Published, RevisionRule};
+pub use questions::{Answers, Field, Question, entity_value, is_mark};
 pub use read::{ApprovalView, Paged};
 pub use redeem::{Receipt, Redeem};
 pub use restore::{Restoring, newest_key, renounce};

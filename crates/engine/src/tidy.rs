@@ -186,6 +186,8 @@ impl<K: Kernel> Engine<K> {
             | Kind::Precedents => Age::Held,
             // What may be taken up again, and what people read.
             Kind::Bundle | Kind::BundleChunk | Kind::Review => Age::Held,
+            // The index of what the log holds.
+            Kind::Posting | Kind::QuestionsHead | Kind::SegmentTimes => Age::Held,
             // Not written by any release yet.
             Kind::Checkpoint | Kind::Sweep => Age::Held,
         })
@@ -236,6 +238,9 @@ impl<K: Kernel> Engine<K> {
             | Kind::Bundle
             | Kind::BundleChunk
             | Kind::Review
+            | Kind::Posting
+            | Kind::QuestionsHead
+            | Kind::SegmentTimes
             | Kind::Checkpoint
             | Kind::Sweep => {}
         }

@@ -6,6 +6,7 @@
 
 mod asked;
 mod outbox;
+mod questions;
 mod revoked;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use countersign_core::ledger::Subject;
 use countersign_core::{ApprovalId, Digest, EntityRef, ReviewId, SessionId, TenantId, Timestamp, TokenId};
 
 pub use outbox::Place;
+pub use questions::ValueHash;
 
 /// What a row holds. The values are part of the data format: they never change, and the byte of a kind that is retired
 /// stays reserved.
@@ -73,11 +75,17 @@ pub enum Kind {
     Revocation = 28,
     /// What was redeemed and whose outcome nobody has told, by when that is due.
     Running = 29,
+    /// Which records of a segment of the log have a value in a field, by the hash of the value.
+    Posting = 36,
+    /// How far the log is indexed. One row.
+    QuestionsHead = 37,
+    /// The earliest and the latest time of a segment of the log.
+    SegmentTimes = 38,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::Tenant,
         Self::Session,
         Self::Approval,
@@ -104,6 +112,9 @@ impl Kind {
         Self::Heartbeat,
         Self::Revocation,
         Self::Running,
+        Self::Posting,
+        Self::QuestionsHead,
+        Self::SegmentTimes,
     ];
 
     /// The byte that stands for the kind in a key.
@@ -458,7 +469,7 @@ mod tests {
         let bytes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.byte()).collect();
         assert_eq!(
             bytes,
-            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 26, 28, 29]
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 26, 28, 29, 36, 37, 38]
         );
         for kind in Kind::ALL {
             assert_eq!(Kind::from_byte(kind.byte()), Some(kind));

@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod layout;
 pub mod memory;
 pub mod outbox;
+pub mod questions;
 pub mod repository;
 pub mod revoked;
 pub mod rocks;
