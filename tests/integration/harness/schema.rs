@@ -46,11 +46,12 @@ impl Schema {
             other => panic!("no schema: {other}"),
         };
         let list = |value: &Value| value.as_array().unwrap().clone();
-        if self.closed && !schema.contains_key("additionalProperties") {
-            if let (Some(known), Some(members)) = (schema.get("properties"), value.as_object()) {
-                let unknown = members.keys().filter(|name| known.get(name).is_none());
-                faults.extend(unknown.map(|name| format!("{at}/{name}: is not in the schema")));
-            }
+        if self.closed
+            && !schema.contains_key("additionalProperties")
+            && let (Some(known), Some(members)) = (schema.get("properties"), value.as_object())
+        {
+            let unknown = members.keys().filter(|name| known.get(name).is_none());
+            faults.extend(unknown.map(|name| format!("{at}/{name}: is not in the schema")));
         }
         for (keyword, says) in schema {
             match keyword.as_str() {
