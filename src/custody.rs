@@ -87,16 +87,17 @@ impl Custody {
             fs::remove_dir_all(&partial).map_err(|error| failed(&partial, &error))?;
         }
         create_private(&partial).map_err(|error| failed(&partial, &error))?;
+        // Before the store, so that it continues them.
+        let checkpoints = self.data_dir.join("checkpoints");
+        if checkpoints.exists() {
+            copy_tree(&checkpoints, &partial.join("checkpoints"), &|_| true).map_err(|e| failed(&partial, &e))?;
+        }
         let revision = self.kernel.checkpoint(&partial.join("store")).map_err(|error| failed(&partial, &error))?.get();
         // In the open they do not leave the data directory.
         let keys =
             self.cipher.encrypts() && keystore::all_encrypted(&self.data_dir).map_err(|error| error.to_string())?;
         let wanted = |path: &Path| keys || path.extension().is_none_or(|e| e != "key");
         copy_tree(&self.data_dir.join("keys"), &partial.join("keys"), &wanted).map_err(|e| failed(&partial, &e))?;
-        let checkpoints = self.data_dir.join("checkpoints");
-        if checkpoints.exists() {
-            copy_tree(&checkpoints, &partial.join("checkpoints"), &|_| true).map_err(|e| failed(&partial, &e))?;
-        }
         let manifest = serde_json::to_vec_pretty(&Manifest { version: VERSION, revision, keys });
         let manifest = manifest.map_err(|error| error.to_string())?;
         keystore::write_atomically(&partial.join(MANIFEST), &manifest, 0o600).map_err(|e| failed(&partial, &e))?;

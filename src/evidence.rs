@@ -1,20 +1,26 @@
 //! Evidence of one action: a file that a stranger checks offline.
 //!
 //! The form is docs/evidence.md. Every byte of a file is covered: the form has one spelling only, records are proved to be in the log,
-//! the head of the log is signed, and a bundle has the digest that the records name.
+//! the head of the log is signed, bundles and views have the digests that the records name, and tokens are what was minted.
 
 mod ballots;
 mod check;
 mod gather;
+mod head;
 mod page;
+mod shown;
+mod token;
+mod trust;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{Finding, Outcome, Trust, TrustError, Verdict, verify};
+pub use ballots::Ballots;
+pub use check::{Finding, Outcome, Verdict, verify};
 pub use gather::Gather;
 pub use page::html;
+pub use trust::{Trust, TrustError};
 
 /// The name and version of the form.
 pub const FORMAT: &str = "countersign-evidence/v1";
@@ -37,6 +43,10 @@ pub struct Evidence {
     pub records: Vec<Proved>,
     /// The files of the bundles that decided, by digest, as far as whoever exported had them.
     pub bundles: BTreeMap<String, BTreeMap<String, String>>,
+    /// What people were shown, by view digest, as far as whoever exported could read it.
+    pub views: BTreeMap<String, String>,
+    /// The tokens that whoever exported gave: spent, revoked or expired, or they would be worth stealing.
+    pub tokens: Vec<String>,
 }
 
 /// A record with the proof that it is in the log.

@@ -16,7 +16,7 @@ pub mod http;
 pub mod identity;
 pub mod keystore;
 pub mod listen;
-mod outgoing;
+pub mod outgoing;
 pub mod proto;
 pub mod reload;
 pub mod sinks;

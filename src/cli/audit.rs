@@ -1,5 +1,6 @@
 //! `countersign audit`.
 
+mod export;
 mod questions;
 mod search;
 
@@ -58,6 +59,10 @@ pub enum AuditCommand {
         #[arg(long, value_name = "KEY")]
         log_key: Option<String>,
     },
+    /// Export the log, each record once, as OCSF events or OpenTelemetry logs: to a file, standard output or a receiver
+    #[command(after_help = "Examples:\n  countersign audit export --format ocsf --to audit.ndjson\n  \
+                      countersign audit export --format otel --to https://collector.example.com --cursor otel.cursor --follow")]
+    Export(export::ExportArgs),
 }
 
 /// How often is told how far a check is.
@@ -147,6 +152,7 @@ pub async fn run(command: AuditCommand, connection: &Connection, output: &mut Ou
             // Exactly as it was signed, except for what could act on a terminal, which no checkpoint has.
             output.document(&json, &super::output::harmless(&answer.note))?;
         }
+        AuditCommand::Export(args) => export::run(args, connection, output).await?,
         AuditCommand::Prove { index, log_key } => prove(index, log_key, &connection.client().await?, output).await?,
     }
     Ok(Exit::Done)

@@ -281,6 +281,9 @@ fn rule_answerers(view: View<'_>, rule: &AskingRule, question: &Question, waited
     if let Some(after) = rule.escalate {
         text.field("escalates", format!("after {}", words(after.as_secs())));
     }
+    if rule.signed_votes {
+        text.field("signatures", "counts signed approvals only");
+    }
     if let Some(most) = rule.pre_approval {
         text.field("pre-approval", pre_approval(&most));
     }
@@ -300,7 +303,7 @@ fn rule_answerers(view: View<'_>, rule: &AskingRule, question: &Question, waited
     json!({
         "rule": rule.id, "quorum": rule.quorum, "ttl_seconds": rule.ttl.as_secs(), "reason": rule.reason,
         "escalate_seconds": rule.escalate.map(|after| after.as_secs()),
-        "pre_approval": rule.pre_approval,
+        "pre_approval": rule.pre_approval, "signed_votes": rule.signed_votes,
         "persons": persons, "groups": listed(&found.groups), "truncated": found.truncated,
     })
 }

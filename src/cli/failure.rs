@@ -92,6 +92,19 @@ impl Failure {
         Self { silent, ..Self::new(format!("cannot write the output: {error}")) }
     }
 
+    /// What happened.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether the same may be possible in a while: the server is away, or has too much to do.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self.reason.as_str(),
+            "UNREACHABLE" | "UNAVAILABLE" | "STORE_UNAVAILABLE" | "DRAINING" | "LIMIT_REACHED" | "DEADLINE_PASSED"
+        )
+    }
+
     /// How the command ends.
     pub const fn exit(&self) -> Exit {
         self.exit
@@ -182,6 +195,9 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         ErrorReason::HolderProofStale => Some("have its holder sign again with `countersign capability prove`"),
         ErrorReason::RevocationsMissed => Some("watch again without `--resume`"),
         ErrorReason::KeyNotFound | ErrorReason::KeyState => Some("see what each may do with `countersign keys list`"),
+        ErrorReason::VoteSignatureRequired => Some(
+            "make a key with `countersign approvals keygen`, have it put into the directory, and approve with `--sign`",
+        ),
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
         | ErrorReason::PrincipalUnknown

@@ -163,16 +163,18 @@ pub fn decision(answer: &DecideResponse) -> Value {
 
 fn needed(needed: &NeededApproval) -> Value {
     let NeededApproval { rules, persons, would_expire_at } = needed;
-    let rules = rules.iter().map(|AskingRule { rule_id, quorum, reason, ttl, cool_down, pre_approval }| {
-        json!({
-            "rule_id": rule_id,
-            "quorum": quorum,
-            "reason": text(reason),
-            "ttl_seconds": ttl.as_ref().map(|ttl| ttl.seconds),
-            "cool_down_seconds": cool_down.as_ref().map_or(0, |cool_down| cool_down.seconds),
-            "pre_approval": pre_approval.as_ref().map(bounds),
-        })
-    });
+    let rules =
+        rules.iter().map(|AskingRule { rule_id, quorum, reason, ttl, cool_down, pre_approval, signed_votes }| {
+            json!({
+                "rule_id": rule_id,
+                "quorum": quorum,
+                "reason": text(reason),
+                "ttl_seconds": ttl.as_ref().map(|ttl| ttl.seconds),
+                "cool_down_seconds": cool_down.as_ref().map_or(0, |cool_down| cool_down.seconds),
+                "pre_approval": pre_approval.as_ref().map(bounds),
+                "signed_votes": signed_votes,
+            })
+        });
     json!({
         "rules": rules.collect::<Value>(),
         "persons": entities(persons),
@@ -257,7 +259,7 @@ pub fn approval(approval: &Approval) -> Value {
     let also_asked = also_asked.iter().map(|AlsoAsked { asked_by, justification }| {
         json!({ "asked_by": maybe(asked_by.as_ref()), "justification": justification })
     });
-    let rules = rules.iter().map(|RuleTally { rule_id, quorum, reason, persons, met, pre_approval }| {
+    let rules = rules.iter().map(|RuleTally { rule_id, quorum, reason, persons, met, pre_approval, signed_votes }| {
         json!({
             "rule_id": rule_id,
             "quorum": quorum,
@@ -265,6 +267,7 @@ pub fn approval(approval: &Approval) -> Value {
             "persons": entities(persons),
             "met": met,
             "pre_approval": pre_approval.as_ref().map(bounds),
+            "signed_votes": signed_votes,
         })
     });
     let votes = votes.iter().map(|vote| {
@@ -509,6 +512,7 @@ mod tests {
                     ttl: Some(prost_types::Duration { seconds: 900, nanos: 0 }),
                     cool_down: None,
                     pre_approval: None,
+                    signed_votes: true,
                 }],
                 persons: vec![Entity { r#type: "Person".into(), id: "dana".into() }],
                 would_expire_at: None,
@@ -522,7 +526,7 @@ mod tests {
             "reasons": [{"policy_id": "export-needs-two", "text": "leaves the boundary"}],
             "needed_approval": {
                 "rules": [{"rule_id": "export-needs-two", "quorum": 2, "reason": null, "ttl_seconds": 900, "cool_down_seconds": 0,
-                           "pre_approval": null}],
+                           "pre_approval": null, "signed_votes": true}],
                 "persons": [{"type": "Person", "id": "dana"}],
                 "would_expire_at": null,
             },

@@ -96,6 +96,9 @@ pub fn decision(answer: &DecideResponse) -> String {
             if !rule.reason.is_empty() {
                 text.line(format!("    {}", Visible::new(&rule.reason)));
             }
+            if rule.signed_votes {
+                text.line("    counts signed approvals only");
+            }
             if let Some(bounds) = &rule.pre_approval {
                 text.line(format!("    may be pre-approved: up to {}", super::view::offer(bounds)));
             }
@@ -246,6 +249,7 @@ mod tests {
                         uses: 10,
                         duration: Some(prost_types::Duration { seconds: 7_200, nanos: 0 }),
                     }),
+                    signed_votes: true,
                 }],
                 persons: vec![Entity { r#type: "Person".into(), id: "dana".into() }],
                 would_expire_at: None,

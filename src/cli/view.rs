@@ -11,6 +11,7 @@ use countersign_core::{Action, Digest, EntityRef, PreApproval, Record, Value};
 use bounds::used;
 pub use bounds::{consent, offer};
 use digest::view_digest;
+pub use digest::view_text;
 
 use super::caution::with_caution;
 use super::failure::Failure;
@@ -161,6 +162,9 @@ impl Examined<'_> {
             ));
             if !rule.reason.is_empty() {
                 text.line(format!("    {}", Visible::new(&rule.reason)));
+            }
+            if rule.signed_votes {
+                text.line("    counts signed approvals only: approve with `--sign`");
             }
         }
         if let Some(History { approved, denied, recent }) = &approval.history {
@@ -420,11 +424,12 @@ pub mod tests {
 
     #[test]
     fn what_is_shown_beside_the_action_is_what_is_voted_on() {
-        let changes: [fn(&mut Approval); 10] = [
+        let changes: [fn(&mut Approval); 11] = [
             |a| a.batch = Some(BatchPlace { place: 1, of: 1, batch_id: BatchId::from_bytes([1; 16]).to_string() }),
             |a| a.justification.push('!'),
             |a| a.purpose.push('!'),
             |a| a.rules[0].quorum = 1,
+            |a| a.rules[0].signed_votes = true,
             |a| a.rules[0].reason = "it is harmless".into(),
             |a| a.owner = None,
             |a| a.history.as_mut().unwrap().approved = 99,

@@ -5,19 +5,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use countersign_audit::{Note, NoteVerifier};
 use countersign_core::approval::{UNSIGNED, Verdict as Said, VoteStatement};
 use countersign_core::{Digest, EntityRef, Timestamp};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::check::{Outcome, Read, Trust};
+use super::check::{Outcome, Read};
 use super::gather::text;
+use super::trust::Trust;
 
-/// Who approved, for which rules: by request and person, with the index of the record from which on it stands.
-pub(super) type Standing = BTreeMap<(String, String), (u64, Option<u64>, BTreeSet<String>)>;
+/// How many votes there are, and what is not known of their signatures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Ballots {
+    /// All of them.
+    pub cast: usize,
+    /// Those that bear no signature of the voter's: that the voter said so is the service's word.
+    pub unsigned: usize,
+    /// Those that are signed by a key that nobody but the log says is the voter's.
+    pub unvouched: usize,
+}
+
+/// An approval that counts from one record on, until another one.
+pub(super) struct Stand {
+    from: u64,
+    until: Option<u64>,
+    rules: BTreeSet<String>,
+    signed: bool,
+}
+
+impl Stand {
+    /// Whether it counts for a rule at a record.
+    pub(super) fn counts(&self, rule: &str, at: u64, signed: bool) -> bool {
+        let Self { from, until, rules, signed: is_signed } = self;
+        *from < at && until.is_none_or(|until| until > at) && rules.contains(rule) && (*is_signed || !signed)
+    }
+}
+
+/// Who approved, for which rules: by request and person.
+pub(super) type Standing = BTreeMap<(String, String), Stand>;
 
 pub(super) fn votes(records: &[Read<'_>], trust: &Trust, outcome: &mut Outcome) -> Standing {
     let mut standing = Standing::new();
     let mut asked: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
     let mut excluded: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
-    let (mut unsigned, mut unknown, mut cast) = (0, 0, 0);
+    let mut ballots = Ballots::default();
     let mut faults = Vec::new();
     for record in records {
         let approval = record.text("/approval");
@@ -29,25 +58,25 @@ pub(super) fn votes(records: &[Read<'_>], trust: &Trust, outcome: &mut Outcome) 
                 if asked.insert(approval, shown).is_some_and(|before| before != shown) {
                     // Asked again with something else to see: votes of before count no more.
                     let stale = standing.iter_mut().filter(|((on, _), _)| on == approval);
-                    stale.for_each(|(_, (_, until, _))| *until = until.or(Some(record.index)));
+                    stale.for_each(|(_, stand)| stand.until = stand.until.or(Some(record.index)));
                 }
                 excluded.entry(approval).or_default().extend(record.list("/excluded"));
             }
             "approval_excluded" => {
                 for person in record.list("/excluded") {
-                    if let Some((_, until, _)) = standing.get_mut(&(approval.to_owned(), person.to_string())) {
-                        *until = until.or(Some(record.index));
+                    if let Some(stand) = standing.get_mut(&(approval.to_owned(), person.to_string())) {
+                        stand.until = stand.until.or(Some(record.index));
                     }
                     excluded.entry(approval).or_default().push(person);
                 }
             }
             "vote_withdrawn" => {
-                if let Some((_, until, _)) = standing.get_mut(&key) {
-                    *until = Some(record.index);
+                if let Some(stand) = standing.get_mut(&key) {
+                    stand.until = Some(record.index);
                 }
             }
             "vote" => {
-                cast += 1;
+                ballots.cast += 1;
                 let index = record.index;
                 if asked.get(approval) != Some(&(record.text("/digest"), record.text("/view"))) {
                     faults.push(format!("record {index}: the vote is on something else than was asked"));
@@ -60,15 +89,16 @@ pub(super) fn votes(records: &[Read<'_>], trust: &Trust, outcome: &mut Outcome) 
                 }
                 match signature(record, trust) {
                     Ok(Some(true)) => {}
-                    Ok(Some(false)) => unknown += 1,
-                    Ok(None) => unsigned += 1,
+                    Ok(Some(false)) => ballots.unvouched += 1,
+                    Ok(None) => ballots.unsigned += 1,
                     Err(error) => faults.push(format!("record {index}: {error}")),
                 }
                 if record.text("/verdict") == "approve" {
                     let rules = record.list("/rules").iter().filter_map(Value::as_str).map(str::to_owned);
-                    standing.insert(key, (index, None, rules.collect()));
-                } else if let Some((_, until, _)) = standing.get_mut(&key) {
-                    *until = Some(index);
+                    let signed = record.json.get("signature").is_some();
+                    standing.insert(key, Stand { from: index, until: None, rules: rules.collect(), signed });
+                } else if let Some(stand) = standing.get_mut(&key) {
+                    stand.until = Some(index);
                 }
             }
             _other => {}
@@ -78,18 +108,25 @@ pub(super) fn votes(records: &[Read<'_>], trust: &Trust, outcome: &mut Outcome) 
         Some(fault) => outcome.tell("the votes", Err(fault)),
         None => outcome.tell(
             "the votes",
-            Ok(format!("{cast}, each on the digest and the view that were asked, none by an excluded person")),
+            Ok(format!(
+                "{}, each on the digest and the view that were asked, none by an excluded person",
+                ballots.cast
+            )),
         ),
     }
+    let Ballots { cast, unsigned, unvouched } = ballots;
+    let mut left = |what: &str, why: String| {
+        if trust.signed_votes { outcome.tell(what, Err(why)) } else { outcome.skip(what, &why) }
+    };
     if unsigned > 0 {
-        outcome.skip("signatures of votes", &format!("{unsigned} votes bear no signature of the voter's own"));
+        let why = "that these persons said so is the word of the service alone";
+        left("signatures of votes", format!("{unsigned} of {cast} votes bear NO SIGNATURE of the voter's own: {why}"));
     }
-    if unknown > 0 {
-        outcome.skip(
-            "keys of voters",
-            &format!("{unknown} signatures hold, by the key that the log says was the voter's; give it as `voter KEY`"),
-        );
+    if unvouched > 0 {
+        let why = "nobody but the log says that these keys were the voters'; give them as `voter KEY`";
+        left("keys of voters", format!("the signatures of {unvouched} of {cast} votes hold, and {why}"));
     }
+    outcome.votes = ballots;
     standing
 }
 

@@ -2,36 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_audit::{Hash, NoteVerifier, SignedCheckpoint, leaf_hash, verify_inclusion};
+use countersign_audit::{Hash, leaf_hash, verify_inclusion};
 use countersign_core::Digest;
 use countersign_policy::{Bundle, Entities, RecordedDecision, Replayed, SIGNATURES, Source};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Evidence;
-use super::ballots::{Standing, votes};
+use super::ballots::{Ballots, Stand, Standing, votes};
 use super::gather::{Gather, text};
-
-/// Whose signatures are believed, from a channel of one's own.
-#[derive(Debug, Clone, Default)]
-pub struct Trust {
-    /// The log's keys.
-    pub logs: Vec<NoteVerifier>,
-    /// Keys of witnesses.
-    pub witnesses: Vec<NoteVerifier>,
-    /// How many witnesses must have cosigned.
-    pub quorum: usize,
-    /// Keys of persons who sign votes; the name of each is the person's id.
-    pub voters: Vec<NoteVerifier>,
-}
-
-/// A file of trusted keys that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {why}")]
-pub struct TrustError {
-    line: usize,
-    why: String,
-}
+use super::head::{Head, cosigned, head};
+use super::shown::shown;
+use super::token::tokens;
+use super::trust::Trust;
 
 /// What came of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -65,32 +48,8 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
     /// What happened, in plain words, as far as the records tell; may hold a stranger's text.
     pub story: Vec<String>,
-}
-
-impl Trust {
-    /// Reads a file of keys: one in each line, after `log`, `witness` or `voter`. Empty lines and those with `#` are passed over.
-    ///
-    /// # Errors
-    /// [`TrustError`] for a line that says something else.
-    pub fn read(text: &str) -> Result<Self, TrustError> {
-        let mut trust = Self::default();
-        for (line, content) in (1..).zip(text.lines()) {
-            let content = content.trim();
-            if content.is_empty() || content.starts_with('#') {
-                continue;
-            }
-            let wrong = |why: String| TrustError { line, why };
-            let (role, key) = content.split_once(' ').ok_or_else(|| wrong("expected `log KEY`".to_owned()))?;
-            let key = key.trim().parse::<NoteVerifier>().map_err(|error| wrong(error.to_string()))?;
-            match role {
-                "log" => trust.logs.push(key),
-                "witness" => trust.witnesses.push(key),
-                "voter" => trust.voters.push(key),
-                _other => return Err(wrong("expected `log`, `witness` or `voter` before the key".to_owned())),
-            }
-        }
-        Ok(trust)
-    }
+    /// The votes, and what their signatures are worth.
+    pub votes: Ballots,
 }
 
 impl Outcome {
@@ -98,6 +57,26 @@ impl Outcome {
     #[must_use]
     pub fn holds(&self) -> bool {
         self.findings.iter().all(|finding| finding.verdict != Verdict::Refused)
+    }
+
+    /// The one line above all others: what came of it, and what nobody looked at.
+    #[must_use]
+    pub fn head(&self) -> String {
+        if !self.holds() {
+            return "REFUSED".to_owned();
+        }
+        let Ballots { cast, unsigned, unvouched } = self.votes;
+        let left = self.findings.iter().filter(|finding| finding.verdict == Verdict::NotChecked).count();
+        let mut told = format!("nothing was refused, and {left} things were NOT CHECKED");
+        if unsigned > 0 {
+            told.push_str(&format!("; {unsigned} of {cast} votes bear NO SIGNATURE of the voter's"));
+        }
+        if unvouched > 0 {
+            told.push_str(&format!(
+                "; {unvouched} of {cast} votes are signed by keys that NOBODY BUT THE LOG vouches for"
+            ));
+        }
+        told
     }
 
     pub(super) fn tell(&mut self, what: &str, result: Result<String, String>) {
@@ -144,10 +123,18 @@ impl Read<'_> {
 /// In words, when the bytes are no evidence of the one form: nothing in them was looked at then.
 pub fn verify(bytes: &[u8], trust: &Trust) -> Result<Outcome, String> {
     let evidence = Evidence::from_bytes(bytes)?;
-    let mut outcome = Outcome { subject: evidence.subject.clone(), findings: Vec::new(), story: Vec::new() };
-    let root = head(&evidence, trust);
-    let proved = root.clone().and_then(|(size, root, _)| included(&evidence, size, &root));
-    outcome.tell("the head of the log", root.map(|(_, _, told)| told));
+    let mut outcome = Outcome {
+        subject: evidence.subject.clone(),
+        findings: Vec::new(),
+        story: Vec::new(),
+        votes: Ballots::default(),
+    };
+    let head = head(&evidence, trust);
+    let proved = head.as_ref().map_err(Clone::clone).and_then(|head| included(&evidence, head));
+    if let Ok(head) = &head {
+        cosigned(head, trust, &mut outcome);
+    }
+    outcome.tell("the head of the log", head.map(|head| head.told));
     let records = match proved {
         Ok(records) => records,
         Err(error) => {
@@ -163,44 +150,15 @@ pub fn verify(bytes: &[u8], trust: &Trust) -> Result<Outcome, String> {
     outcome.tell("the quorum of each rule", quorum(&records, &standing));
     outcome.tell("minted, spent and reported", spending(&records));
     policies(&evidence, &records, &mut outcome);
-    outcome.skip(
-        "the view digest of each vote",
-        "what was shown is in the records in parts only, so its digest is compared, not computed",
-    );
-    outcome.skip("the token", "tokens are in no record; that it was minted for this digest is what the records say");
+    shown(&evidence, &records, &mut outcome);
+    tokens(&evidence, &records, trust, &mut outcome);
+    outcome.skip("who was eligible", "that the policies let each voter answer is what the records of the votes say");
     outcome.skip("other records", "whether the log holds more about the subject cannot be seen from a part of it");
     outcome.story = records.iter().map(story).collect();
     Ok(outcome)
 }
 
-fn head(evidence: &Evidence, trust: &Trust) -> Result<(u64, Hash, String), String> {
-    let signed = SignedCheckpoint::parse(evidence.checkpoint.as_bytes()).map_err(|error| error.to_string())?;
-    if signed.note().to_string() != evidence.checkpoint {
-        return Err("the note is not spelled as notes are".to_owned());
-    }
-    let origin = signed.unverified().origin();
-    let logs: Vec<NoteVerifier> = trust.logs.iter().filter(|key| key.name() == origin).cloned().collect();
-    if logs.is_empty() {
-        return Err(format!("no trusted key is of the log `{origin}`; give it as `log KEY`"));
-    }
-    let head = signed.verify(origin, &logs).map_err(|error| error.to_string())?;
-    let all: Vec<NoteVerifier> = logs.iter().chain(&trust.witnesses).cloned().collect();
-    let held = signed.note().verify(&all).map_err(|error| error.to_string())?;
-    if held.len() < signed.note().signatures().len() {
-        return Err(
-            "a signature under it is by no trusted key, or stands there twice; give the witness's key".to_owned()
-        );
-    }
-    let is_witness = |name: &str| trust.witnesses.iter().any(|key| key.name() == name);
-    let cosigned: BTreeSet<&str> = held.iter().map(|made| made.name()).filter(|name| is_witness(name)).collect();
-    if cosigned.len() < trust.quorum {
-        return Err(format!("{} trusted witnesses cosigned it, and {} must", cosigned.len(), trust.quorum));
-    }
-    let told = format!("`{origin}` of {} records, signed by the log and {} witnesses", head.size(), cosigned.len());
-    Ok((head.size(), *head.root(), told))
-}
-
-fn included<'a>(evidence: &'a Evidence, size: u64, root: &Hash) -> Result<Vec<Read<'a>>, String> {
+fn included<'a>(evidence: &'a Evidence, head: &Head) -> Result<Vec<Read<'a>>, String> {
     let mut records: Vec<Read<'_>> = Vec::new();
     for proved in &evidence.records {
         let index = proved.index;
@@ -217,7 +175,7 @@ fn included<'a>(evidence: &'a Evidence, size: u64, root: &Hash) -> Result<Vec<Re
             hashes.push(hash);
         }
         let leaf = leaf_hash(proved.content.as_bytes());
-        verify_inclusion(&leaf, index, size, &hashes, root).map_err(|error| wrong(&error))?;
+        verify_inclusion(&leaf, index, head.size, &hashes, &head.root).map_err(|error| wrong(&error))?;
         let json = serde_json::from_str(&proved.content).map_err(|error| wrong(&error))?;
         records.push(Read { index, bytes: &proved.content, json });
     }
@@ -267,14 +225,15 @@ fn digests(records: &[Read<'_>]) -> Result<String, String> {
 
 /// Every rule that counted as met, when it was decided and when it was spent, was met by votes that stood then.
 fn quorum(records: &[Read<'_>], votes: &Standing) -> Result<String, String> {
-    let mut quorums: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    let mut quorums: BTreeMap<(&str, &str), (u64, bool)> = BTreeMap::new();
     let mut told = BTreeSet::new();
     for record in records {
         let approval = record.text("/approval");
         if record.kind() == "approval_requested" {
             for rule in record.list("/rules") {
                 let quorum = rule.get("quorum").and_then(Value::as_u64).unwrap_or(u64::MAX);
-                quorums.insert((approval, text(rule, "/id").unwrap_or_default()), quorum);
+                let signed = rule.get("signed_votes").is_some_and(|signed| *signed != Value::Bool(false));
+                quorums.insert((approval, text(rule, "/id").unwrap_or_default()), (quorum, signed));
             }
         }
         let rules: Vec<(&str, Option<u64>)> = match record.kind() {
@@ -291,13 +250,11 @@ fn quorum(records: &[Read<'_>], votes: &Standing) -> Result<String, String> {
             _other => Vec::new(),
         };
         for (rule, tallied) in rules {
-            let asked = quorums.get(&(approval, rule)).copied();
+            let (asked, signed) = quorums.get(&(approval, rule)).copied().unzip();
             let wanted =
                 asked.max(tallied).ok_or_else(|| format!("record {}: `{rule}` was never asked about", record.index))?;
-            let stands = |(from, until, rules): &(u64, Option<u64>, BTreeSet<String>)| {
-                *from < record.index && until.is_none_or(|until| until > record.index) && rules.contains(rule)
-            };
-            let persons = votes.iter().filter(|((on, _), vote)| on == approval && stands(vote)).count();
+            let counts = |stand: &Stand| stand.counts(rule, record.index, signed.unwrap_or_default());
+            let persons = votes.iter().filter(|((on, _), stand)| on == approval && counts(stand)).count();
             if wanted == 0 || (persons as u64) < wanted {
                 return Err(format!(
                     "record {}: `{rule}` wants {wanted} persons, and {persons} had approved",
@@ -444,10 +401,22 @@ fn story(record: &Read<'_>) -> String {
             let minted = record.text("/minted/id");
             let minted = if minted.is_empty() { String::new() } else { format!(", and minted {minted}") };
             let by: Vec<&str> = record.list("/determining").iter().filter_map(Value::as_str).collect();
+            if record.json.get("glass_broken").is_some() {
+                let person = entity("/glass_broken/person");
+                let reason = record.text("/glass_broken/reason");
+                return format!(
+                    "{when}  {person} broke the glass of {}, saying {reason:?}{minted} (record {})",
+                    by.join(", "),
+                    record.index
+                );
+            }
             format!("the policies ({}) answered {who}: {}{minted}", by.join(", "), record.text("/verdict"))
         }
         "redeem" => format!("{who} spent {} for exactly this action", record.text("/capability")),
         "complete" => format!("{who} reported that it {}", record.text("/outcome")),
+        "delegated" => {
+            format!("{who} handed {} on: it was delegated as {}", record.text("/capability"), record.text("/to"))
+        }
         "revoke" => format!("{who} revoked {}: {:?}", record.text("/capability"), record.text("/reason")),
         "bundle_activated" => format!("{who} made the bundle {} active", record.text("/bundle")),
         other => format!("{who}: {}", other.replace('_', " ")),

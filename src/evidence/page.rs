@@ -5,7 +5,7 @@ use super::check::{Outcome, Verdict};
 /// The page.
 #[must_use]
 pub fn html(outcome: &Outcome) -> String {
-    let head = if outcome.holds() { "Nothing was refused" } else { "REFUSED" };
+    let head = outcome.head();
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Evidence of {subject}</title>\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\

@@ -8,6 +8,8 @@ fn evidence() -> Evidence {
         checkpoint: String::new(),
         records: vec![record],
         bundles: BTreeMap::new(),
+        views: BTreeMap::new(),
+        tokens: Vec::new(),
     }
 }
 
@@ -37,8 +39,12 @@ fn hostile_files_are_refused_and_nothing_worse() {
 #[test]
 fn a_page_escapes_what_strangers_wrote() {
     let told = Finding { what: "<b>".to_owned(), verdict: Verdict::Holds, detail: "\"'&\u{202e}".to_owned() };
-    let outcome =
-        Outcome { subject: "<script>".to_owned(), findings: vec![told], story: vec!["</ol><img>".to_owned()] };
+    let outcome = Outcome {
+        subject: "<script>".to_owned(),
+        findings: vec![told],
+        story: vec!["</ol><img>".to_owned()],
+        votes: Ballots::default(),
+    };
     let page = html(&outcome);
     for bad in ["<script>", "<b>", "<img>", "\u{202e}"] {
         assert!(!page.contains(bad), "{page}");
@@ -48,7 +54,7 @@ fn a_page_escapes_what_strangers_wrote() {
 #[test]
 fn trusted_keys_are_read_strictly() {
     assert!(Trust::read("# nobody\n\n").unwrap().logs.is_empty());
-    for wrong in ["log", "log nonsense", "friend a+00000000+AAAA"] {
+    for wrong in ["log", "log nonsense", "friend a+00000000+AAAA", "token 1", "token x 00", "token 1 00"] {
         assert!(Trust::read(wrong).is_err(), "{wrong}");
     }
 }

@@ -272,6 +272,7 @@ fn asking_rule(rule: &countersign_engine::NeededRule) -> proto::AskingRule {
         ttl: duration_to_wire(rule.ttl_millis),
         cool_down: duration_to_wire(rule.cool_down_millis).filter(|_| rule.cool_down_millis > 0),
         pre_approval: rule.pre_approval.as_ref().map(bounds_to_wire),
+        signed_votes: rule.signed_votes,
     }
 }
 
@@ -361,6 +362,7 @@ pub fn approval(view: &ApprovalView) -> proto::Approval {
                 persons: entities(&tally.persons),
                 met: tally.met(),
                 pre_approval: offer.as_ref().map(bounds_to_wire),
+                signed_votes: rule.signed_votes,
             })
             .collect(),
         votes: approval

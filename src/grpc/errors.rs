@@ -188,6 +188,7 @@ const fn approval(error: &ApprovalError) -> (Code, ErrorReason) {
         ApprovalError::Excluded(_) => (Code::PermissionDenied, ErrorReason::VoterExcluded),
         ApprovalError::NotEligible(_) => (Code::PermissionDenied, ErrorReason::VoterNotEligible),
         ApprovalError::Signature(_) => (Code::PermissionDenied, ErrorReason::VoteSignatureInvalid),
+        ApprovalError::Unsigned(_) => (Code::FailedPrecondition, ErrorReason::VoteSignatureRequired),
         ApprovalError::AlreadyVoted(_) => (Code::AlreadyExists, ErrorReason::AlreadyVoted),
     }
 }

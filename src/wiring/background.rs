@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign_core::TenantId;
 use countersign_core::figures::{Figures, Subject};
 use countersign_engine::{Engine, Error, RevisionRule};
 use countersign_policy::Stamp;
@@ -14,10 +13,10 @@ use tokio::time::MissedTickBehavior;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use super::beside;
 use super::notify::{self, BEGIN_ANEW};
 use crate::bundle_dir;
 use crate::http::{self, Readiness};
-use crate::keystore;
 
 /// How often counts of refusals are written.
 const FLUSH_REFUSALS: Duration = Duration::from_secs(1);
@@ -265,27 +264,12 @@ pub(super) async fn keep_up(engine: Arc<Engine<RocksKernel>>, data_dir: PathBuf,
         notify::tell_metrics(&engine);
         let result = tokio::select! {
             _ = flush.tick() => engine.flush_refusals().await.map_err(|e| e.to_string()),
-            _ = publish.tick() => publish_head(&engine, &data_dir).await,
+            _ = publish.tick() => beside::publish(&engine, &data_dir).await,
         };
         if let Err(error) = result {
             tracing::error!(%error, tenant = %engine.tenant(), "cannot keep the log's head or counts");
         }
     }
-}
-
-pub(super) async fn publish_head(engine: &Engine<RocksKernel>, data_dir: &Path) -> Result<(), String> {
-    let head = engine.head().await.map_err(|e| e.to_string())?;
-    let path = checkpoint_path(data_dir, engine.tenant());
-    let note = head.note.to_string();
-    let write = move || {
-        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-        keystore::write_atomically(&path, note.as_bytes(), 0o644)
-    };
-    tokio::task::spawn_blocking(write).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
-}
-
-pub(super) fn checkpoint_path(data_dir: &Path, tenant: &TenantId) -> PathBuf {
-    data_dir.join("checkpoints").join(tenant.as_str())
 }
 
 pub(super) async fn tidy(engine: Arc<Engine<RocksKernel>>) {

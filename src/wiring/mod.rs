@@ -2,6 +2,7 @@
 
 mod admission;
 mod background;
+mod beside;
 mod notify;
 mod offline;
 mod place;
@@ -28,8 +29,7 @@ use tonic_health::server::HealthReporter;
 
 use admission::Requirements;
 use background::{
-    BundleKeeper, count_figures, follow_conditions, follow_shadow, index_log, keep_up, publish_head, rehearse,
-    report_readiness, tidy,
+    BundleKeeper, count_figures, follow_conditions, follow_shadow, index_log, keep_up, rehearse, report_readiness, tidy,
 };
 
 use crate::config::{Config, TenantConfig};
@@ -86,6 +86,14 @@ pub enum WiringError {
         tenant: TenantId,
         /// Why.
         source: Error,
+    },
+    /// The head that is kept beside the store is not of the log that is there.
+    #[error("the head of the log in `{}` is not continued: {reason}", path.display())]
+    Head {
+        /// Where it is.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
     },
     /// A sink of notifications cannot be used.
     #[error(transparent)]
@@ -182,6 +190,7 @@ impl Server {
         for (tenant, settings) in &config.tenants {
             sinks.insert(tenant.clone(), notify::open(tenant, settings)?);
             let engine = open_engine(&config, tenant, settings, &kernel, &cipher).await?;
+            beside::continues(&engine, &config.server.data_dir).await?;
             tenants.insert(tenant.clone(), (Arc::new(engine), settings.bundle.clone()));
         }
         let all: Vec<_> = tenants.values().cloned().collect();
@@ -314,7 +323,7 @@ impl RunningServer {
             if let Err(error) = engine.flush_refusals().await {
                 tracing::error!(%error, "cannot write the counts of refusals");
             }
-            if let Err(error) = publish_head(engine, &data_dir).await {
+            if let Err(error) = beside::publish(engine, &data_dir).await {
                 tracing::error!(%error, "cannot write the head of the log");
             }
         }

@@ -7,7 +7,7 @@ use countersign_audit::NoteVerifier;
 use countersign_core::TenantId;
 use countersign_store::{Config as StoreConfig, Kernel, Mode, OpenError, RocksKernel, StoreError, StoredNodes};
 
-use super::background::checkpoint_path;
+use super::beside;
 use super::{WiringError, store_path};
 use crate::keystore;
 
@@ -34,7 +34,7 @@ pub fn offline_logs(data_dir: &Path) -> Result<Vec<OfflineLog>, WiringError> {
     let tenants = wait(kernel.logs()).map_err(|e| damaged(&e))?;
     let log = |tenant: TenantId| {
         let verifier = keystore::log_verifier(data_dir, &tenant)?;
-        let checkpoint = match std::fs::read_to_string(checkpoint_path(data_dir, &tenant)) {
+        let checkpoint = match std::fs::read_to_string(beside::path(data_dir, &tenant)) {
             Ok(checkpoint) => Some(checkpoint),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             // One that cannot be read is not one that was never written.

@@ -13,7 +13,7 @@ use countersign_store::{
 };
 use countersign_token::KeyId;
 
-use super::{WiringError, os};
+use super::{WiringError, beside, os};
 use crate::config::Config;
 use crate::custody::{copy_tree, create_private};
 use crate::head::CommandHead;
@@ -249,6 +249,8 @@ async fn continues(
     let size = kernel.log_size(tenant).await;
     let size = size.map_err(|error| WiringError::Os { what: "cannot read the copy", reason: error.to_string() })?;
     let seen = known.and_then(|known| known.logs.get(tenant)).map_or(0, |(size, _)| *size);
+    // So does the head in the copy: a store that lost its end comes with one.
+    let seen = seen.max(beside::kept(staging, tenant, &published)?.map_or(0, |head| head.size()));
     if seen > size && !renamed {
         return Err(WiringError::Os {
             what: "the log cannot go on under its name",

@@ -25,6 +25,19 @@ async fn a_new_bundle_passes_every_check_that_there_is() {
     assert_eq!(again.code, 2, "{again:?}");
 }
 
+/// Whoever follows the README compares digests with those on their terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readme_shows_the_digest_of_the_example_as_it_is() {
+    let checked = policy(&["check", "policies/ai-platform", "--json"]).await.json();
+    let digest = checked["digest"].as_str().unwrap();
+    let shown = |line: &str| {
+        line.trim_start().starts_with("bundle  ")
+            || line.strip_prefix("  digest ").is_some_and(|of_a_bundle| !of_a_bundle.starts_with(' '))
+    };
+    let lines: Vec<&str> = include_str!("../../README.md").lines().filter(|line| shown(line)).collect();
+    assert!(lines.len() >= 3 && lines.iter().all(|line| line.ends_with(digest)), "{digest}: {lines:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_is_explained_without_a_server() {
     let bundle = Bundle::example();

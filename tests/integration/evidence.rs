@@ -1,5 +1,7 @@
 //! Signed votes, and the evidence of one action: written, checked by a stranger, and refused when anything in it was changed.
 
+mod kinds;
+
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -9,8 +11,8 @@ use serde_json::Value;
 use crate::harness::flow::*;
 use crate::harness::{Bundle, Server, cli};
 
-/// A server whose directory has a key of dana's, and where the key lies.
-async fn scene() -> (Server, String, String, tempfile::TempDir) {
+/// A bundle whose directory has a key of dana's, where the secret lies, the public key, and the directory of both.
+async fn signing() -> (Bundle, String, String, tempfile::TempDir) {
     let keys = tempfile::tempdir().unwrap();
     let file = keys.path().join("dana.key").display().to_string();
     let made = cli::run(&["approvals", "keygen", "dana", "--out", &file, "--json"], &[]).await;
@@ -21,6 +23,12 @@ async fn scene() -> (Server, String, String, tempfile::TempDir) {
         "\"id\": \"dana\"}, \"attrs\"",
         &format!("\"id\": \"dana\"}}, \"tags\": {{\"vote-key\": \"{public}\"}}, \"attrs\""),
     );
+    (bundle, file, public, keys)
+}
+
+/// A server with such a bundle.
+async fn scene() -> (Server, String, String, tempfile::TempDir) {
+    let (bundle, file, public, keys) = signing().await;
     (Server::with_bundle(bundle).await, file, public, keys)
 }
 

@@ -56,6 +56,9 @@ pub struct AskingRule {
     pub quorum: u32,
     /// Why the rule exists, in its author's words.
     pub reason: Option<String>,
+    /// Whether only approvals count that their persons signed with a key of their own. Absent if not.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub signed_votes: bool,
 }
 
 /// How often one person may take an approval of the same request back, and approve again: each time everybody is told.
@@ -329,6 +332,7 @@ impl Approval {
                     .iter()
                     .filter(|vote| {
                         vote.verdict == Verdict::Approve
+                            && vote.satisfies(rule)
                             && vote.digest == self.digest
                             && vote.view == self.view
                             && vote.rules.contains(&rule.id)
@@ -377,6 +381,10 @@ impl Approval {
         vote.rules = self.rules.iter().filter(|rule| eligible(&rule.id, &vote)).map(|rule| rule.id.clone()).collect();
         if vote.rules.is_empty() {
             return Err(ApprovalError::NotEligible(vote.person));
+        }
+        let mut answered = self.rules.iter().filter(|rule| vote.rules.contains(&rule.id));
+        if let Some(rule) = answered.find(|rule| !vote.satisfies(rule)) {
+            return Err(ApprovalError::Unsigned(rule.id.clone()));
         }
         if self.has_voted(&vote) {
             return Err(ApprovalError::AlreadyVoted(vote.person));

@@ -317,7 +317,12 @@ mod tests {
     use crate::approval::Asking;
 
     fn approval(rules: usize) -> Approval {
-        let rule = |n| AskingRule { id: format!("{n:0>200}"), quorum: 1, reason: Some("its author's words".into()) };
+        let rule = |n| AskingRule {
+            id: format!("{n:0>200}"),
+            quorum: 1,
+            reason: Some("its author's words".into()),
+            signed_votes: false,
+        };
         let asking = Asking {
             action: "{\"input\":\"a secret\"}".into(),
             digest: Digest::of(b"{}"),

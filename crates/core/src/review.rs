@@ -337,7 +337,7 @@ mod tests {
             session: SessionId::from_bytes([2; 16]),
             action: "{}".into(),
             digest: Digest::of(b"{}"),
-            rules: vec![AskingRule { id: "asks".into(), quorum: 2, reason: None }],
+            rules: vec![AskingRule { id: "asks".into(), quorum: 2, reason: None, signed_votes: false }],
             passed_over,
             more_passed_over: false,
             excluded: BTreeSet::from([person("nick"), person("rolf")]),

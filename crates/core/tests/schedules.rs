@@ -46,7 +46,7 @@ struct Again;
 
 impl Store {
     fn asked() -> Self {
-        let rule = AskingRule { id: "two".into(), quorum: QUORUM, reason: None };
+        let rule = AskingRule { id: "two".into(), quorum: QUORUM, reason: None, signed_votes: false };
         let asking = Asking {
             action: "{}".into(),
             digest: Digest::of(b"{}"),

@@ -124,6 +124,9 @@ pub struct NeededRule {
     /// Within which bounds it can be pre-approved. Absent if it cannot, and in answers of earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pre_approval: Option<Bounds>,
+    /// Whether only signed approvals count. Absent if not, and in answers of earlier releases.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signed_votes: bool,
 }
 
 impl Decision {
@@ -594,6 +597,7 @@ fn needed(rule: &AskingRule) -> NeededRule {
         ttl_millis: millis(rule.ttl),
         cool_down_millis: millis(rule.cooldown),
         pre_approval: rule.pre_approval,
+        signed_votes: rule.signed_votes,
     }
 }
 

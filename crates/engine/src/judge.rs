@@ -285,5 +285,5 @@ pub fn answerers<'a>(
 /// A rule as a request shows it.
 #[must_use]
 pub fn asked(rule: &AskingRule) -> Asked {
-    Asked { id: rule.id.clone(), quorum: rule.quorum, reason: rule.reason.clone() }
+    Asked { id: rule.id.clone(), quorum: rule.quorum, reason: rule.reason.clone(), signed_votes: rule.signed_votes }
 }

@@ -157,7 +157,9 @@ fn is_listed(row: &KeyRow) -> bool {
     row.removed_at.is_none() || row.state == COMPROMISED
 }
 
-pub(crate) fn claims(grant: &Grant, tenant: &TenantId, development: bool) -> Claims {
+/// What the token of a capability says.
+#[must_use]
+pub fn claims(grant: &Grant, tenant: &TenantId, development: bool) -> Claims {
     let Grant {
         id,
         session,

@@ -67,7 +67,7 @@ pub use decide::{BreakGlass, Broken, Decide, Decision, Delegate, NeededRule, Ver
 pub use engine::{Acting, Call, Engine, Limits, Operation, Parts, Replayable, RequestId, Revisions};
 pub use entity::{EntitiesChanged, EntityChange, EntityPage, EntityView};
 pub use error::{Error, PublishAction};
-pub use keys::{KeyInfo, Keys};
+pub use keys::{KeyInfo, Keys, claims as token_claims};
 pub use log::{Records, SignedHead};
 pub use outbox::{
     BackOff, Courier, DeadLetter, Jitter, LetterPlace, MAX_SINKS, Sink, SinkReport, SinkSettings, SinkState,

@@ -40,6 +40,8 @@ pub struct AskingRule {
     pub escalate: Option<Duration>,
     /// Within which bounds people may approve whatever it asks about on one resource in one session, beforehand. Absent: never.
     pub pre_approval: Option<Bounds>,
+    /// Whether only approvals count that are signed with a key of the voter's own.
+    pub signed_votes: bool,
     /// Why it asks, in the words of the author.
     pub reason: Option<String>,
 }

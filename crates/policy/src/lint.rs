@@ -92,6 +92,7 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
         cooldown: DEFAULT_COOLDOWN,
         escalate: None,
         pre_approval: None,
+        signed_votes: false,
         reason: None,
     };
     for (name, value) in authored.policy.annotations() {
@@ -105,7 +106,7 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
                 );
             }
             "reason" => rule.reason = Some(value.to_owned()),
-            "quorum" | "ttl" | "cooldown" | "escalate" | "pre_approval" if !liftable => {
+            "quorum" | "ttl" | "cooldown" | "escalate" | "pre_approval" | "signed_votes" if !liftable => {
                 let hint = "it belongs to a forbid that people can lift, in the closed form";
                 refuse(format!("`@{name}` has no effect on `{}`", authored.id), hint);
             }
@@ -143,9 +144,14 @@ pub(crate) fn annotations(authored: &Authored, liftable: bool, findings: &mut Ve
                     "write how often and for how long at most, such as `10 uses, 2h`: 2 to 100 uses, `1m` to `24h`",
                 ),
             },
+            "signed_votes" if value.is_empty() => rule.signed_votes = true,
+            "signed_votes" => refuse(
+                format!("`{}` is nothing that `@signed_votes` says", value.escape_debug()),
+                "write `@signed_votes` alone; for a rule that demands no signatures, leave it out",
+            ),
             _unknown => {
-                let hint = "a policy may carry `@id` and `@reason`, and one that people can lift `@quorum`, `@ttl`, `@cooldown`, `@escalate` \
-                            and `@pre_approval`";
+                let hint = "a policy may carry `@id` and `@reason`, and one that people can lift `@quorum`, `@ttl`, `@cooldown`, `@escalate`, \
+                            `@pre_approval` and `@signed_votes`";
                 refuse(format!("`@{name}` is not known"), hint);
             }
         }

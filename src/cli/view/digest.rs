@@ -10,6 +10,11 @@ use super::bounds::{latest, stated};
 
 /// The digest of all that is shown. `None` if it is not such as a view can be made of.
 pub fn view_digest(approval: &Approval) -> Option<Digest> {
+    view_text(approval).map(|text| Digest::of(text.as_bytes()))
+}
+
+/// All that is shown, as it is digested. `None` if it is not such as a view can be made of.
+pub fn view_text(approval: &Approval) -> Option<String> {
     let owner = match &approval.owner {
         Some(owner) => Some(entity(owner)?),
         None => None,
@@ -18,6 +23,7 @@ pub fn view_digest(approval: &Approval) -> Option<Digest> {
         id: rule.rule_id.clone(),
         quorum: rule.quorum,
         reason: (!rule.reason.is_empty()).then(|| rule.reason.clone()),
+        signed_votes: rule.signed_votes,
     });
     let ttl = approval.ttl.as_ref()?;
     let pre_approval = match &approval.pre_approval {
@@ -52,7 +58,7 @@ pub fn view_digest(approval: &Approval) -> Option<Digest> {
         },
         pre_approval,
     };
-    Some(view.digest())
+    Some(view.text())
 }
 
 fn history(history: Option<&History>) -> Option<core::History> {

@@ -5,8 +5,31 @@ use countersign::proto::*;
 use serde_json::json;
 use tonic::Code;
 
-use crate::harness::Server;
 use crate::harness::flow::{refused, *};
+use crate::harness::{RECORDS, Server};
+
+/// The harness holds every record that a test reads to the schema; this is about kinds that no test has.
+#[test]
+fn every_kind_that_a_server_writes_is_in_the_schema() {
+    let source = include_str!("../../../crates/engine/src/record.rs");
+    let (_, events) = source.split_once("pub enum Event<'a> {").unwrap();
+    let (events, _) = events.split_once("\n}").unwrap();
+    let mut written = 0;
+    for line in events.lines().filter(|line| line.starts_with("    ") && line.as_bytes()[4].is_ascii_uppercase()) {
+        let mut kind = String::new();
+        for c in line.trim().chars().take_while(char::is_ascii_alphanumeric) {
+            if c.is_ascii_uppercase() && !kind.is_empty() {
+                kind.push('_');
+            }
+            kind.push(c.to_ascii_lowercase());
+        }
+        let bare = json!({"v": 1, "at": 1, "tenant": "acme", "kind": kind});
+        assert!(RECORDS.document().pointer(&format!("/$defs/kind_{kind}")).is_some(), "{kind}");
+        assert!(!RECORDS.faults(&bare).is_empty(), "{kind} is not asked for its fields");
+        written += 1;
+    }
+    assert_eq!(RECORDS.document()["allOf"].as_array().unwrap().len(), written);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_those_whom_policy_lets_read_the_log() {

@@ -10,14 +10,14 @@ use crate::harness::flow::*;
 use crate::harness::{Options, Process, Server, cli, field, production};
 
 /// A running `countersign witness`.
-struct Running {
+pub struct Running {
     process: Process,
     endpoint: String,
-    key: String,
+    pub key: String,
 }
 
 impl Running {
-    async fn start(state: &Path, log_key: &str, listen: &str) -> Self {
+    pub async fn start(state: &Path, log_key: &str, listen: &str) -> Self {
         let args = ["witness", "--state", state.to_str().unwrap(), "--log-key", log_key, "--listen", listen];
         let mut process = Process::spawn(&args.map(str::to_owned), &[], None);
         let line = process.line(|line| field(line, "message").as_deref() == Some("witnessing")).await.unwrap();
@@ -26,7 +26,7 @@ impl Running {
     }
 
     /// For `[log]`.
-    fn configured(&self) -> String {
+    pub fn configured(&self) -> String {
         format!("[[log.witnesses]]\nurl = {:?}\nkey = {:?}\ntimeout_seconds = 5\n", self.endpoint, self.key)
     }
 
@@ -36,7 +36,7 @@ impl Running {
 }
 
 /// A service that was made and has not served yet, so that its key is known.
-async fn made() -> Published {
+pub async fn made() -> Published {
     let published = Published::new();
     let options = production::options(published.dir.path(), &[&published.acme], "");
     let mut server = Server::start(Options { data_dir: Some(published.at("data")), ..options }).await;

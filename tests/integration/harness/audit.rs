@@ -1,11 +1,18 @@
 //! The audit log, as an auditor reads it, and as a stranger checks it.
 
+use std::sync::LazyLock;
+
 use countersign::client::Client;
 use countersign::proto::ListRecordsRequest;
 use serde_json::Value;
 
 use super::cli::{self, Finished};
+use super::schema::Schema;
 use super::server::Server;
+
+/// What records look like. Whichever test reads the log holds every record in it to this.
+pub static RECORDS: LazyLock<Schema> =
+    LazyLock::new(|| Schema::closed(include_str!("../../../docs/records.schema.json")));
 
 /// The auditor of the example bundle.
 pub const AUDITOR: &str = "aaron";
@@ -70,6 +77,10 @@ pub async fn records_of(client: &Client) -> Vec<AuditRecord> {
     let mut request = ListRecordsRequest { page_size: 1_000, ..ListRecordsRequest::default() };
     loop {
         let page = client.list_records(request.clone()).await.unwrap();
+        for record in &page.records {
+            let content = serde_json::from_slice(&record.content).unwrap();
+            assert_eq!(RECORDS.faults(&content), Vec::<String>::new(), "docs/records.schema.json: {content}");
+        }
         records.extend(page.records.into_iter().map(|record| AuditRecord {
             index: record.index,
             kind: record.kind,

@@ -18,14 +18,15 @@ mod issuer;
 mod process;
 pub mod production;
 mod provider;
+pub mod schema;
 mod server;
 
 use std::time::Duration;
 
-pub use audit::{AUDITOR, AuditRecord, records_of};
+pub use audit::{AUDITOR, AuditRecord, RECORDS, records_of};
 pub use bundle::Bundle;
 pub use issuer::{Issuer, approving, seconds};
-pub use process::{Exited, Process};
+pub use process::{Exited, Process, executable};
 pub use provider::{Person, Provider};
 pub use server::{Mode, Options, Server, field};
 

@@ -121,7 +121,7 @@ async fn an_old_copy_is_refused_until_it_is_restored_and_then_its_tokens_are_dea
     let forked = service.command(&["restore", old]).await;
     assert!(forked.code != 0 && forked.stderr.contains("log_origin"), "{forked:?}");
     let missing = Server::try_start(service.options()).await.map(|server| server.logs()).unwrap_err();
-    assert!(missing.stderr.contains("no store"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("run `countersign restore` again"), "{}", missing.stderr);
 
     let origin = "countersign.example.com/acme";
     let renamed = Service { more: service.more.clone(), ..service };
@@ -219,6 +219,32 @@ async fn a_server_that_is_killed_starts_again_beside_its_head() {
         }
         server.terminate().await;
     }
+}
+
+/// The head beside the store shows an older store too, if not one that took the head along.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_behind_the_head_beside_it_is_refused() {
+    let service = Service::new("");
+    let mut server = service.start().await;
+    let handed = hand_out(&service, &server).await;
+    server.terminate().await;
+    copy(&service.at("data").join("store"), &service.at("older-store"));
+    let mut server = service.start().await;
+    redeem(&service.client(&server, REDEEMER).await, &handed.token, &describe()).await.unwrap();
+    server.terminate().await;
+    fs::remove_dir_all(service.at("data").join("store")).unwrap();
+    copy(&service.at("older-store"), &service.at("data").join("store"));
+    let exited = Server::try_start(service.options()).await.map(|server| server.logs()).unwrap_err();
+    assert!(
+        exited.stderr.contains("checkpoints") && exited.stderr.contains("countersign restore"),
+        "{}",
+        exited.stderr
+    );
+
+    // Nor does its log go on under the name that the head was signed for.
+    fs::rename(service.at("data"), service.at("behind")).unwrap();
+    let forked = service.command(&["restore", service.at("behind").to_str().unwrap()]).await;
+    assert!(forked.code != 0 && forked.stderr.contains("log_origin"), "{forked:?}");
 }
 
 /// Half a service is one that neither `init` nor `serve` would accept afterwards.

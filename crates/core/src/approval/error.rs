@@ -30,6 +30,12 @@ pub enum ApprovalError {
     /// The vote is signed, and not so that it can be believed.
     #[error("the signature of the vote does not hold: {0}; nothing was voted")]
     Signature(String),
+    /// A rule demands signed votes, and this one bears no signature.
+    #[error(
+        "the rule `{0}` counts only approvals that are signed with a key of the voter's own; sign it with `--sign`, or as \
+         docs/signed-votes.md says; a deny needs no signature"
+    )]
+    Unsigned(String),
     /// There is no vote to take back.
     #[error("{0} has no vote on this request")]
     NoVote(EntityRef),

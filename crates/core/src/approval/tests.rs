@@ -11,7 +11,7 @@ fn at(millis: i64) -> Timestamp {
 }
 
 fn rule(id: &str, quorum: u32) -> AskingRule {
-    AskingRule { id: id.into(), quorum, reason: None }
+    AskingRule { id: id.into(), quorum, reason: None, signed_votes: false }
 }
 
 fn approval(rules: Vec<AskingRule>) -> Approval {
@@ -54,6 +54,35 @@ fn vote(approval: &Approval, id: &str, verdict: Verdict, now: i64) -> Vote {
 fn cast(approval: &mut Approval, id: &str, verdict: Verdict, now: i64) -> Result<(), ApprovalError> {
     let vote = vote(approval, id, verdict, now);
     approval.vote(vote, |_, _| true)
+}
+
+#[test]
+fn a_rule_that_demands_signatures_counts_signed_approvals_alone() {
+    let signed_only = AskingRule { signed_votes: true, ..rule("signed", 1) };
+    let signed = |approval: &Approval, id: &str, now| Vote {
+        signature: Some(VoteSignature::Ed25519 { key: "k".into(), line: "l".into(), request: "r".into(), at: at(now) }),
+        ..vote(approval, id, Verdict::Approve, now)
+    };
+    let mut asked = approval(vec![signed_only.clone(), rule("plain", 1)]);
+    assert_eq!(cast(&mut asked, "dana", Verdict::Approve, 1), Err(ApprovalError::Unsigned("signed".into())));
+    assert!(asked.votes().is_empty());
+    // Whoever may answer only what demands none needs none.
+    let plain = vote(&asked, "dave", Verdict::Approve, 2);
+    asked.vote(plain, |rule, _| rule == "plain").unwrap();
+    assert_eq!(asked.state(at(3)), ApprovalState::Pending);
+    let with = signed(&asked, "dana", 3);
+    asked.vote(with, |_, _| true).unwrap();
+    assert_eq!(asked.state(at(4)), ApprovalState::Approved);
+    // Under a rule that came to demand it, what nobody signed counts no more.
+    let mut before = approval(vec![rule("signed", 1)]);
+    cast(&mut before, "dana", Verdict::Approve, 1).unwrap();
+    let tally = before.tally(std::slice::from_ref(&signed_only), &BTreeSet::new(), |_, _| true);
+    assert!(!tally[0].met(), "{tally:?}");
+    // A deny takes only away.
+    let mut denied = approval(vec![signed_only]);
+    cast(&mut denied, "dana", Verdict::Deny, 1).unwrap();
+    assert!(denied.was_denied());
+    assert_ne!(denied.view_digest(), approval(vec![rule("signed", 1)]).view_digest());
 }
 
 #[test]

@@ -45,9 +45,15 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    /// The SHA-256 of its RFC 8785 form (docs/design/canonical-form.md).
+    /// The SHA-256 of its text.
     #[must_use]
     pub fn digest(&self) -> Digest {
+        Digest::of(self.text().as_bytes())
+    }
+
+    /// Its RFC 8785 form (docs/design/canonical-form.md).
+    #[must_use]
+    pub fn text(&self) -> String {
         #[derive(Serialize)]
         struct Form<'a> {
             version: u32,
@@ -79,11 +85,15 @@ impl View<'_> {
         }
         let Self { id, action, owner, asked_by, justification, purpose, rules, ttl_millis, history, .. } = *self;
         let Self { batch, pre_approval, also, labels, .. } = *self;
-        let version = match (also.is_empty() && labels.is_empty(), batch.is_some() || pre_approval.is_some(), owner) {
-            (false, _, _) => 4,
-            (true, true, _) => 3,
-            (true, false, Some(_)) => 2,
-            (true, false, None) => 1,
+        let version = if rules.iter().any(|rule| rule.signed_votes) {
+            5
+        } else {
+            match (also.is_empty() && labels.is_empty(), batch.is_some() || pre_approval.is_some(), owner) {
+                (false, _, _) => 4,
+                (true, true, _) => 3,
+                (true, false, Some(_)) => 2,
+                (true, false, None) => 1,
+            }
         };
         let history = owner.map(|_| history);
         let pre_approval = pre_approval.map(|(Bounds { uses, seconds }, until)| Bounded {
@@ -107,6 +117,6 @@ impl View<'_> {
             batch,
             pre_approval,
         };
-        Digest::of(&serde_json_canonicalizer::to_vec(&form).unwrap_or_default())
+        serde_json_canonicalizer::to_string(&form).unwrap_or_default()
     }
 }

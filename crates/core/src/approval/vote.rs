@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::AskingRule;
 use super::signed::VoteSignature;
 use crate::claimed::{Claimed, groups_at};
 use crate::digest::Digest;
@@ -57,6 +58,12 @@ impl Vote {
     #[must_use]
     pub fn groups_at(&self, now: Timestamp) -> &BTreeSet<EntityRef> {
         groups_at(self.claimed.as_ref(), now)
+    }
+
+    /// Whether it is signed, if the rule demands that. A deny takes nothing but a possibility away, and whoever has lost their key
+    /// must be able to say no: it needs no signature.
+    pub(super) const fn satisfies(&self, rule: &AskingRule) -> bool {
+        !rule.signed_votes || self.signature.is_some() || matches!(self.verdict, Verdict::Deny)
     }
 
     /// Whether it was cast with groups of a credential that has expired: it may not count any more, and can be cast again.

@@ -420,6 +420,7 @@ pub fn class(error: &Error) -> String {
                 ApprovalError::Wavering(_) => "wavering",
                 ApprovalError::UsedUp(_) => "used up",
                 ApprovalError::Signature(_) => "signature",
+                ApprovalError::Unsigned(_) => "unsigned",
             }
         ),
         Error::Capability(why) => format!(

@@ -236,7 +236,12 @@ fn annotations_come_from_a_closed_list() {
     let offering = rule("@pre_approval(\"10 uses, 2h\")").load().asking("r").unwrap().pre_approval.unwrap();
     assert_eq!((offering.uses, offering.seconds), (10, 7_200));
     assert_eq!(plain.asking("r").unwrap().pre_approval, None, "never offered unless the rule says so");
-    for annotation in ["quorum", "ttl", "pre_approval"] {
+    for bad in ["@signed_votes(\"true\")", "@signed_votes(\"no\")", "@signed_votes(\"2\")"] {
+        refused(&rule(bad), "policies/more.cedar:1", "is nothing that `@signed_votes` says");
+    }
+    assert!(rule("@signed_votes").load().asking("r").unwrap().signed_votes);
+    assert!(!plain.asking("r").unwrap().signed_votes);
+    for annotation in ["quorum", "ttl", "pre_approval", "signed_votes"] {
         let text =
             format!("@id(\"f\") @{annotation}(\"2\") forbid (principal, action == Action::\"query\", resource);");
         refused(&with_work(&text), "policies/more.cedar:1", "has no effect");

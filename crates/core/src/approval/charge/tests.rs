@@ -32,7 +32,7 @@ fn asked(uses: u32, seconds: u64) -> Approval {
         justification: "please".into(),
         labels: BTreeSet::new(),
         purpose: "sync".into(),
-        rules: vec![AskingRule { id: "one".into(), quorum: 1, reason: None }],
+        rules: vec![AskingRule { id: "one".into(), quorum: 1, reason: None, signed_votes: false }],
         bundle: Digest::of(b"bundle"),
         excluded: BTreeSet::from([person("olivia")]),
         ttl: Duration::from_millis(100),
