@@ -65,7 +65,7 @@ async fn main() -> Result<()> {
     let start = SystemClock::default().wall();
     fill(&world, args.rows, start).await?;
     let begun = Instant::now();
-    world.engine.index_log().await?;
+    world.engine.index_log(false).await?;
     let indexing = begun.elapsed();
     #[allow(clippy::cast_precision_loss, reason = "a rate is a double")]
     let rate = args.rows as f64 / indexing.as_secs_f64();

@@ -222,7 +222,7 @@ pub(super) async fn index_log(engine: Arc<Engine<RocksKernel>>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = engine.index_log().await {
+        if let Err(error) = engine.index_log(true).await {
             tracing::error!(%error, tenant = %engine.tenant(), "cannot index the log; questions to it take longer");
         }
     }

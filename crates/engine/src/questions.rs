@@ -7,6 +7,9 @@
 mod facts;
 mod walk;
 
+use std::collections::HashMap;
+use std::time::Instant;
+
 use bytes::Bytes;
 use countersign_core::Timestamp;
 use countersign_store::questions::{Postings, SEGMENT, SegmentTimes};
@@ -15,7 +18,7 @@ use countersign_store::{CommitError, Kernel};
 use crate::engine::{Call, Engine, Scene};
 use crate::error::Error;
 
-use facts::{Facts, hash};
+use facts::{Facts, hash, may_say, time_of};
 use walk::{By, Next, Places, Strand, both};
 
 pub use facts::{Field, entity_value, is_mark};
@@ -26,8 +29,11 @@ const ROWS: usize = 16_384;
 const RECORDS: usize = 4_096;
 /// A page ends with the record that brings it to this many bytes.
 const PAGE_BYTES: usize = 2 * 1_024 * 1_024;
-/// So many neighbouring records are read at once.
-const RUN: u64 = 64;
+/// Records that are so near to each other are read in one go, and so many goes are made side by side.
+const RUN: u64 = 16;
+const READS: usize = 8;
+/// From so many segments is gathered what is read.
+const GATHER: usize = 32;
 /// Between so many records that are taken apart, others have their turn.
 const TURN: usize = 32;
 /// How often is told how far the index is, in segments.
@@ -48,12 +54,25 @@ pub struct Question {
 
 impl Question {
     /// Whether a record is asked for.
-    fn wants(&self, facts: &Facts) -> bool {
-        let in_time = (self.from.is_none() && self.until.is_none())
-            || facts
-                .at
-                .is_some_and(|at| self.from.is_none_or(|from| at >= from) && self.until.is_none_or(|until| at < until));
-        in_time && self.values.iter().all(|value| facts.values.contains(value))
+    fn wants(&self, record: &[u8]) -> bool {
+        if !self.values.iter().all(|value| may_say(record, value)) || !self.in_time(record) {
+            return false;
+        }
+        let Facts { at: _, values } = Facts::of(record);
+        self.values.iter().all(|value| values.contains(value))
+    }
+
+    fn in_time(&self, record: &[u8]) -> bool {
+        if self.from.is_none() && self.until.is_none() {
+            return true;
+        }
+        time_of(record)
+            .is_some_and(|at| self.from.is_none_or(|from| at >= from) && self.until.is_none_or(|until| at < until))
+    }
+
+    /// The segment after this one, in the order asked for.
+    const fn after(&self, segment: u64) -> Option<u64> {
+        if self.oldest_first { segment.checked_add(1) } else { segment.checked_sub(1) }
     }
 
     /// What leaves segments out: all of it must be so in a segment.
@@ -162,10 +181,11 @@ impl Search<'_> {
 
 impl<K: Kernel> Engine<K> {
     /// Indexes the segments of the log that are full and not indexed. Whatever breaks it off, the next one goes on from there.
+    /// Gently: it rests after each segment as long as that took, so that decisions have the processor.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub async fn index_log(&self) -> Result<(), Error> {
+    pub async fn index_log(&self, gently: bool) -> Result<(), Error> {
         if self.repo.drop_old_index().await.map_err(kept)? {
             tracing::info!(tenant = %self.tenant(), "the index of the log has an old form, and is made anew");
         }
@@ -183,8 +203,12 @@ impl<K: Kernel> Engine<K> {
                 tracing::info!(tenant = %self.tenant(), indexed = segment, of = full, "indexing the log, in segments");
                 told.get_or_insert(segment);
             }
+            let begun = Instant::now();
             let (postings, times) = self.index_of(segment).await?;
             self.repo.index_segment(segment, &postings, times).await.map_err(kept)?;
+            if gently {
+                tokio::time::sleep(begun.elapsed()).await;
+            }
             tokio::task::yield_now().await;
         }
     }
@@ -193,7 +217,7 @@ impl<K: Kernel> Engine<K> {
     async fn index_of(&self, segment: u64) -> Result<(Postings, Option<SegmentTimes>), Error> {
         let begin = segment.saturating_mul(SEGMENT);
         let end = begin.saturating_add(SEGMENT);
-        let (mut next, mut postings, mut times) = (begin, Postings::new(), None);
+        let (mut next, mut places, mut times) = (begin, HashMap::<_, Vec<u16>>::new(), None);
         while next < end {
             let records = self.read_records(next, end).await?;
             let Some((last, _)) = records.last() else { break };
@@ -201,8 +225,8 @@ impl<K: Kernel> Engine<K> {
             for (number, (index, record)) in (1_usize..).zip(&records) {
                 let Facts { at, values } = Facts::of(record);
                 let place = u16::try_from(index.saturating_sub(begin)).unwrap_or(u16::MAX);
-                for (field, value) in values {
-                    postings.entry((field as u8, hash(&value))).or_default().push(place);
+                for value in values {
+                    places.entry(value).or_default().push(place);
                 }
                 if let Some(at) = at {
                     let SegmentTimes { first, last } = times.unwrap_or(SegmentTimes { first: at, last: at });
@@ -212,6 +236,14 @@ impl<K: Kernel> Engine<K> {
                     tokio::task::yield_now().await;
                 }
             }
+        }
+        let mut postings = Postings::new();
+        for ((field, value), mut places) in places {
+            // Two values of one hash, which nobody has seen, share a row.
+            let row = postings.entry((field as u8, hash(&value))).or_default();
+            row.append(&mut places);
+            row.sort_unstable();
+            row.dedup();
         }
         Ok((postings, times))
     }
@@ -260,21 +292,50 @@ impl<K: Kernel> Engine<K> {
                 return Ok(Answers { records: search.found, next: Some(search.place), log_size: size });
             }
             if segment >= indexed {
-                self.look(&mut search, segment, None).await?;
+                self.look(&mut search, vec![(segment, None)]).await?;
                 continue;
             }
             let strands = strands.get_or_insert_with(|| question.strands(segment));
-            match self.leap(&mut search, strands, segment).await? {
-                // A segment beyond is not indexed as a whole yet.
-                Next::At((found, places)) if found < indexed => {
-                    search.go_to(found);
-                    self.look(&mut search, found, places).await?;
-                }
-                Next::At(_) | Next::Nowhere => search.leave_index(indexed),
+            let (gathered, then) = self.gather(&mut search, strands, segment, indexed).await?;
+            self.look(&mut search, gathered).await?;
+            match then {
+                _ if search.over() => {}
+                Next::At(()) => {}
+                Next::Nowhere => search.leave_index(indexed),
                 Next::Later(segment) => search.go_to(segment),
             }
         }
         Ok(Answers { records: search.found, next: None, log_size: size })
+    }
+
+    /// The next segments in which everything may be that is asked for, enough for a page if every record is one; and whether there are
+    /// more.
+    async fn gather(
+        &self,
+        search: &mut Search<'_>,
+        strands: &mut [Strand],
+        mut segment: u64,
+        indexed: u64,
+    ) -> Result<(Vec<(u64, Places)>, Next<()>), Error> {
+        let (mut gathered, mut places) = (Vec::new(), 0_usize);
+        let left = search.limit.saturating_sub(search.found.len());
+        loop {
+            match self.leap(search, strands, segment).await? {
+                // A segment beyond is not indexed as a whole yet.
+                Next::At((found, _)) if found >= indexed => return Ok((gathered, Next::Nowhere)),
+                Next::At((found, these)) => {
+                    places = places.saturating_add(these.as_ref().map_or(usize::MAX, Vec::len));
+                    gathered.push((found, these));
+                    let Some(next) = search.question.after(found) else { return Ok((gathered, Next::Nowhere)) };
+                    segment = next;
+                }
+                Next::Nowhere => return Ok((gathered, Next::Nowhere)),
+                Next::Later(segment) => return Ok((gathered, Next::Later(segment))),
+            }
+            if gathered.len() >= GATHER || places >= left {
+                return Ok((gathered, Next::At(())));
+            }
+        }
     }
 
     /// The next segment from `segment` on in which everything may be that is asked for.
@@ -299,42 +360,53 @@ impl<K: Kernel> Engine<K> {
             if places.as_ref().is_none_or(|places| !places.is_empty()) {
                 return Ok(Next::At((segment, places)));
             }
-            let next = if search.question.oldest_first { segment.checked_add(1) } else { segment.checked_sub(1) };
-            let Some(next) = next else { return Ok(Next::Nowhere) };
+            let Some(next) = search.question.after(segment) else { return Ok(Next::Nowhere) };
             segment = next;
         }
     }
 
-    /// Looks at records of a segment until the page is over, and goes past the segment if it is not.
-    async fn look(&self, search: &mut Search<'_>, segment: u64, places: Places) -> Result<(), Error> {
+    /// Looks at records of segments until the page is over, and goes past the segments if it is not.
+    async fn look(&self, search: &mut Search<'_>, segments: Vec<(u64, Places)>) -> Result<(), Error> {
         let oldest = search.question.oldest_first;
-        for run in search.runs(segment, places) {
-            let (Some(one), Some(other)) = (run.first(), run.last()) else { continue };
-            let (mut next, end) = (*one.min(other), one.max(other).saturating_add(1));
-            let mut read = Vec::new();
-            while next < end {
-                let records = self.read_records(next, end).await?;
-                let Some((last, _)) = records.last() else { break };
-                next = last.saturating_add(1);
-                read.extend(records);
-            }
-            for index in run {
-                let Ok(at) = read.binary_search_by_key(&index, |(index, _)| *index) else { continue };
-                let Some((_, record)) = read.get(at) else { continue };
+        let last = segments.last().map(|(segment, _)| *segment);
+        let runs: Vec<Vec<u64>> =
+            segments.into_iter().flat_map(|(segment, places)| search.runs(segment, places)).collect();
+        for some in runs.chunks(READS) {
+            let read = futures::future::try_join_all(some.iter().map(|run| self.read_run(run))).await?;
+            for (index, record) in read.into_iter().flatten() {
                 search.records = search.records.saturating_add(1);
-                if search.question.wants(&Facts::of(record)) {
-                    search.bytes = search.bytes.saturating_add(record.len());
-                    search.found.push((index, record.clone()));
-                }
                 search.place = if oldest { index.saturating_add(1) } else { index };
+                if search.question.wants(&record) {
+                    search.bytes = search.bytes.saturating_add(record.len());
+                    search.found.push((index, record));
+                }
                 if search.over() {
                     return Ok(());
                 }
             }
             tokio::task::yield_now().await;
         }
-        search.go_past(segment);
+        if let Some(last) = last {
+            search.go_past(last);
+        }
         Ok(())
+    }
+
+    /// The records of a run, in its order.
+    async fn read_run(&self, run: &[u64]) -> Result<Vec<(u64, Bytes)>, Error> {
+        let (Some(one), Some(other)) = (run.first(), run.last()) else { return Ok(Vec::new()) };
+        let (mut next, end) = (*one.min(other), one.max(other).saturating_add(1));
+        let mut read = Vec::with_capacity(run.len());
+        while next < end {
+            let records = self.read_records(next, end).await?;
+            let Some((last, _)) = records.last() else { break };
+            next = last.saturating_add(1);
+            read.extend(records.into_iter().filter(|(index, _)| run.contains(index)));
+        }
+        if one > other {
+            read.reverse();
+        }
+        Ok(read)
     }
 }
 

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use countersign_core::{Digest, EntityRef, Timestamp};
 use countersign_store::questions::ValueHash;
+use serde::Deserialize;
 use serde_json::Value;
 
 /// What a record can be found by. The values are part of the data format: they never change. Another field, or other values
 /// in one, ask for another form of the index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Field {
     /// What the record is about, such as `redeem`.
@@ -73,6 +74,24 @@ pub fn hash(value: &str) -> ValueHash {
     Digest::of(value.as_bytes()).as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
+/// When a record was, without taking all of it apart.
+pub fn time_of(record: &[u8]) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct At {
+        at: Timestamp,
+    }
+    serde_json::from_slice(record).ok().map(|At { at }| at)
+}
+
+/// Whether a record may have a value in a field, without taking it apart: it has if the text stands in it. Of a text that JSON may
+/// write in more than one way, nothing is known.
+pub fn may_say(record: &[u8], (field, value): &(Field, String)) -> bool {
+    let text = value.split_once('\0').map_or(value.as_str(), |(_, id)| id);
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
+    // Marks are no text of a record.
+    *field == Field::Mark || !plain || std::str::from_utf8(record).is_ok_and(|record| record.contains(text))
+}
+
 /// What a record can be found by, and when it was.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -107,7 +126,7 @@ impl Facts {
             (Field::Resource, record, &["/minted/resource"]),
         ] {
             for pointer in pointers {
-                self.entity(field, within.pointer(pointer));
+                self.entity(field, at(within, pointer));
             }
         }
         for entry in list(record, "/entities") {
@@ -172,7 +191,7 @@ impl Facts {
             self.text(Field::Rule, tally, "/rule");
         }
         for (mark, pointer) in MARKS {
-            if record.pointer(pointer).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false))) {
+            if at(record, pointer).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false))) {
                 self.values.insert((Field::Mark, mark.to_owned()));
             }
         }
@@ -194,12 +213,21 @@ impl Facts {
     }
 }
 
+/// What a path such as `/tally/0` leads to. As [`Value::pointer`], which copies each part of it.
+fn at<'a>(within: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('/').skip(1).try_fold(within, |value, part| match value {
+        Value::Array(list) => list.get(part.parse::<usize>().ok()?),
+        Value::Object(fields) => fields.get(part),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    })
+}
+
 fn text<'a>(within: &'a Value, pointer: &str) -> Option<&'a str> {
-    within.pointer(pointer).and_then(Value::as_str)
+    at(within, pointer).and_then(Value::as_str)
 }
 
 fn list<'a>(within: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
-    within.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+    at(within, pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -271,6 +299,16 @@ mod tests {
             assert!(glass.contains(&(value.0, value.1.to_owned())), "{value:?}");
         }
         assert!(glass.iter().all(|(field, _)| *field != Field::Approver));
+    }
+
+    #[test]
+    fn a_record_that_has_a_value_may_say_so() {
+        let record = br#"{"at":7,"kind":"vote","person":{"type":"Person","id":"d\u00e4na"}}"#;
+        let may = |field, value: &str| may_say(record, &(field, value.to_owned()));
+        assert!(may(Field::Kind, "vote") && !may(Field::Kind, "redeem"));
+        assert!(may(Field::Mark, "break_glass") && may(Field::Approver, "Person\0d\u{e4}na"));
+        assert!(!may(Field::Approver, "Person\0dave"));
+        assert_eq!((time_of(record), time_of(b"{}")), (Some(Timestamp::from_millis(7)), None));
     }
 
     #[test]

@@ -135,7 +135,7 @@ async fn what_the_index_finds_is_what_reading_all_of_the_log_finds() {
     for (size, index) in [(2_000, false), (2_900, true), (3_400, false), (SEGMENT * 4, true)] {
         world.fill(size, &mut known).await;
         if index {
-            world.engine.index_log().await.unwrap();
+            world.engine.index_log(false).await.unwrap();
         }
         let runtime = tokio::runtime::Handle::current();
         let (world, known) = (&world, &known);
@@ -158,7 +158,7 @@ async fn the_log_is_found_whole_when_nothing_is_asked_for() {
     world.fill(SEGMENT + 300, &mut known).await;
     for indexed in [false, true] {
         if indexed {
-            world.engine.index_log().await.unwrap();
+            world.engine.index_log(false).await.unwrap();
         }
         let size = world.kernel().log_size(world.engine.tenant()).await.unwrap();
         let all = Question { oldest_first: true, ..Question::default() };
@@ -178,7 +178,7 @@ async fn a_page_that_takes_long_ends_early_and_the_next_goes_on() {
     let (found, pages) = world.searched(&question, 10).await;
     assert_eq!(found, [302, 301, 300]);
     assert!(pages > 1, "{pages}");
-    world.engine.index_log().await.unwrap();
+    world.engine.index_log(false).await.unwrap();
     assert_eq!(world.searched(&question, 10).await, (found, 1));
 }
 
@@ -189,7 +189,7 @@ async fn many_who_index_at_once_write_one_index() {
     world.fill(SEGMENT * 2 + 5, &mut known).await;
     let indexing = (0..4).map(|_| {
         let engine = Arc::clone(&world.engine);
-        tokio::spawn(async move { engine.index_log().await })
+        tokio::spawn(async move { engine.index_log(false).await })
     });
     for indexed in futures::future::join_all(indexing).await {
         indexed.unwrap().unwrap();
