@@ -1,6 +1,7 @@
 //! `countersign audit`.
 
 mod export;
+mod questions;
 mod search;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,9 @@ pub enum AuditCommand {
     /// Search the records that are about somebody or something, or of a time, the newest first
     #[command(after_help = search::EXAMPLES)]
     Search(Box<search::SearchArgs>),
+    /// Ask what auditors ask
+    #[command(subcommand)]
+    Questions(questions::Question),
     /// Check every record against the signed head of the log, and say where it differs
     #[command(after_help = "Examples:\n  countersign audit verify\n  countersign audit verify --data-dir data/dev\n  \
                             countersign audit verify --log-key @log.pub --since yesterday.checkpoint\n  \
@@ -138,6 +142,9 @@ pub async fn run(command: AuditCommand, connection: &Connection, output: &mut Ou
     match command {
         AuditCommand::List(args) => list(args, &connection.client().await?, output).await?,
         AuditCommand::Search(args) => search::run(&args, &connection.client().await?, output).await?,
+        AuditCommand::Questions(question) => {
+            questions::run(question, &connection.client().await?, output).await?;
+        }
         AuditCommand::Verify(args) => verify(args, connection, output).await?,
         AuditCommand::Checkpoint { published } => {
             let answer = connection.client().await?.get_checkpoint(GetCheckpointRequest { published }).await?;

@@ -262,6 +262,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_of_searches_parses() {
+        let text = include_str!("../../docs/auditing.md");
+        let quoted = text.split('`').filter(|part| part.starts_with("countersign ") && part.split(' ').count() > 3);
+        let blocks =
+            text.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| line.starts_with("countersign "));
+        let commands: Vec<&str> = quoted.chain(blocks).collect();
+        assert!(commands.len() > 9, "{commands:?}");
+        for command in commands {
+            assert!(parse(command).is_ok(), "{command}");
+        }
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }

@@ -5,5 +5,6 @@ mod export;
 mod flood;
 mod proofs;
 mod records;
+mod searches;
 pub mod tiles;
 pub mod witnesses;

@@ -264,6 +264,13 @@ impl Bundle {
         self.texts.get(id)
     }
 
+    /// The policies that decide about actions, by their ids, and where they stand; those about answering and administering, and the
+    /// kernel's, are not among them.
+    pub fn policies(&self) -> impl Iterator<Item = (&str, &PolicySource)> {
+        let deciding = |policy: &PolicySource| policy.file.starts_with("policies/");
+        self.texts.iter().filter(move |(_, policy)| deciding(policy)).map(|(id, policy)| (id.as_str(), policy))
+    }
+
     /// The bundle as it is without a store: entities of the types that lie there do not exist.
     #[must_use]
     pub const fn alone(&self) -> View<'_> {

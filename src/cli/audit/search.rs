@@ -124,6 +124,7 @@ pub enum OutcomeArg {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MarkArg {
+    Approved,
     BreakGlass,
     Minted,
     PreApproval,
@@ -137,6 +138,7 @@ impl MarkArg {
     /// As the wire names it.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Approved => "approved",
             Self::BreakGlass => "break_glass",
             Self::Minted => "minted",
             Self::PreApproval => "pre_approval",

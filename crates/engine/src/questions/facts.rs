@@ -44,7 +44,9 @@ pub enum Field {
 }
 
 /// What can be remarkable about a record: the name, and the pointer at what makes it so.
-const MARKS: [(&str, &str); 7] = [
+const MARKS: [(&str, &str); 9] = [
+    ("approved", "/tally/0"),
+    ("approved", "/context/approval"),
     ("break_glass", "/glass_broken"),
     ("minted", "/minted"),
     ("pre_approval", "/pre_approval"),
@@ -235,6 +237,7 @@ mod tests {
             (Field::Capability, "cap_1"),
             (Field::Approval, "apr_1"),
             (Field::Bundle, "b"),
+            (Field::Mark, "approved"),
             (Field::Mark, "pre_approval"),
         ]
         .map(|(field, value)| (field, value.to_owned()));

@@ -32,6 +32,7 @@ mod refusals;
 mod restraint;
 mod revoking;
 mod seams;
+mod searching;
 mod shadow;
 
 use std::collections::BTreeMap;
