@@ -50,7 +50,7 @@ mod tests {
         let acme = TenantId::new("acme").unwrap();
         let shown = |key: &Key| hex::encode(key.as_bytes());
         let posting = Key::posting(&acme, 3, &[7; 16], 258);
-        assert_eq!(shown(&posting), "61636d6500240307070707070707070707070707070707070000000000000102");
+        assert_eq!(shown(&posting), "61636d65002403070707070707070707070707070707070000000000000102");
         assert_eq!(shown(&Key::questions_head(&acme)), "61636d650025");
         assert_eq!(shown(&Key::segment_times(&acme, 258)), "61636d6500260000000000000102");
         assert!(Prefix::postings(&acme, 3, &[7; 16]).matches(&posting));
