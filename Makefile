@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test setup-prove setup-lint build run demo test bench bench-approvals bench-scale bench-capabilities bench-log lint fmt release-proto clean
+.PHONY: help setup setup-build setup-test setup-prove setup-lint build run demo test bench bench-approvals bench-scale bench-capabilities bench-log bench-questions lint fmt release-proto clean
 
 # Asked of cargo, because a configuration file or CARGO_TARGET_DIR may have moved it.
 TARGET_DIR = $(shell scripts/target-dir)
@@ -59,6 +59,9 @@ bench-capabilities: setup-build ## Measure redeems beside ten million capabiliti
 
 bench-log: setup-build ## Measure appending to the log, checking and proving one of ten million records; takes 25 GB of disk and some minutes
 	cargo bench --workspace --profile dev --bench log -- $(BENCH)
+
+bench-questions: setup-build ## Measure searches of a log of ten million records; takes 25 GB of disk and an hour, which indexing them takes
+	cargo bench --workspace --profile dev --bench questions -- $(BENCH)
 
 lint: setup-lint ## Check format, lints and the protocol
 	cargo fmt --all --check

@@ -25,14 +25,14 @@ use crate::Result;
 
 const SCHEMA: &str = "entity Dataset;\naction query appliesTo { principal: [Agent], resource: [Dataset] };\n";
 const WORK: &str = r#"@id("work") permit (principal, action, resource is Dataset);"#;
-const ADMIN: &str = r#"@id("all") permit (principal, action in [Action::"openSession", Action::"redeem"], resource);"#;
+const ADMIN: &str = r#"@id("all") permit (principal, action in [Action::"openSession", Action::"redeem", Action::"readLog"], resource);"#;
 /// As many writes as a commit takes, and as many commits as wait for the writer at once.
 const CHUNK: usize = 64;
 const AT_ONCE: usize = 256;
 
 pub struct World {
-    kernel: Arc<RocksKernel>,
-    engine: Engine<RocksKernel>,
+    pub kernel: Arc<RocksKernel>,
+    pub engine: Engine<RocksKernel>,
     session: SessionId,
 }
 
@@ -140,7 +140,7 @@ fn operation() -> Result<Operation> {
     Ok(Operation { name: "query".to_owned(), resource, input: Default::default(), environment: Default::default() })
 }
 
-fn call(rpc: &'static str) -> Result<Call> {
+pub fn call(rpc: &'static str) -> Result<Call> {
     let id = DecisionId::generate().to_string();
     let credential = Credential {
         tenant: TenantId::new("acme")?,
