@@ -6,12 +6,10 @@ mod page;
 use std::path::PathBuf;
 
 use clap::Args;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use crate::cli::Failure;
-use crate::cli::args::Connection;
+use crate::cli::args::{Connection, parse_time};
 use crate::cli::output::{FAINT, Output, STRONG, paint};
 use crate::cli::recorded::Log;
 use crate::cli::text::Lines;
@@ -22,20 +20,14 @@ use figures::{Figures, Section};
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// The beginning: a day in UTC (`2026-11-01`), or a time in RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     from: jiff::Timestamp,
     /// The end, which is not in it: a day in UTC, or a time in RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: jiff::Timestamp,
     /// Write a page with charts into this file, too
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-}
-
-fn time(text: &str) -> Result<jiff::Timestamp, String> {
-    let day = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|day| day.timestamp());
-    let form = || format!("`{}` is no time; write `2026-11-01` or `2026-11-01T08:00:00Z`", text.escape_debug());
-    text.parse().ok().or_else(day).ok_or_else(form)
 }
 
 /// Counts, and tells.
