@@ -167,6 +167,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(duration).map_err(|_| form())
 }
 
+/// A time in RFC 3339, or a day, which begins in UTC.
+pub fn parse_time(text: &str) -> Result<jiff::Timestamp, String> {
+    let day = || {
+        // Not as dates are parsed otherwise, which leaves a time without a zone away.
+        let day = jiff::civil::Date::strptime("%Y-%m-%d", text).ok()?;
+        day.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|day| day.timestamp())
+    };
+    let form = || format!("`{}` is no time; write `2026-11-01` or `2026-11-01T08:00:00Z`", text.escape_debug());
+    text.parse().ok().or_else(day).ok_or_else(form)
+}
+
 /// A record: given in place, in a file as `@FILE`, or on stdin as `-`.
 pub fn read_record(text: &str, name: &str) -> Result<Record, Failure> {
     let text = read_text(text, name)?;
@@ -248,6 +259,15 @@ mod tests {
         assert_eq!(parse_duration("300d").unwrap(), Duration::from_secs(300 * 86_400));
         for bad in ["", "15", "-5m", "soon", "1mo"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_days_or_have_a_zone() {
+        assert_eq!(parse_time("2026-11-01"), parse_time("2026-11-01T00:00:00Z"));
+        assert_eq!(parse_time("2026-11-01T01:00:00+01:00"), parse_time("2026-11-01"));
+        for bad in ["", "yesterday", "2026-13-01", "2026-11-01T08:00:00", "1.5"] {
+            assert!(parse_time(bad).is_err(), "{bad}");
         }
     }
 

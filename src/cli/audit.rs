@@ -2,6 +2,7 @@
 
 mod export;
 mod questions;
+mod report;
 mod search;
 
 use std::path::{Path, PathBuf};
@@ -63,6 +64,10 @@ pub enum AuditCommand {
     #[command(after_help = "Examples:\n  countersign audit export --format ocsf --to audit.ndjson\n  \
                       countersign audit export --format otel --to https://collector.example.com --cursor otel.cursor --follow")]
     Export(export::ExportArgs),
+    /// Count what happened in a period: decisions, approvals, broken glass, outcomes, revocations and changes
+    #[command(after_help = "Examples:\n  countersign audit report --from 2026-10-01 --to 2026-11-01\n  \
+                      countersign audit report --from 2026-10-01 --to 2026-11-01 --html october.html")]
+    Report(report::ReportArgs),
 }
 
 /// How often is told how far a check is.
@@ -152,6 +157,7 @@ pub async fn run(command: AuditCommand, connection: &Connection, output: &mut Ou
             // Exactly as it was signed, except for what could act on a terminal, which no checkpoint has.
             output.document(&json, &super::output::harmless(&answer.note))?;
         }
+        AuditCommand::Report(args) => report::run(args, connection, output).await?,
         AuditCommand::Export(args) => export::run(args, connection, output).await?,
         AuditCommand::Prove { index, log_key } => prove(index, log_key, &connection.client().await?, output).await?,
     }

@@ -5,6 +5,7 @@ mod export;
 mod flood;
 mod proofs;
 mod records;
+mod report;
 mod searches;
 pub mod tiles;
 pub mod witnesses;

@@ -9,7 +9,7 @@ use countersign_core::visible::Visible;
 use serde_json::Value;
 
 use super::KINDS;
-use crate::cli::args::parse_entity;
+use crate::cli::args::{parse_entity, parse_time};
 use crate::cli::output::{FAINT, Output, STRONG, paint};
 use crate::cli::when::rfc3339;
 use crate::cli::{Failure, pages};
@@ -94,11 +94,11 @@ pub struct SearchArgs {
 /// From when to when.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct TimeArgs {
-    /// Not before this time
-    #[arg(long, value_name = "TIME")]
+    /// Not before this time: a day in UTC (`2026-11-01`), or a time in RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub since: Option<jiff::Timestamp>,
     /// Before this time
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub until: Option<jiff::Timestamp>,
 }
 

@@ -1,0 +1,66 @@
+//! `countersign audit report`: the figures of a period, counted from its records.
+
+mod figures;
+mod page;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::cli::Failure;
+use crate::cli::args::{Connection, parse_time};
+use crate::cli::output::{FAINT, Output, STRONG, paint};
+use crate::cli::recorded::Log;
+use crate::cli::text::Lines;
+use countersign_core::visible::Visible;
+use figures::{Figures, Section};
+
+/// Of when, and where to.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The beginning: a day in UTC (`2026-11-01`), or a time in RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    from: jiff::Timestamp,
+    /// The end, which is not in it: a day in UTC, or a time in RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: jiff::Timestamp,
+    /// Write a page with charts into this file, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// Counts, and tells.
+pub async fn run(args: ReportArgs, connection: &Connection, output: &mut Output) -> Result<(), Failure> {
+    if args.to <= args.from {
+        return Err(Failure::usage("`--to` must be after `--from`"));
+    }
+    let mut figures = Figures::new(args.from.as_millisecond(), args.to.as_millisecond());
+    let log = Log { data_dir: None, start: 0 };
+    log.each(connection, output, |_, content| {
+        let record: Value = serde_json::from_slice(content).unwrap_or_default();
+        figures.take(&record);
+        Ok(())
+    })
+    .await?;
+    let sections = figures.sections(&format!("--since {} --until {}", args.from, args.to));
+    if let Some(path) = &args.html {
+        let page = page::html(&args.from.to_string(), &args.to.to_string(), &sections);
+        let written = std::fs::write(path, page);
+        written.map_err(|error| Failure::new(format!("cannot write `{}`: {error}", path.display())))?;
+    }
+    let json = serde_json::json!({"from": args.from.to_string(), "to": args.to.to_string(), "figures": sections});
+    output.document(&json, &human(&sections))
+}
+
+fn human(sections: &[Section]) -> String {
+    let mut text = Lines::default();
+    for section in sections {
+        text.line(format!("{}  {}", paint(STRONG, section.title), paint(FAINT, &section.query)));
+        for row in &section.rows {
+            text.line(format!("  {:>10}  {}", row.value, Visible::new(&row.name)));
+        }
+        text.line(String::new());
+    }
+    text.finish()
+}
