@@ -23,7 +23,8 @@ use walk::{By, Next, Places, Strand, both};
 
 pub use facts::{Field, entity_value, is_mark};
 
-/// So many rows of the index are read for one page, about.
+/// So many rows of the index are read for one page, about: many more than it takes to look for each part of a question once, so that
+/// every page gets further.
 const ROWS: usize = 16_384;
 /// So many records are read for one page, about.
 const RECORDS: usize = 4_096;
@@ -115,9 +116,14 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Whether the page is full, or took enough work.
+    /// Whether the page is full, or enough records were read for it.
+    const fn full(&self) -> bool {
+        self.found.len() >= self.limit || self.bytes >= PAGE_BYTES || self.records >= RECORDS
+    }
+
+    /// Whether the page ends here. Of the index enough may be read before the records that it names are.
     const fn over(&self) -> bool {
-        self.found.len() >= self.limit || self.bytes >= PAGE_BYTES || self.records >= RECORDS || self.rows >= ROWS
+        self.full() || self.rows >= ROWS
     }
 
     /// The segment of the place; `None` when there is nothing more.
@@ -297,9 +303,10 @@ impl<K: Kernel> Engine<K> {
             }
             let strands = strands.get_or_insert_with(|| question.strands(segment));
             let (gathered, then) = self.gather(&mut search, strands, segment, indexed).await?;
-            self.look(&mut search, gathered).await?;
+            if !self.look(&mut search, gathered).await? {
+                continue;
+            }
             match then {
-                _ if search.over() => {}
                 Next::At(()) => {}
                 Next::Nowhere => search.leave_index(indexed),
                 Next::Later(segment) => search.go_to(segment),
@@ -365,8 +372,8 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
-    /// Looks at records of segments until the page is over, and goes past the segments if it is not.
-    async fn look(&self, search: &mut Search<'_>, segments: Vec<(u64, Places)>) -> Result<(), Error> {
+    /// Looks at records of segments, and goes past the segments; or only until the page is over: whether it came to their end.
+    async fn look(&self, search: &mut Search<'_>, segments: Vec<(u64, Places)>) -> Result<bool, Error> {
         let oldest = search.question.oldest_first;
         let last = segments.last().map(|(segment, _)| *segment);
         let runs: Vec<Vec<u64>> =
@@ -380,8 +387,8 @@ impl<K: Kernel> Engine<K> {
                     search.bytes = search.bytes.saturating_add(record.len());
                     search.found.push((index, record));
                 }
-                if search.over() {
-                    return Ok(());
+                if search.full() {
+                    return Ok(false);
                 }
             }
             tokio::task::yield_now().await;
@@ -389,7 +396,7 @@ impl<K: Kernel> Engine<K> {
         if let Some(last) = last {
             search.go_past(last);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The records of a run, in its order.
