@@ -258,7 +258,10 @@ impl Files<'_> {
 /// What the operating system says.
 pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let neighbour = path.with_extension("new");
+    // Behind the whole name: files that differ in their extension have neighbours of their own.
+    let mut neighbour = path.as_os_str().to_owned();
+    neighbour.push(".new");
+    let neighbour = PathBuf::from(neighbour);
     let _absent_is_fine = fs::remove_file(&neighbour);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&neighbour)?;
     file.write_all(bytes)?;

@@ -133,4 +133,16 @@ mod tests {
         std::fs::write(path.as_ref().unwrap(), "{\"v\":1").unwrap();
         assert!(Cursor::load(path, "a/log", "key", Format::Ocsf).is_err(), "half a cursor is none");
     }
+
+    #[test]
+    fn a_cursor_is_written_over_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("a.new"), "mine").unwrap();
+        for name in ["a.ocsf", "a.otel"] {
+            let mut cursor = Cursor::load(Some(at(name)), "a/log", "key", Format::Ocsf).unwrap();
+            cursor.keep(1, EMPTY_ROOT, None).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(at("a.new")).unwrap(), "mine");
+    }
 }
