@@ -35,6 +35,8 @@ const RUN: u64 = 16;
 const READS: usize = 8;
 /// From so many segments is gathered what is read.
 const GATHER: usize = 32;
+/// How many times longer indexing in the background rests than it works: a fifth of one processor is what it takes.
+const RESTS: u32 = 4;
 /// Between so many records that are taken apart, others have their turn.
 const TURN: usize = 32;
 /// How often is told how far the index is, in segments.
@@ -187,7 +189,7 @@ impl Search<'_> {
 
 impl<K: Kernel> Engine<K> {
     /// Indexes the segments of the log that are full and not indexed. Whatever breaks it off, the next one goes on from there.
-    /// Gently: it rests after each segment as long as that took, so that decisions have the processor.
+    /// Gently: it rests after each segment [`RESTS`] times as long as that took, so that decisions have the processor.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -213,7 +215,7 @@ impl<K: Kernel> Engine<K> {
             let (postings, times) = self.index_of(segment).await?;
             self.repo.index_segment(segment, &postings, times).await.map_err(kept)?;
             if gently {
-                tokio::time::sleep(begun.elapsed()).await;
+                tokio::time::sleep(begun.elapsed().saturating_mul(RESTS)).await;
             }
             tokio::task::yield_now().await;
         }
