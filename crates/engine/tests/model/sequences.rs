@@ -241,3 +241,17 @@ fn questions_that_a_publish_changes_together_are_one_write() {
         assert_eq!((tally["Ask ok new"], tally["PublishBundle met CrashAfter"]), (2, 1), "{nth}: {tally:?}");
     }
 }
+
+/// What the model knows of a view comes from answers, and here there is none until the retry.
+#[test]
+fn a_question_that_is_joined_by_a_call_of_unknown_outcome_shows_the_other_words() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let joined = [
+        Op::Ask { session: 0, what: 0, by: 0 },
+        Op::PreAsk { session: 0, what: 0, by: 27, bounds: 88 },
+        Op::Open { who: 0, seconds: 0 },
+        Op::Arm { fault: 3, nth: 105 },
+        Op::PreAsk { session: 0, what: 0, by: 16, bounds: 107 },
+    ];
+    runtime.block_on(play::<InMemory>(&joined)).0.unwrap();
+}
