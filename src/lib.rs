@@ -12,6 +12,7 @@ mod custody;
 pub mod evidence;
 pub mod grpc;
 mod head;
+pub mod html;
 pub mod http;
 pub mod identity;
 pub mod keystore;

@@ -1,6 +1,7 @@
 //! Checked evidence as a page that prints: no script, nothing fetched, everything escaped.
 
 use super::check::{Outcome, Verdict};
+use crate::html::escaped;
 
 /// The page.
 #[must_use]
@@ -29,19 +30,4 @@ pub fn html(outcome: &Outcome) -> String {
     }
     page.push_str("</ol>\n</body></html>\n");
     page
-}
-
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in countersign_core::visible::Visible::new(text).to_string().chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }

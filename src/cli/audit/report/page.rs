@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use countersign_core::visible::Visible;
+use countersign::html::escaped;
 
 use super::figures::Section;
 
@@ -73,12 +73,6 @@ fn chart(section: &Section) -> String {
     }
     chart.push_str("</svg>\n");
     chart
-}
-
-/// Text of strangers: nothing in it is markup, and nothing in it is unseen.
-fn escaped(text: &str) -> String {
-    let shown = Visible::new(text).to_string();
-    shown.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
 #[cfg(test)]
