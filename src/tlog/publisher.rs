@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use countersign_audit::{CheckpointError, NodeId, NoteSignature, SignedCheckpoint, TILE_WIDTH, TileId, tiles_between};
 use countersign_core::TenantId;
-use countersign_engine::{Engine, Error};
+use countersign_engine::{Engine, Error, LogStanding};
 use countersign_store::RocksKernel;
 
 use super::directory::TileDirectory;
@@ -120,11 +120,10 @@ impl Publisher {
         let size = head.note.unverified().size();
         if let Some(published) = &self.published {
             let at = published.unverified();
-            if size < at.size() {
-                return Err(PublishError::Behind { published: at.size(), size });
-            }
-            if self.engine.log_root(at.size()).await? != *at.root() {
-                return Err(PublishError::Fork { published: at.size() });
+            match self.engine.standing_to(at, size).await? {
+                LogStanding::Continues => {}
+                LogStanding::Behind => return Err(PublishError::Behind { published: at.size(), size }),
+                LogStanding::Forked => return Err(PublishError::Fork { published: at.size() }),
             }
         }
         if size == before && self.published.is_some() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use countersign_audit::{Checkpoint, NoteVerifier, SignedCheckpoint};
 use countersign_core::TenantId;
-use countersign_engine::Engine;
+use countersign_engine::{Engine, LogStanding};
 use countersign_store::RocksKernel;
 
 use super::{WiringError, os};
@@ -42,22 +42,20 @@ pub(super) async fn continues(engine: &Engine<RocksKernel>, data_dir: &Path) -> 
     let Some(kept) = kept(data_dir, tenant, engine.log_verifier())? else { return Ok(()) };
     let failed = |source| WiringError::Engine { tenant: tenant.clone(), source };
     let size = engine.head().await.map_err(failed)?.note.unverified().size();
-    let refused = |reason| Err(WiringError::Head { path: path(data_dir, tenant), reason });
-    if size < kept.size() {
-        return refused(format!(
+    let reason = match engine.standing_to(&kept, size).await.map_err(failed)? {
+        LogStanding::Continues => return Ok(()),
+        LogStanding::Behind => format!(
             "it is of {} records, and the log has {size}: the store is an older copy, and what was spent since may be spent again; restore it, or a \
              newer backup, with `countersign restore`",
             kept.size()
-        ));
-    }
-    if engine.log_root(kept.size()).await.map_err(failed)? != *kept.root() {
-        return refused(format!(
+        ),
+        LogStanding::Forked => format!(
             "its {} records are none of this log's history: the store is another one; restore the right one, or a backup, with `countersign \
              restore`",
             kept.size()
-        ));
-    }
-    Ok(())
+        ),
+    };
+    Err(WiringError::Head { path: path(data_dir, tenant), reason })
 }
 
 /// Writes the head as it is now.

@@ -76,6 +76,7 @@ pub use outbox::{
 pub use outcome::{Resolve, Unresolved};
 pub use pending::Wanted;
 pub use publish::{BundleInfo, Published, RevisionRule};
+pub use published::LogStanding;
 pub use questions::{Answers, Field, Question, entity_value, is_mark};
 pub use read::{ApprovalView, Paged};
 pub use redeem::{Receipt, Redeem};

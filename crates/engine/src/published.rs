@@ -2,13 +2,24 @@
 
 use bytes::Bytes;
 use countersign_audit::{
-    Frontier, Hash, Node, NodeId, NoteVerifier, SignedCheckpoint, consistency_proof, nodes_needed,
+    Checkpoint, Frontier, Hash, Node, NodeId, NoteVerifier, SignedCheckpoint, consistency_proof, nodes_needed,
 };
 use countersign_store::Kernel;
 
 use crate::engine::{Call, Engine, Scene};
 use crate::error::Error;
 use crate::log::SignedHead;
+
+/// How a log stands to a head that was published before. Only one that continues it may be published (I9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStanding {
+    /// It begins with what the head is of.
+    Continues,
+    /// It has fewer records.
+    Behind,
+    /// It has other records.
+    Forked,
+}
 
 impl<K: Kernel> Engine<K> {
     /// How heads of the log are verified.
@@ -44,6 +55,18 @@ impl<K: Kernel> Engine<K> {
         let nodes = ids.into_iter().zip(hashes).map(|(id, hash)| Node { id, hash });
         let frontier = Frontier::from_nodes(size, nodes).map_err(|error| Error::Internal(error.to_string()))?;
         Ok(frontier.root())
+    }
+
+    /// How the log, which has `size` records by now, stands to a head of it that was published before.
+    ///
+    /// # Errors
+    /// As [`Self::log_hashes`].
+    pub async fn standing_to(&self, published: &Checkpoint, size: u64) -> Result<LogStanding, Error> {
+        if size < published.size() {
+            return Ok(LogStanding::Behind);
+        }
+        let same = self.log_root(published.size()).await? == *published.root();
+        Ok(if same { LogStanding::Continues } else { LogStanding::Forked })
     }
 
     /// That the log of one size begins that of another.

@@ -259,7 +259,7 @@ impl<K: Kernel> Engine<K> {
     /// Records from an index on, and before another.
     async fn read_records(&self, from: u64, end: u64) -> Result<Vec<(u64, Bytes)>, Error> {
         let limit = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
-        let mut records = self.repo.kernel().log_entries(self.tenant(), from, limit).await?;
+        let mut records = self.log_records(from, limit).await?;
         records.retain(|(index, _)| *index < end);
         Ok(records)
     }
