@@ -9,7 +9,7 @@ use countersign_core::visible::Visible;
 use countersign_core::{EntityRef, Timestamp};
 use serde_json::{Value, json};
 
-use super::search::{SearchArgs, TimeArgs, each, line};
+use super::search::{SearchArgs, TimeArgs, each, line, named, text};
 use crate::cli::args::parse_entity;
 use crate::cli::output::{FAINT, Output, paint};
 use crate::cli::question::BundleDir;
@@ -183,14 +183,6 @@ pub async fn run(question: Question, client: &Client, output: &mut Output) -> Re
 
 fn content(record: &Record) -> Value {
     serde_json::from_slice(&record.content).unwrap_or_default()
-}
-
-fn text(within: &Value, pointer: &str) -> Option<String> {
-    within.pointer(pointer).and_then(Value::as_str).map(str::to_owned)
-}
-
-fn named(entity: &Value) -> Option<String> {
-    Some(format!("{}::\"{}\"", text(entity, "/type")?, text(entity, "/id")?))
 }
 
 /// Who counted, if it was one person: all rules of a tally taken together.

@@ -4,12 +4,13 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use countersign::client::{Client, entity};
 use countersign::proto::{Record, SearchRecordsRequest};
-use countersign_core::EntityRef;
 use countersign_core::visible::Visible;
+use countersign_core::{EntityRef, Timestamp};
 use serde_json::Value;
 
 use super::KINDS;
 use crate::cli::args::{parse_entity, parse_time};
+use crate::cli::capability::wire;
 use crate::cli::output::{FAINT, Output, STRONG, paint};
 use crate::cli::when::rfc3339;
 use crate::cli::{Failure, pages};
@@ -153,11 +154,8 @@ impl MarkArg {
 impl TimeArgs {
     /// Asks for no other time.
     pub fn of(self, request: SearchRecordsRequest) -> SearchRecordsRequest {
-        let wire = |time: jiff::Timestamp| prost_types::Timestamp {
-            seconds: time.as_millisecond().div_euclid(1_000),
-            nanos: i32::try_from(time.as_millisecond().rem_euclid(1_000)).unwrap_or(0).saturating_mul(1_000_000),
-        };
-        SearchRecordsRequest { from: self.since.map(wire), until: self.until.map(wire), ..request }
+        let at = |time: jiff::Timestamp| wire(Timestamp::from_millis(time.as_millisecond()));
+        SearchRecordsRequest { from: self.since.and_then(at), until: self.until.and_then(at), ..request }
     }
 }
 
@@ -245,13 +243,19 @@ pub fn line(record: &Record, full: bool) -> String {
     line
 }
 
+/// A text in a record.
+pub fn text(within: &Value, pointer: &str) -> Option<String> {
+    within.pointer(pointer).and_then(Value::as_str).map(str::to_owned)
+}
+
+/// An entity in a record, as it is named in Cedar. Not safe to show.
+pub fn named(entity: &Value) -> Option<String> {
+    Some(format!("{}::\"{}\"", text(entity, "/type")?, text(entity, "/id")?))
+}
+
 /// Who did what, as far as a record says.
 fn summary(record: &Value) -> String {
-    let text = |within: &Value, pointer: &str| within.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let name = |within: &Value, pointer: &str| {
-        let entity = within.pointer(pointer)?;
-        Some(format!("{}::\"{}\"", text(entity, "/type")?, text(entity, "/id")?))
-    };
+    let name = |within: &Value, pointer: &str| within.pointer(pointer).and_then(named);
     let action: Value =
         text(record, "/action").and_then(|action| serde_json::from_str(&action).ok()).unwrap_or_default();
     let parts = [

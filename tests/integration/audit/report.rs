@@ -1,10 +1,8 @@
 //! The figures of a period.
 
-use countersign::proto::*;
 use serde_json::{Value, json};
 
 use crate::harness::Server;
-use crate::harness::flow::*;
 
 fn figure(report: &Value, title: &str, name: &str) -> Option<u64> {
     let sections = report["figures"].as_array().unwrap();
@@ -15,18 +13,7 @@ fn figure(report: &Value, title: &str, name: &str) -> Option<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_counts_the_records_of_its_period_and_draws_them() {
     let server = Server::dev().await;
-    let agent = server.client(AGENT, Some(OPERATOR), &[]).await;
-    let session = open(&agent).await;
-    let asked = ask(&agent, &session, &export(7)).await.unwrap();
-    for voter in ["dana", "dave"] {
-        vote(&server.person(voter).await, &asked.approval_id, VoteVerdict::Approve).await.unwrap();
-    }
-    let minted = must_mint(&agent, &session, &export(7), &asked.approval_id).await;
-    let gateway = server.client(REDEEMER, None, &[]).await;
-    redeem(&gateway, &minted.token, &export(7)).await.unwrap();
-    complete(&gateway, &minted.capability_id).await.unwrap();
-    decide(&agent, &session, &forbidden()).await.unwrap();
-
+    super::searches::exported(&server).await;
     let auditor = server.token("aaron", None, &[]);
     let dir = tempfile::tempdir().unwrap();
     let page = dir.path().join("report.html");

@@ -14,7 +14,7 @@ fn person(id: &str) -> Option<Entity> {
 }
 
 /// An export that dana and dave approve, redeemed; the capability and the approval.
-async fn exported(server: &Server) -> (String, String) {
+pub(super) async fn exported(server: &Server) -> (String, String) {
     let agent = server.client(AGENT, Some(OPERATOR), &[]).await;
     let session = open(&agent).await;
     let asked = ask(&agent, &session, &export(7)).await.unwrap();
