@@ -135,7 +135,12 @@ impl LogVerifier {
     /// Takes the next record and returns the nodes that it finishes, the leaf first, to be held
     /// against the stored ones with [`check_node`].
     pub fn push(&mut self, record: &[u8]) -> Vec<Node> {
-        self.frontier.append(leaf_hash(record))
+        self.push_leaf(leaf_hash(record))
+    }
+
+    /// Like [`LogVerifier::push`], for a record of which only the leaf hash is left.
+    pub fn push_leaf(&mut self, leaf: Hash) -> Vec<Node> {
+        self.frontier.append(leaf)
     }
 
     /// Like [`LogVerifier::push`], for a record that is stored under `index`.

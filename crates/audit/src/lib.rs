@@ -31,7 +31,9 @@ pub use frontier::{Frontier, FrontierError, MAX_SIZE, Node, NodeId, nodes_needed
 pub use fsck::{FsckError, LogVerifier, check_node};
 pub use hash::{EMPTY_ROOT, Hash, HashError, leaf_hash, node_hash};
 pub use note::{MAX_NOTE_BYTES, MAX_SIGNATURES, Note, NoteError, NoteSignature};
-pub use proof::{ProofError, VerifyError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
+pub use proof::{
+    ProofError, VerifyError, consistency_proof, frontier_before, inclusion_proof, verify_consistency, verify_inclusion,
+};
 pub use tile::{BundleError, EntryForm, TILE_WIDTH, TileId, bundle, split_bundle, tiles_between, tiles_of_level};
 pub use vkey::{KeyError, KeyId, NoteSigner, NoteVerifier};
 pub use witness::{AddCheckpoint, MalformedQuestion, Refusal};

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::frontier::{NodeId, fold, subtrees};
+use crate::frontier::{Frontier, FrontierError, Node, NodeId, fold, nodes_needed, subtrees};
 use crate::hash::{EMPTY_ROOT, Hash, node_hash};
 
 /// Why a proof could not be made. `E` is the error of the node source.
@@ -206,6 +206,42 @@ pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root
         return Err(VerifyError::TooShort { len: proof.len() });
     }
     same_root(*root, computed)
+}
+
+/// The tree of the leaves before leaf `index`, from the proof that the leaf is in a tree of `size` leaves: the hashes of the proof that
+/// stand to the left of the path are the right edge of that tree.
+///
+/// Whoever has the records from `index` on, and not those before, goes on from here
+/// ([`LogVerifier::resume`](crate::LogVerifier::resume)). Nothing needs to be believed of the proof for that: a
+/// wrong hash in it does not lead to the root that is signed for the whole.
+///
+/// # Errors
+///
+/// [`VerifyError`] when the leaf is outside the tree, or the proof is not of the exact length.
+pub fn frontier_before(index: u64, size: u64, proof: &[Hash]) -> Result<Frontier, VerifyError> {
+    if index >= size {
+        return Err(VerifyError::IndexOutsideTree { index, size });
+    }
+    let mut path = Path { node: index, last: size - 1 };
+    let mut left = Vec::new();
+    for sibling in proof {
+        if path.last == 0 {
+            return Err(VerifyError::TooLong { len: proof.len() });
+        }
+        if path.sibling_is_left() {
+            left.push(*sibling);
+        }
+        path.climb();
+    }
+    if path.last != 0 {
+        return Err(VerifyError::TooShort { len: proof.len() });
+    }
+    // One stands to the left for each set bit of the index, the smallest subtree first.
+    let nodes = nodes_needed(index).into_iter().zip(left.into_iter().rev()).map(|(id, hash)| Node { id, hash });
+    Frontier::from_nodes(index, nodes).map_err(|error| match error {
+        FrontierError::Missing { .. } => VerifyError::TooShort { len: proof.len() },
+        FrontierError::TooLarge { .. } | FrontierError::Extra { .. } => VerifyError::TooLong { len: proof.len() },
+    })
 }
 
 /// Checks that the tree of `new_size` leaves with the root `new_root` continues the one of

@@ -363,6 +363,8 @@ impl From<CommitError> for Error {
             | CommitError::WrittenTwice { .. }
             | CommitError::OtherTenant { .. }
             | CommitError::Empty
+            | CommitError::PruneUntold
+            | CommitError::NothingToPrune { .. }
             | CommitError::TooMany { .. }
             | CommitError::TooLarge { .. } => Self::Internal(error.to_string()),
         }

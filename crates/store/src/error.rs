@@ -23,6 +23,14 @@ pub enum StoreError {
     /// The store was shut down.
     #[error("the store is shut down: start the service again")]
     ShutDown,
+    /// Records were asked for that were dropped from the log. The store is well.
+    #[error("record {from} was dropped from the log, and {minimum} is the first one that is kept")]
+    Pruned {
+        /// The first index that was asked for.
+        from: u64,
+        /// The minimum index of the log.
+        minimum: u64,
+    },
     /// Something could not be read, or is not what was written.
     #[error("the store could not be read: {reason}: check the disk, and restore the store if it is damaged")]
     Damaged {
@@ -67,6 +75,19 @@ pub enum CommitError {
     /// There is neither a write nor a record.
     #[error("the commit changes nothing: give it a write or a record")]
     Empty,
+    /// Records would be dropped from the log, and no record tells of it.
+    #[error("the commit drops records and appends none that tells of it: give it one")]
+    PruneUntold,
+    /// The records that would be dropped are dropped already, or are not in the log yet.
+    #[error("the records before {prune} cannot be dropped from a log that has those from {minimum} to below {size}")]
+    NothingToPrune {
+        /// What would be the minimum index.
+        prune: u64,
+        /// What it is.
+        minimum: u64,
+        /// The size of the log, in records.
+        size: u64,
+    },
     /// More guards, or more writes and records, than one commit may hold.
     #[error("the commit has {count} {what}, and at most {limit} are allowed: split it")]
     TooMany {

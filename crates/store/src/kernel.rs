@@ -220,11 +220,18 @@ pub trait Kernel: Send + Sync + 'static {
     /// [`StoreError`].
     fn log_size(&self, log: &TenantId) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
+    /// The minimum index of a tenant's log (C2SP tlog-tiles, Pruning): the first record that is kept. 0 unless it was pruned
+    /// ([`Commit::prune`]).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn log_minimum_index(&self, log: &TenantId) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
     /// Records of a tenant's log with their indices, from `from` on; at most `limit`, [`MAX_PAGE`] and about
     /// [`MAX_PAGE_BYTES`], and at least one if there is one.
     ///
     /// # Errors
-    /// [`StoreError`], also when an index is missing.
+    /// [`StoreError::Pruned`] below the minimum index, never fewer records instead; every other one, also when an index is missing.
     fn log_entries(
         &self,
         log: &TenantId,
@@ -233,7 +240,7 @@ pub trait Kernel: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<(u64, Bytes)>, StoreError>> + Send;
 
     /// The stored hashes of complete subtrees of a tenant's log, in the order asked for; `None` for one that is not
-    /// complete. All are from one moment.
+    /// complete. All are from one moment. Those of records that were pruned stay, so that what is proved by them stays so.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -310,6 +317,10 @@ impl<K: Kernel> Kernel for Arc<K> {
 
     fn log_size(&self, log: &TenantId) -> impl Future<Output = Result<u64, StoreError>> + Send {
         (**self).log_size(log)
+    }
+
+    fn log_minimum_index(&self, log: &TenantId) -> impl Future<Output = Result<u64, StoreError>> + Send {
+        (**self).log_minimum_index(log)
     }
 
     fn log_entries(

@@ -41,6 +41,8 @@ struct State {
 #[derive(Debug, Clone, Default)]
 struct Log {
     frontier: Frontier,
+    /// The index of the first of the records.
+    minimum: u64,
     records: Vec<Bytes>,
     nodes: HashMap<NodeId, Hash>,
 }
@@ -173,6 +175,12 @@ impl State {
         if let Some(guard) = broken {
             return Err(CommitError::Conflict { key: guard.key().clone() });
         }
+        if let Some(prune) = commit.prune {
+            let (minimum, size) = self.logs.get(&commit.log).map_or((0, 0), |log| (log.minimum, log.frontier.size()));
+            if prune <= minimum || prune > size {
+                return Err(CommitError::NothingToPrune { prune, minimum, size });
+            }
+        }
         let revision = self.revision.next();
         self.revision = revision;
         for write in commit.writes {
@@ -195,6 +203,11 @@ impl State {
             return Ok(Committed { revision, first_log_index, log_size: first_log_index });
         }
         let log = self.logs.entry(commit.log).or_default();
+        if let Some(minimum) = commit.prune {
+            let dropped = usize::try_from(minimum.saturating_sub(log.minimum)).unwrap_or(usize::MAX);
+            log.records.drain(..dropped.min(log.records.len()));
+            log.minimum = minimum;
+        }
         for record in commit.records {
             let nodes = log.frontier.append(leaf_hash(&record));
             log.nodes.extend(nodes.into_iter().map(|node| (node.id, node.hash)));
@@ -261,10 +274,16 @@ impl Kernel for MemoryKernel {
         Ok(self.log_frontier(log).await?.size())
     }
 
+    async fn log_minimum_index(&self, log: &TenantId) -> Result<u64, StoreError> {
+        self.read(|state| Ok(state.logs.get(log).map_or(0, |log| log.minimum)))
+    }
+
     async fn log_entries(&self, log: &TenantId, from: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, StoreError> {
         self.read(|state| {
-            let records = state.logs.get(log).map(|log| log.records.as_slice()).unwrap_or_default();
-            let start = usize::try_from(from).unwrap_or(usize::MAX);
+            let log = state.logs.get(log);
+            let (minimum, records) = log.map_or((0, &[][..]), |log| (log.minimum, log.records.as_slice()));
+            let start = from.checked_sub(minimum).ok_or(StoreError::Pruned { from, minimum })?;
+            let start = usize::try_from(start).unwrap_or(usize::MAX);
             let records = records.get(start..).unwrap_or_default().iter().zip(from..);
             let mut bytes = 0_usize;
             let page = records.take(limit.clamp(1, MAX_PAGE)).take_while(|(record, _)| {

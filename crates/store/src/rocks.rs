@@ -281,6 +281,8 @@ impl RocksKernel {
 
     async fn write(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, CommitError> {
         let bytes = bytes_of(&commits);
+        let prune = |(place, commit): (usize, &Commit)| Some((place, commit.log.clone(), commit.prune?));
+        let prunes: Vec<_> = commits.iter().enumerate().filter_map(prune).collect();
         let queued = self.shared.queued.fetch_add(bytes, Ordering::Relaxed);
         // One call always fits into an empty queue.
         let room = queued == 0 || queued.saturating_add(bytes) <= self.queue_bytes;
@@ -291,7 +293,14 @@ impl RocksKernel {
             self.shared.queued.fetch_sub(bytes, Ordering::Relaxed);
             return Err(error.into());
         }
-        outcomes.await.map_err(|_| unanswered())
+        let outcomes = outcomes.await.map_err(|_| unanswered())?;
+        for (_, log, minimum) in prunes.into_iter().filter(|(place, ..)| matches!(outcomes.get(*place), Some(Ok(_)))) {
+            // They are dropped; only their space is not given back yet if this breaks off.
+            if let Err(error) = read(&self.shared, move |database| database.reclaim(&log, minimum)).await {
+                tracing::warn!(%error, "the space of dropped records is not given back yet");
+            }
+        }
+        Ok(outcomes)
     }
 }
 
@@ -374,6 +383,11 @@ impl Kernel for RocksKernel {
     async fn log_size(&self, log: &TenantId) -> Result<u64, StoreError> {
         let log = log.clone();
         read(&self.shared, move |database| database.log_size(&database.raw().snapshot(), &log)).await
+    }
+
+    async fn log_minimum_index(&self, log: &TenantId) -> Result<u64, StoreError> {
+        let log = log.clone();
+        read(&self.shared, move |database| database.minimum_index(&log)).await
     }
 
     async fn log_entries(&self, log: &TenantId, from: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, StoreError> {

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::io;
 
 use countersign_audit::{
-    EMPTY_ROOT, Frontier, Hash, MAX_SIZE, Node, NodeId, ProofError, VerifyError, consistency_proof, inclusion_proof,
-    leaf_hash, node_hash, nodes_needed, verify_consistency, verify_inclusion,
+    EMPTY_ROOT, Frontier, Hash, MAX_SIZE, Node, NodeId, ProofError, VerifyError, consistency_proof, frontier_before,
+    inclusion_proof, leaf_hash, node_hash, nodes_needed, verify_consistency, verify_inclusion,
 };
 use proptest::prelude::*;
 
@@ -241,6 +241,31 @@ proptest! {
         for changed in corrupted(&proof, bit) {
             prop_assert!(verify_inclusion(leaf, index, size, &changed, root).is_err());
         }
+    }
+
+    #[test]
+    fn the_proof_of_a_record_holds_the_tree_before_it(
+        size in 1..600u64, at in any::<prop::sample::Index>(), bit in 0..256usize,
+    ) {
+        let index = at.index(size as usize) as u64;
+        let log = Log::counting(size);
+        let proof = inclusion_proof(index, size, log.src()).unwrap();
+        let mut frontier = frontier_before(index, size, &proof).unwrap();
+        prop_assert_eq!((frontier.size(), frontier.root()), (index, log.roots[index as usize]));
+        for leaf in &log.leaves[index as usize..size as usize] {
+            frontier.append(*leaf);
+        }
+        prop_assert_eq!(frontier.root(), log.roots[size as usize]);
+        // Whatever is changed of what was taken leads elsewhere than to the signed root.
+        for changed in corrupted(&proof, bit) {
+            let Ok(mut other) = frontier_before(index, size, &changed) else { continue };
+            let same = other == frontier_before(index, size, &proof).unwrap();
+            for leaf in &log.leaves[index as usize..size as usize] {
+                other.append(*leaf);
+            }
+            prop_assert_eq!(other.root() == log.roots[size as usize], same);
+        }
+        prop_assert!(frontier_before(size, size, &proof).is_err());
     }
 
     #[test]

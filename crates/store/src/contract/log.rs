@@ -7,6 +7,7 @@ use countersign_audit::{
 
 use super::*;
 use crate::kernel::{MAX_PAGE_BYTES, MAX_RECORD_BYTES};
+use crate::{CommitError, StoreError};
 
 fn reference(records: &[String]) -> Frontier {
     let mut frontier = Frontier::empty();
@@ -113,4 +114,87 @@ pub(crate) async fn logs_of_tenants_are_apart<B: Backend>() {
         assert_eq!(records.len(), usize::try_from(count).unwrap());
     }
     assert_eq!(kernel.log_size(&acme()).await.unwrap(), 0);
+}
+
+/// A log of `size` records, each in a commit of its own.
+async fn grown(kernel: &impl Kernel, size: usize) -> Vec<String> {
+    let records: Vec<String> = (0..size).map(|number| format!("record {number}")).collect();
+    for record in &records {
+        done(kernel, Commit::new(acme()).record(record.clone())).await;
+    }
+    records
+}
+
+pub(crate) async fn what_is_pruned_is_gone_and_the_tree_is_as_it_was<B: Backend>() {
+    let mut store = B::new();
+    let mut records = grown(store.kernel(), 9).await;
+    let before = store.kernel().log_frontier(&acme()).await.unwrap();
+    assert_eq!(store.kernel().log_minimum_index(&acme()).await.unwrap(), 0);
+    for minimum in [4, 5, 9] {
+        let told = format!("pruned {minimum}");
+        let committed = done(store.kernel(), Commit::new(acme()).record(told.clone()).prune(minimum)).await;
+        records.push(told);
+        assert_eq!(committed.log_size, u64::try_from(records.len()).unwrap());
+        for _ in 0..2 {
+            let kernel = store.kernel();
+            assert_eq!(kernel.log_minimum_index(&acme()).await.unwrap(), minimum);
+            assert_eq!(kernel.log_frontier(&acme()).await.unwrap(), reference(&records));
+            for from in 0..minimum {
+                let refused = StoreError::Pruned { from, minimum };
+                assert_eq!(kernel.log_entries(&acme(), from, 100).await, Err(refused));
+            }
+            let kept = kernel.log_entries(&acme(), minimum, 100).await.unwrap();
+            let expected = (minimum..).zip(&records[usize::try_from(minimum).unwrap()..]);
+            assert!(
+                kept.iter()
+                    .map(|(index, record)| (*index, record.as_ref()))
+                    .eq(expected.map(|(i, r)| (i, r.as_bytes())))
+            );
+            store.restart();
+        }
+    }
+    // What is gone is proved to have stood there all the same.
+    let kernel = store.kernel();
+    let ids: Vec<NodeId> = (0..4).flat_map(|level| (0..9).map(move |index| NodeId { level, index })).collect();
+    let hashes = kernel.log_nodes(&acme(), &ids).await.unwrap();
+    let source = |id: NodeId| Ok::<_, ()>(ids.iter().position(|other| *other == id).and_then(|place| hashes[place]));
+    for (index, record) in (0..9).zip(&records) {
+        let proof = inclusion_proof(index, 9, source).unwrap();
+        verify_inclusion(&leaf_hash(record.as_bytes()), index, 9, &proof, &before.root()).unwrap();
+    }
+}
+
+pub(crate) async fn nothing_is_pruned_untold_twice_or_ahead<B: Backend>() {
+    let store = B::new();
+    let kernel = store.kernel();
+    grown(kernel, 5).await;
+    let prune = |minimum| Commit::new(acme()).record("told").prune(minimum);
+    let untold = Commit::new(acme()).create(key(1), "x").prune(2);
+    assert_eq!(kernel.commit(untold).await, Err(CommitError::PruneUntold));
+    assert_eq!(value(kernel, 1).await, None);
+    let refused = |prune, minimum, size| Err(CommitError::NothingToPrune { prune, minimum, size });
+    assert_eq!(kernel.commit(prune(0)).await, refused(0, 0, 5));
+    assert_eq!(kernel.commit(prune(6)).await, refused(6, 0, 5));
+    done(kernel, prune(3)).await;
+    for again in [1, 3] {
+        assert_eq!(kernel.commit(prune(again)).await, refused(again, 3, 6));
+    }
+    // In one call too, each after the one before it.
+    let outcomes = kernel.commit_many(vec![prune(6), prune(5), prune(7)]).await;
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
+    assert_eq!(outcomes[1], refused(5, 6, 7));
+    let left = kernel.log_entries(&acme(), 7, 100).await.unwrap();
+    assert_eq!(left, [(7, "told".into())]);
+    assert_eq!(kernel.log_size(&acme()).await.unwrap(), 8);
+}
+
+pub(crate) async fn a_prune_whose_guard_does_not_hold_drops_nothing<B: Backend>() {
+    let store = B::new();
+    let kernel = store.kernel();
+    grown(kernel, 5).await;
+    done(kernel, create(1, "there")).await;
+    let late = create(1, "again").record("told").prune(3);
+    assert!(matches!(kernel.commit(late).await, Err(CommitError::Conflict { .. })));
+    assert_eq!(kernel.log_minimum_index(&acme()).await.unwrap(), 0);
+    assert_eq!(kernel.log_entries(&acme(), 0, 100).await.unwrap().len(), 5);
 }

@@ -91,6 +91,8 @@ pub struct Commit {
     pub writes: Vec<Write>,
     /// What is appended to the log, in this order.
     pub records: Vec<Bytes>,
+    /// The records before this index are dropped from the log.
+    pub prune: Option<u64>,
     /// Whose log it is; all keys are this tenant's.
     pub log: TenantId,
     /// Before when it must take effect, or not at all. A commit may wait long for its turn.
@@ -101,7 +103,7 @@ impl Commit {
     /// A commit for this tenant that does nothing yet.
     #[must_use]
     pub const fn new(log: TenantId) -> Self {
-        Self { guards: Vec::new(), writes: Vec::new(), records: Vec::new(), log, until: None }
+        Self { guards: Vec::new(), writes: Vec::new(), records: Vec::new(), prune: None, log, until: None }
     }
 
     /// Requires that a row which is only read is still the one that was read.
@@ -165,15 +167,27 @@ impl Commit {
         self
     }
 
+    /// Drops the records before `minimum`, which is the minimum index of the log from then on. Their hashes stay: the tree, its
+    /// roots and its proofs are what they were. The commit must append the record that tells of it, so that none is dropped
+    /// untold.
+    #[must_use]
+    pub const fn prune(mut self, minimum: u64) -> Self {
+        self.prune = Some(minimum);
+        self
+    }
+
     /// Checks everything that does not depend on what is stored.
     ///
     /// # Errors
-    /// Every [`CommitError`] but [`CommitError::Conflict`], [`CommitError::TooLate`], [`CommitError::Unavailable`] and
-    /// [`CommitError::Unknown`].
+    /// Every [`CommitError`] but [`CommitError::Conflict`], [`CommitError::TooLate`], [`CommitError::NothingToPrune`],
+    /// [`CommitError::Unavailable`] and [`CommitError::Unknown`].
     pub fn validate(&self) -> Result<(), CommitError> {
         let operations = self.writes.len().saturating_add(self.records.len());
         if operations == 0 {
             return Err(CommitError::Empty);
+        }
+        if self.prune.is_some() && self.records.is_empty() {
+            return Err(CommitError::PruneUntold);
         }
         for (what, count) in [("guards", self.guards.len()), ("writes and records", operations)] {
             if count > MAX_OPERATIONS {

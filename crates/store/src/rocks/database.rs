@@ -44,6 +44,8 @@ pub(super) const FORMAT: &[u8] = b"format";
 pub(super) const MODE: &[u8] = b"mode";
 pub(super) const EPOCH: &[u8] = b"epoch";
 pub(super) const REVISION: &[u8] = b"revision";
+/// The minimum index of a tenant's log, by the tenant's name after this. Absent: 0.
+const MINIMUM_INDEX: &str = "minimum index ";
 
 /// An open database.
 #[derive(Debug)]
@@ -237,6 +239,37 @@ impl Database {
         last
     }
 
+    /// The first record that is kept of a log, as it was written when those before were dropped.
+    pub(super) fn minimum_index(&self, log: &TenantId) -> Result<u64, StoreError> {
+        let key = minimum_key(log);
+        self.meta(&key)?.map_or(Ok(0), |stored| number(Some(&stored), &key))
+    }
+
+    /// That a log begins with the record that it is said to begin with: one that lost its beginning is not one that was pruned.
+    fn check_beginning(&self, snapshot: &Snapshot<'_>, log: &TenantId) -> Result<(), StoreError> {
+        let minimum = self.minimum_index(log)?;
+        let prefix = Prefix::tenant(log);
+        let mut options = between(prefix.as_bytes(), &prefix.end());
+        options.set_snapshot(snapshot);
+        let mut records = self.0.raw_iterator_cf_opt(self.column(Column::Log)?, options);
+        records.seek_to_first();
+        let first = records.key().map(index).transpose()?;
+        records.status()?;
+        match first {
+            Some(first) if first == minimum => Ok(()),
+            Some(first) => Err(damaged(format!(
+                "the log of `{log}` begins with record {first}, and record {minimum} is the first one that is kept"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives back the space of records that were dropped.
+    pub(super) fn reclaim(&self, log: &TenantId, minimum: u64) -> Result<(), StoreError> {
+        self.0.compact_range_cf(self.column(Column::Log)?, Some(log_key(log, 0)), Some(log_key(log, minimum)));
+        Ok(())
+    }
+
     /// The right edge of a log, restored from its stored nodes.
     pub(super) fn frontier(&self, snapshot: &Snapshot<'_>, log: &TenantId) -> Result<Frontier, StoreError> {
         let size = self.log_size(snapshot, log)?;
@@ -251,9 +284,11 @@ impl Database {
         Frontier::from_nodes(size, nodes).map_err(|error| damaged(format!("the log of `{log}`: {error}")))
     }
 
-    /// Checks that a log can be appended to: its right edge is there, and its last record is the one that was hashed.
+    /// Checks that a log can be appended to: it begins where it is said to, its right edge is there, and its last record is the one
+    /// that was hashed.
     pub(super) fn check_log(&self, log: &TenantId) -> Result<(), StoreError> {
         let snapshot = self.0.snapshot();
+        self.check_beginning(&snapshot, log)?;
         self.frontier(&snapshot, log)?;
         let Some((index, record)) = self.last_record(&snapshot, log)? else {
             return Ok(());
@@ -289,6 +324,11 @@ impl Database {
         while let Some((key, record)) = stored.item() {
             let found = index(key)?;
             if found != expected {
+                // Looked up last: what was dropped while this was read is not missing.
+                let minimum = self.minimum_index(log)?;
+                if from < minimum {
+                    return Err(StoreError::Pruned { from, minimum });
+                }
                 return Err(damaged(format!("record {expected} of the log of `{log}` is missing")));
             }
             if records.len() >= limit.clamp(1, MAX_PAGE) || bytes >= MAX_PAGE_BYTES {
@@ -308,6 +348,10 @@ impl Database {
 pub(super) fn put_row(batch: &mut WriteBatch, column: &ColumnFamily, key: &Key, row: &Row) {
     let value = [&row.revision.get().to_be_bytes(), row.value.as_ref()].concat();
     batch.put_cf(column, key.as_bytes(), value);
+}
+
+pub(super) fn minimum_key(log: &TenantId) -> Vec<u8> {
+    [MINIMUM_INDEX.as_bytes(), log.as_str().as_bytes()].concat()
 }
 
 pub(super) fn log_key(log: &TenantId, index: u64) -> Vec<u8> {

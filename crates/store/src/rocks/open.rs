@@ -275,7 +275,9 @@ fn format(path: &Path, found: String) -> OpenError {
 fn broken(path: &Path, error: StoreError) -> OpenError {
     match error {
         StoreError::Damaged { reason } => damaged(path, reason),
-        StoreError::Overloaded | StoreError::Stopped { .. } | StoreError::ShutDown => damaged(path, error.to_string()),
+        StoreError::Pruned { .. } | StoreError::Overloaded | StoreError::Stopped { .. } | StoreError::ShutDown => {
+            damaged(path, error.to_string())
+        }
     }
 }
 

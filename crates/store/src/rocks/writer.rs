@@ -21,7 +21,7 @@ use rocksdb::WriteBatch;
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::database::{Column, Database, EPOCH, REVISION, log_key, node_key, put_row};
+use super::database::{Column, Database, EPOCH, REVISION, log_key, minimum_key, node_key, put_row};
 use super::head::Head;
 use super::open::synced;
 use super::outside::{Keeping, KnownHead};
@@ -67,6 +67,7 @@ struct Staged {
     revision: Revision,
     rows: HashMap<Key, Option<Revision>>,
     frontiers: HashMap<TenantId, Frontier>,
+    minimums: HashMap<TenantId, u64>,
     changes: Vec<Change>,
 }
 
@@ -182,8 +183,10 @@ impl Writer {
         }
         // Everything that can fail comes before the first change to the batch.
         let (rows, log) = (database.column(Column::Rows)?, database.column(Column::Log)?);
-        let nodes = database.column(Column::Nodes)?;
+        let (nodes, meta) = (database.column(Column::Nodes)?, database.column(Column::Meta)?);
         let mut frontier = self.frontier(staged, &commit.log)?;
+        let dropped = commit.prune.map(|prune| dropped(staged, database, &commit.log, prune, frontier.size()));
+        let dropped = dropped.transpose()?;
 
         let revision = staged.revision.next();
         staged.revision = revision;
@@ -201,6 +204,11 @@ impl Writer {
             };
             staged.rows.insert(key.clone(), row.is_some().then_some(revision));
             staged.changes.push(Change { revision, key, row });
+        }
+        if let Some((from, minimum)) = dropped {
+            staged.batch.delete_range_cf(log, log_key(&commit.log, from), log_key(&commit.log, minimum));
+            staged.batch.put_cf(meta, minimum_key(&commit.log), minimum.to_be_bytes());
+            staged.minimums.insert(commit.log.clone(), minimum);
         }
         let first_log_index = frontier.size();
         for record in commit.records {
@@ -360,6 +368,21 @@ fn current(staged: &Staged, database: &Database, guard: &Guard) -> Result<Option
         Some(revision) => Ok(*revision),
         None => Ok(database.row(guard.key())?.map(|row| row.revision)),
     }
+}
+
+/// From where to where records would be dropped.
+fn dropped(
+    staged: &Staged,
+    database: &Database,
+    log: &TenantId,
+    prune: u64,
+    size: u64,
+) -> Result<(u64, u64), CommitError> {
+    let minimum = staged.minimums.get(log).map_or_else(|| database.minimum_index(log), |minimum| Ok(*minimum))?;
+    if prune <= minimum || prune > size {
+        return Err(CommitError::NothingToPrune { prune, minimum, size });
+    }
+    Ok((minimum, prune))
 }
 
 /// The outcome of a commit in a group that may be lost. A refusal stands: nothing was written for it. But a conflict

@@ -200,3 +200,43 @@ async fn a_log_without_its_right_edge_is_refused() {
     drop(database);
     assert!(matches!(open(&store), Err(OpenError::Damaged { .. })));
 }
+
+#[tokio::test]
+async fn a_log_that_lost_its_beginning_is_no_pruned_one() {
+    for pruned in [false, true] {
+        let mut store = OnDisk::new();
+        for _ in 0..3 {
+            done(store.kernel(), crate::Commit::new(acme()).record("x")).await;
+        }
+        if pruned {
+            done(store.kernel(), crate::Commit::new(acme()).record("told").prune(1)).await;
+        }
+        store.kernel = None;
+        drop(open(&store).unwrap());
+        let columns = ["default", "rows", "log", "nodes"];
+        let database = rocksdb::DB::open_cf(&rocksdb::Options::default(), store.path(), columns).unwrap();
+        let log = database.cf_handle("log").unwrap();
+        database.delete_cf(log, super::super::database::log_key(&acme(), u64::from(pruned))).unwrap();
+        drop(database);
+        let error = open(&store).unwrap_err();
+        assert!(
+            matches!(&error, OpenError::Damaged { reason, .. } if reason.contains("begins with record")),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_pruned_log_gives_back_its_space() {
+    let store = OnDisk::new();
+    let record = |number: u32| countersign_core::Digest::of(&number.to_be_bytes()).to_string().repeat(500);
+    for number in 0..200 {
+        done(store.kernel(), crate::Commit::new(acme()).record(record(number))).await;
+    }
+    let size = |dir: &Path| tables(dir).iter().map(|table| fs::metadata(table).unwrap().len()).sum::<u64>();
+    // Dropping flushes, so that what is left of few records shows beside many.
+    done(store.kernel(), crate::Commit::new(acme()).record("told").prune(1)).await;
+    let before = size(&store.path());
+    done(store.kernel(), crate::Commit::new(acme()).record("told").prune(200)).await;
+    assert!(size(&store.path()) < before / 2, "{before} to {}", size(&store.path()));
+}

@@ -16,6 +16,8 @@ enum Step {
         stale: bool,
         records: usize,
     },
+    /// Drops the records before one, which may be dropped already, or not there yet.
+    Prune(u64),
     Restart,
     Fail(u8),
 }
@@ -24,6 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (prop::collection::vec((0..4_u64, any::<bool>()), 0..3), prop::bool::weighted(0.2), 0..3_usize)
             .prop_map(|(rows, stale, records)| Step::Write { rows, stale, records }),
+        1 => (0..20_u64).prop_map(Step::Prune),
         1 => Just(Step::Restart),
         1 => (0..4_u8).prop_map(Step::Fail),
     ]
@@ -57,6 +60,9 @@ async fn same(disk: &impl Kernel, memory: &impl Kernel) {
     assert_eq!(disk.scan(&all, None, 100).await, memory.scan(&all, None, 100).await);
     assert_eq!(disk.log_frontier(&acme()).await, memory.log_frontier(&acme()).await);
     assert_eq!(disk.log_entries(&acme(), 0, 1000).await, memory.log_entries(&acme(), 0, 1000).await);
+    let minimum = memory.log_minimum_index(&acme()).await.unwrap();
+    assert_eq!(disk.log_minimum_index(&acme()).await, Ok(minimum));
+    assert_eq!(disk.log_entries(&acme(), minimum, 1000).await, memory.log_entries(&acme(), minimum, 1000).await);
     assert_eq!(disk.logs().await, memory.logs().await);
 }
 
@@ -66,8 +72,12 @@ async fn run(steps: Vec<Step>) {
     let fail = memory.fail_point().clone();
     for step in steps {
         match step {
-            Step::Write { rows, stale, records } => {
-                let commit = commit(&memory, &rows, stale, records).await;
+            Step::Write { .. } | Step::Prune(_) => {
+                let commit = match step {
+                    Step::Write { rows, stale, records } => commit(&memory, &rows, stale, records).await,
+                    Step::Prune(minimum) => Commit::new(acme()).record("told").prune(minimum),
+                    Step::Restart | Step::Fail(_) => unreachable!(),
+                };
                 let outcomes = (disk.kernel().commit(commit.clone()).await, memory.commit(commit).await);
                 assert_eq!(kind(&outcomes.0), kind(&outcomes.1));
                 if kind(&outcomes.0) == "unknown" {
