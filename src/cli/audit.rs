@@ -50,6 +50,9 @@ pub enum AuditCommand {
         /// The head that was published last, with what witnesses say of it
         #[arg(long)]
         published: bool,
+        /// The head that the log had when it had so many records
+        #[arg(long, value_name = "N", conflicts_with = "published", value_parser = clap::value_parser!(u64).range(1..))]
+        size: Option<u64>,
     },
     /// Prove that a record is in the log
     #[command(after_help = "Examples:\n  countersign audit prove 42\n  countersign audit prove 42 --json > proof.json")]
@@ -74,7 +77,7 @@ pub enum AuditCommand {
 const PROGRESS: Duration = Duration::from_millis(200);
 
 /// The kinds of records (docs/records.md).
-const KINDS: [&str; 28] = [
+const KINDS: [&str; 29] = [
     "approval_cancelled",
     "approval_escalated",
     "approval_excluded",
@@ -89,6 +92,7 @@ const KINDS: [&str; 28] = [
     "delegated",
     "entities_changed",
     "key",
+    "log_pruned",
     "notification_dropped",
     "notification_retried",
     "outcome_resolved",
@@ -151,8 +155,12 @@ pub async fn run(command: AuditCommand, connection: &Connection, output: &mut Ou
             questions::run(question, &connection.client().await?, output).await?;
         }
         AuditCommand::Verify(args) => verify(args, connection, output).await?,
-        AuditCommand::Checkpoint { published } => {
-            let answer = connection.client().await?.get_checkpoint(GetCheckpointRequest { published }).await?;
+        AuditCommand::Checkpoint { published, size } => {
+            let answer = connection
+                .client()
+                .await?
+                .get_checkpoint(GetCheckpointRequest { published, tree_size: size.unwrap_or(0) })
+                .await?;
             let json = json!({"note": answer.note, "verifier_key": answer.verifier_key, "tree_size": answer.tree_size});
             // Exactly as it was signed, except for what could act on a terminal, which no checkpoint has.
             output.document(&json, &super::output::harmless(&answer.note))?;

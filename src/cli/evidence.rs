@@ -175,7 +175,7 @@ async fn checkpoint(
         SignedCheckpoint::parse(note.as_bytes())
             .map_err(|error| Failure::new(format!("the server's checkpoint: {error}")))
     };
-    let published = match client.get_checkpoint(GetCheckpointRequest { published: true }).await {
+    let published = match client.get_checkpoint(GetCheckpointRequest { published: true, tree_size: 0 }).await {
         Ok(published) => Some(parse(&published.note)?),
         Err(error) if is(&error, ErrorReason::NotInLog) => None,
         Err(error) => return Err(error.into()),
@@ -201,7 +201,7 @@ async fn checkpoint(
         }
         None => {}
     }
-    parse(&client.get_checkpoint(GetCheckpointRequest { published: false }).await?.note)
+    parse(&client.get_checkpoint(GetCheckpointRequest::default()).await?.note)
 }
 
 fn is(error: &ClientError, reason: ErrorReason) -> bool {

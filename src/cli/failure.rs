@@ -198,6 +198,9 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         ErrorReason::VoteSignatureRequired => Some(
             "make a key with `countersign approvals keygen`, have it put into the directory, and approve with `--sign`",
         ),
+        ErrorReason::RecordPruned => Some(
+            "see from where on with `countersign audit list --kind log_pruned`; a copy is read with `--archive DIR`",
+        ),
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified
         | ErrorReason::PrincipalUnknown
@@ -248,7 +251,8 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
         | ErrorReason::CapabilityDelegated
         | ErrorReason::HolderMismatch
         | ErrorReason::HolderProofInvalid
-        | ErrorReason::VoteSignatureInvalid => None,
+        | ErrorReason::VoteSignatureInvalid
+        | ErrorReason::PruningRefused => None,
     }
 }
 

@@ -245,6 +245,8 @@ reading! {
     list_records: AuditServiceClient, ListRecordsRequest => ListRecordsResponse;
     /// A page of the records that are about somebody or something.
     search_records: AuditServiceClient, SearchRecordsRequest => SearchRecordsResponse;
+    /// Drops the oldest records of the log.
+    prune_log: AuditServiceClient, PruneLogRequest => PruneLogResponse;
     /// The signed head of the audit log.
     get_checkpoint: AuditServiceClient, GetCheckpointRequest => GetCheckpointResponse;
     /// Proves that a record is in the log.

@@ -13,6 +13,8 @@ use super::{Config, ConfigError};
 
 /// The most witnesses: each adds a signature to the checkpoint, and a note has room for 64.
 const MAX_WITNESSES: usize = 32;
+/// A hundred years.
+const MOST_DAYS: u32 = 36_500;
 
 /// `[log]`: how the logs are published, and who watches them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,10 @@ pub struct LogConfig {
     /// tlog-tiles). Absent: they are not published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tiles: Option<PathBuf>,
+    /// For how many days each record of a log is kept at least: one that is older can be dropped, by whom `pruneLog` permits it. Absent: all
+    /// are kept, and nobody can drop one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_days: Option<u32>,
     /// How many witnesses must cosign a checkpoint before it is published. Absent: all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quorum: Option<u32>,
@@ -54,7 +60,7 @@ const fn default_timeout() -> u32 {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { checkpoint_every_seconds: 10, tiles: None, quorum: None, witnesses: Vec::new() }
+        Self { checkpoint_every_seconds: 10, tiles: None, keep_days: None, quorum: None, witnesses: Vec::new() }
     }
 }
 
@@ -65,6 +71,12 @@ impl LogConfig {
         Duration::from_secs(self.checkpoint_every_seconds as u64)
     }
 
+    /// How long each record is kept at least.
+    #[must_use]
+    pub fn keep(&self) -> Option<Duration> {
+        self.keep_days.map(|days| Duration::from_secs(u64::from(days).saturating_mul(86_400)))
+    }
+
     /// How many witnesses must cosign.
     #[must_use]
     pub fn needed(&self) -> usize {
@@ -73,7 +85,8 @@ impl LogConfig {
 }
 
 pub(super) fn check_log(config: &Config) -> Result<(), ConfigError> {
-    let LogConfig { checkpoint_every_seconds: _, tiles, quorum, witnesses } = &config.log;
+    let LogConfig { checkpoint_every_seconds: _, tiles, keep_days, quorum, witnesses } = &config.log;
+    keep_days.map_or(Ok(()), |days| in_range("log.keep_days", days, 1, MOST_DAYS, "days"))?;
     if let Some(tiles) = tiles {
         filled("log.tiles", tiles)?;
         if tiles.starts_with(&config.server.data_dir) {
@@ -120,7 +133,7 @@ pub(super) fn check_log(config: &Config) -> Result<(), ConfigError> {
 
 /// Relative paths start at the configuration's directory.
 pub(super) fn resolve_log(config: &mut Config, base: impl Fn(&mut PathBuf)) {
-    let LogConfig { checkpoint_every_seconds: _, tiles, quorum: _, witnesses } = &mut config.log;
+    let LogConfig { checkpoint_every_seconds: _, tiles, keep_days: _, quorum: _, witnesses } = &mut config.log;
     tiles.iter_mut().chain(witnesses.iter_mut().filter_map(|witness| witness.ca.as_mut())).for_each(base);
 }
 

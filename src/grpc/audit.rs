@@ -1,18 +1,19 @@
 //! `AuditService`.
 
-use countersign_audit::leaf_hash;
+use countersign_audit::{Hash, leaf_hash};
 use countersign_core::Timestamp;
+use countersign_engine::{Error, Prune, Pruned, Replayable};
 use serde::Deserialize;
 use tonic::{Request, Response, Status};
 
-use super::call::{Backend, Verified};
+use super::call::{Backend, Verified, to_its_end};
 use super::convert::{hashes, page_size, timestamp};
 use super::errors::Failure;
 use crate::proto::audit_service_server::AuditService;
 use crate::proto::{
     GetCheckpointRequest, GetCheckpointResponse, GetConsistencyProofRequest, GetConsistencyProofResponse,
-    GetInclusionProofRequest, GetInclusionProofResponse, ListRecordsRequest, ListRecordsResponse, Record,
-    SearchRecordsRequest, SearchRecordsResponse,
+    GetInclusionProofRequest, GetInclusionProofResponse, ListRecordsRequest, ListRecordsResponse, PruneLogRequest,
+    PruneLogResponse, Record, SearchRecordsRequest, SearchRecordsResponse,
 };
 
 /// Reads the log.
@@ -45,14 +46,18 @@ impl AuditService for Audit {
         &self,
         request: Request<GetCheckpointRequest>,
     ) -> Result<Response<GetCheckpointResponse>, Status> {
-        let run = |verified: Verified, GetCheckpointRequest { published }: GetCheckpointRequest| async move {
-            let verified = &verified;
-            let head = if published {
-                verified.engine.published(&verified.call).await?
-            } else {
-                verified.engine.checkpoint(&verified.call).await?
+        let run = |verified: Verified, message| async move {
+            let Verified { engine, call, .. } = &verified;
+            let head = match message {
+                GetCheckpointRequest { published: true, tree_size: 0 } => engine.published(call).await?,
+                GetCheckpointRequest { published: true, tree_size: _ } => {
+                    return Err(Failure::field("tree_size", "expected none where the published head is asked for"));
+                }
+                GetCheckpointRequest { published: false, tree_size: 0 } => engine.checkpoint(call).await?,
+                GetCheckpointRequest { published: false, tree_size } => engine.checkpoint_at(call, tree_size).await?,
             };
             Ok(GetCheckpointResponse {
+                minimum_index: engine.minimum_index().await?,
                 tree_size: head.note.unverified().size(),
                 note: head.note.to_string(),
                 verifier_key: head.verifier.to_string(),
@@ -93,6 +98,25 @@ impl AuditService for Audit {
     ) -> Result<Response<SearchRecordsResponse>, Status> {
         let run = |verified: Verified, message| async move { super::questions::search(&verified, message).await };
         self.0.handle("SearchRecords", request, |_| "", run).await
+    }
+
+    async fn prune_log(&self, request: Request<PruneLogRequest>) -> Result<Response<PruneLogResponse>, Status> {
+        let run = |verified: Verified, message| async move {
+            let PruneLogRequest { minimum_index, root, archive, request_id: _ } = message;
+            let root = Hash::try_from(root.as_slice()).map_err(|error| Failure::field("root", error.to_string()))?;
+            let prune = Prune { minimum_index, root, archive };
+            let Replayable { answer, replayed } = to_its_end(async move {
+                let Verified { engine, call, .. } = verified;
+                let pruned = engine.prune(&call, &prune).await?;
+                let Pruned { from, minimum_index } = pruned.answer;
+                tracing::info!(tenant = %engine.tenant(), from, minimum_index, replayed = pruned.replayed, "pruned the log");
+                Ok::<_, Error>(pruned)
+            })
+            .await?;
+            let Pruned { from, minimum_index } = answer;
+            Ok(PruneLogResponse { from, minimum_index, replayed })
+        };
+        self.0.handle("PruneLog", request, |m| &m.request_id, run).await
     }
 }
 

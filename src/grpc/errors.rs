@@ -134,6 +134,8 @@ const fn classify(error: &Error) -> (Code, ErrorReason) {
         Error::ClockJumped(_) => (Code::Unavailable, ErrorReason::ClockJumped),
         Error::LimitReached(_) => (Code::ResourceExhausted, ErrorReason::LimitReached),
         Error::NotInLog(_) => (Code::OutOfRange, ErrorReason::NotInLog),
+        Error::RecordPruned { .. } => (Code::OutOfRange, ErrorReason::RecordPruned),
+        Error::PruningRefused(_) => (Code::FailedPrecondition, ErrorReason::PruningRefused),
         Error::RevocationsMissed => (Code::OutOfRange, ErrorReason::RevocationsMissed),
         Error::Internal(_) => (Code::Internal, ErrorReason::Internal),
     }
@@ -320,6 +322,10 @@ impl From<Failure> for Status {
                 ];
                 details.set_error_info(reason_name(reason), DOMAIN, metadata);
                 details.set_retry_info(Some(*left));
+            }
+            Failure::Engine(Error::RecordPruned { minimum_index, .. }) => {
+                let metadata = [("minimum_index".to_owned(), minimum_index.to_string())];
+                details.set_error_info(reason_name(reason), DOMAIN, metadata);
             }
             Failure::Engine(Error::Glass(GlassError::ReviewOpen { review, .. })) => {
                 let metadata = [("review_id".to_owned(), review.to_string())];

@@ -20,11 +20,13 @@ pub async fn search(verified: &Verified, mut message: SearchRecordsRequest) -> R
     let asked = fingerprint(&message);
     let place = place(&token, &asked)?;
     let question = question(message)?;
-    let Answers { records, next, log_size } = verified.engine.search(&verified.call, &question, place, limit).await?;
+    let Answers { records, next, log_size, minimum_index } =
+        verified.engine.search(&verified.call, &question, place, limit).await?;
     Ok(SearchRecordsResponse {
         records: records.into_iter().map(|(index, content)| record(index, &content)).collect(),
         next_page_token: next.map(|next| format!("{next}.{asked}")).unwrap_or_default(),
         log_size,
+        minimum_index,
     })
 }
 

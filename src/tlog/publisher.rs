@@ -164,10 +164,13 @@ impl Publisher {
     /// Writes what a log of `new` records has and one of `old` has not, tile by tile: however much it is, there is one tile and
     /// its records in memory.
     async fn write(&self, old: u64, new: u64) -> Result<(), PublishError> {
+        // Of records that were dropped there are the hashes, and no entries (C2SP tlog-tiles, Pruning).
+        let minimum = self.engine.minimum_index().await?;
         for (count, tile) in (1_u64..).zip(tiles_between(old, new)) {
             let ids: Vec<NodeId> = tile.nodes().collect();
             let hashes = self.engine.log_hashes(&ids).await?;
-            let records = if tile.level() == 0 { Some(self.records(tile).await?) } else { None };
+            let records =
+                if tile.level() == 0 && tile.start() >= minimum { Some(self.records(tile).await?) } else { None };
             let directory = self.directory.clone();
             blocking(move || {
                 if let Some(records) = records.filter(|records| !records.is_empty()) {

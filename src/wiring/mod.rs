@@ -455,6 +455,7 @@ async fn open_engine(
                 pending: config.approvals.pending_per_principal,
                 per_hour: config.approvals.asked_per_hour_per_principal,
             },
+            keep_records: config.log.keep(),
             glass: GlassBudget { times: config.break_glass.times_per_person, within: config.break_glass.window() },
             ..Limits::default()
         },

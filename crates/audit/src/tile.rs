@@ -92,6 +92,15 @@ impl TileId {
         })
     }
 
+    /// The full tile that has the hash of this place; `None` for one of a height that no tile has.
+    #[must_use]
+    pub const fn full_with(node: NodeId) -> Option<Self> {
+        if !node.level.is_multiple_of(TILE_HEIGHT) {
+            return None;
+        }
+        Some(Self { level: node.level / TILE_HEIGHT, index: node.index >> TILE_HEIGHT, width: 1 << TILE_HEIGHT })
+    }
+
     /// The tile of the same place when it is full.
     #[must_use]
     pub const fn full(self) -> Self {
@@ -229,6 +238,14 @@ mod tests {
                 assert_eq!(tile.nodes().count(), usize::from(tile.width));
             }
         }
+    }
+
+    #[test]
+    fn each_hash_of_a_full_tile_is_found_in_it() {
+        for tile in tiles_between(0, 65_536).filter(|tile| tile.is_full()) {
+            assert!(tile.nodes().all(|node| TileId::full_with(node) == Some(tile)), "{tile:?}");
+        }
+        assert_eq!(TileId::full_with(NodeId { level: 1, index: 0 }), None);
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Limits {
     pub glass: GlassBudget,
     /// How long what is over is kept at least: an answer is given again under its request id for a day, and may tell of it.
     pub kept: Duration,
+    /// How long each record of the log is kept at least. `None`: for ever, and nobody drops one.
+    pub keep_records: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -69,6 +71,7 @@ impl Default for Limits {
             asking: AskingBudget::default(),
             glass: GlassBudget::default(),
             kept: Duration::from_secs(25 * 60 * 60),
+            keep_records: None,
         }
     }
 }
@@ -106,6 +109,8 @@ pub struct Engine<K> {
     pub(crate) refusals: Refusals,
     pub(crate) publishing: tokio::sync::Mutex<()>,
     pub(crate) changing_keys: tokio::sync::Mutex<()>,
+    /// Held while the log is pruned.
+    pub(crate) pruning: tokio::sync::Mutex<()>,
     pub(crate) shadow: Shadow,
     pub(crate) outbox: Outbox,
     pub(crate) pending: Pending,
@@ -251,6 +256,7 @@ impl<K: Kernel> Engine<K> {
             refusals: Refusals::default(),
             publishing: tokio::sync::Mutex::new(()),
             changing_keys: tokio::sync::Mutex::new(()),
+            pruning: tokio::sync::Mutex::new(()),
             shadow: Shadow::default(),
             outbox: Outbox::new(sinks)?,
             pending: Pending::default(),
@@ -571,6 +577,7 @@ const fn governs(action: AdminAction<'_>) -> bool {
         AdminAction::Publish { .. }
         | AdminAction::ManageKeys { .. }
         | AdminAction::TakeBackup { .. }
+        | AdminAction::PruneLog { .. }
         | AdminAction::ChangeEntities { .. }
         | AdminAction::ManageNotifications { .. }
         | AdminAction::BreakGlass { .. }

@@ -217,7 +217,7 @@ pub enum Error {
     NoBundle,
     /// The store does not answer.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// Nobody knows whether the commit took effect.
     #[error("the outcome is unknown ({0}); retry with the same request id")]
     OutcomeUnknown(String),
@@ -233,6 +233,20 @@ pub enum Error {
     /// The index or size is not in the log.
     #[error("{0}")]
     NotInLog(String),
+    /// A record was dropped from the log.
+    #[error(
+        "record {from} was dropped from the log, as a record of the kind `log_pruned` in it says, and {minimum_index} is the first one that is \
+         kept; begin there, or read a copy of those before"
+    )]
+    RecordPruned {
+        /// The first index that was asked for.
+        from: u64,
+        /// The first record that is kept.
+        minimum_index: u64,
+    },
+    /// The records are to be kept.
+    #[error("no record was dropped: {0}")]
+    PruningRefused(String),
     /// A fault of ours.
     #[error("internal fault: {0}")]
     Internal(String),
@@ -314,7 +328,8 @@ impl Error {
             | Self::BundleRolledBack { .. }
             | Self::BundleNotFound(_)
             | Self::PublishAsks(_)
-            | Self::PublishDenied(_) => true,
+            | Self::PublishDenied(_)
+            | Self::PruningRefused(_) => true,
             Self::CredentialExpired
             | Self::NoBundle
             | Self::Store(_)
@@ -323,6 +338,7 @@ impl Error {
             | Self::ClockJumped(_)
             | Self::LimitReached(_)
             | Self::NotInLog(_)
+            | Self::RecordPruned { .. }
             | Self::RevocationsMissed
             | Self::Internal(_) => false,
         }
@@ -350,6 +366,17 @@ impl From<QueryError> for Error {
             QueryError::Invalid { field, .. } => format!("operation.{field}"),
         };
         Self::field(field, error.to_string())
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Pruned { from, minimum } => Self::RecordPruned { from, minimum_index: minimum },
+            StoreError::Overloaded | StoreError::Stopped { .. } | StoreError::ShutDown | StoreError::Damaged { .. } => {
+                Self::Store(error)
+            }
+        }
     }
 }
 

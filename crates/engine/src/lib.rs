@@ -34,6 +34,7 @@ mod outcome;
 mod outgoing;
 mod pending;
 mod pre_approve;
+mod prune;
 mod publish;
 mod published;
 mod questions;
@@ -75,6 +76,7 @@ pub use outbox::{
 };
 pub use outcome::{Resolve, Unresolved};
 pub use pending::Wanted;
+pub use prune::{Prune, Pruned};
 pub use publish::{BundleInfo, Published, RevisionRule};
 pub use published::LogStanding;
 pub use questions::{Answers, Field, Question, entity_value, is_mark};

@@ -35,7 +35,7 @@ impl<K: Kernel> Engine<K> {
     /// A page of the log.
     ///
     /// # Errors
-    /// [`Error::AdministrationDenied`], [`Error::Store`].
+    /// [`Error::RecordPruned`], [`Error::AdministrationDenied`], [`Error::Store`].
     pub async fn records(&self, call: &Call, start: u64, limit: usize) -> Result<Records, Error> {
         let attempt = |scene: Scene| async move {
             let scene = &scene;
@@ -67,7 +67,32 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::Store`].
     pub async fn head(&self) -> Result<SignedHead, Error> {
         let frontier = self.repo.kernel().log_frontier(self.tenant()).await?;
-        let note = Checkpoint::new(self.log.name(), frontier.size(), frontier.root())
+        self.signed_head(frontier.size(), frontier.root())
+    }
+
+    /// The head that the log had at a size, for a caller who may read the log.
+    ///
+    /// # Errors
+    /// [`Error::NotInLog`], [`Error::AdministrationDenied`], [`Error::Store`].
+    pub async fn checkpoint_at(&self, call: &Call, size: u64) -> Result<SignedHead, Error> {
+        let attempt = |scene: Scene| async move {
+            self.require_read_log(&scene)?;
+            self.require_size(size).await?;
+            self.signed_head(size, self.log_root(size).await?)
+        };
+        self.settle(call, None, attempt).await
+    }
+
+    /// The first record of the log that is kept.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn minimum_index(&self) -> Result<u64, Error> {
+        Ok(self.repo.kernel().log_minimum_index(self.tenant()).await?)
+    }
+
+    fn signed_head(&self, size: u64, root: Hash) -> Result<SignedHead, Error> {
+        let note = Checkpoint::new(self.log.name(), size, root)
             .and_then(|checkpoint| SignedCheckpoint::sign(checkpoint, &[&self.log]))
             .map_err(|e| Error::Internal(e.to_string()))?;
         Ok(SignedHead { note, verifier: self.log.verifier().clone() })
@@ -151,7 +176,7 @@ pub(crate) async fn newest_time<K: Kernel>(repo: &Repository<K>) -> Result<Optio
         at: Timestamp,
     }
     let size = repo.kernel().log_size(repo.tenant()).await?;
-    let mut next = size.saturating_sub(NEWEST);
+    let mut next = size.saturating_sub(NEWEST).max(repo.kernel().log_minimum_index(repo.tenant()).await?);
     let mut newest = None;
     while next < size {
         for (index, bytes) in repo.kernel().log_entries(repo.tenant(), next, usize::MAX).await? {

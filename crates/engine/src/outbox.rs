@@ -234,6 +234,7 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
         | Event::Key { .. }
         | Event::Restored { .. }
         | Event::BackedUp { .. }
+        | Event::LogPruned { .. }
         | Event::Refusal { .. }
         | Event::Refusals { .. } => None,
     }

@@ -102,6 +102,8 @@ pub struct Answers {
     pub next: Option<u64>,
     /// The size of the log up to which the answer is complete, with the pages before and after it.
     pub log_size: u64,
+    /// The first record that is kept: of those before it, none is found.
+    pub minimum_index: u64,
 }
 
 /// One page in the making.
@@ -111,6 +113,7 @@ struct Search<'a> {
     /// Looked at next: the index itself for the oldest first, the one after it for the newest first.
     place: u64,
     size: u64,
+    minimum: u64,
     found: Vec<(u64, Bytes)>,
     bytes: usize,
     records: usize,
@@ -128,12 +131,17 @@ impl Search<'_> {
         self.full() || self.rows >= ROWS
     }
 
+    fn answers(self, more: bool) -> Answers {
+        let next = more.then_some(self.place);
+        Answers { records: self.found, next, log_size: self.size, minimum_index: self.minimum }
+    }
+
     /// The segment of the place; `None` when there is nothing more.
     fn segment(&self) -> Option<u64> {
         let index = if self.question.oldest_first {
             Some(self.place).filter(|place| *place < self.size)
         } else {
-            self.place.checked_sub(1)
+            self.place.checked_sub(1).filter(|index| *index >= self.minimum)
         };
         index.and_then(|index| index.checked_div(SEGMENT))
     }
@@ -200,7 +208,8 @@ impl<K: Kernel> Engine<K> {
         let mut told = None;
         loop {
             let full = self.repo.kernel().log_size(self.tenant()).await? / SEGMENT;
-            let segment = self.repo.indexed().await?;
+            let first = self.minimum_index().await? / SEGMENT;
+            let segment = self.repo.indexed().await?.max(first);
             if segment >= full {
                 if let Some(first) = told {
                     tracing::info!(tenant = %self.tenant(), segments = full.saturating_sub(first), "the log is indexed");
@@ -213,7 +222,7 @@ impl<K: Kernel> Engine<K> {
             }
             let begun = Instant::now();
             let (postings, times) = self.index_of(segment).await?;
-            self.repo.index_segment(segment, &postings, times).await.map_err(kept)?;
+            self.repo.index_segment(first, segment, &postings, times).await.map_err(kept)?;
             if gently {
                 tokio::time::sleep(begun.elapsed().saturating_mul(RESTS)).await;
             }
@@ -284,20 +293,21 @@ impl<K: Kernel> Engine<K> {
     }
 
     async fn find(&self, question: &Question, place: Option<u64>, limit: usize) -> Result<Answers, Error> {
+        let minimum = self.minimum_index().await?;
         // What is indexed is in the log: the size is read after it.
         let indexed = self.repo.indexed().await?;
         let size = self.repo.kernel().log_size(self.tenant()).await?;
         let place = match place {
-            None if question.oldest_first => 0,
+            None if question.oldest_first => minimum,
             None => size,
-            Some(place) => place.min(size),
+            Some(place) => place.clamp(minimum, size),
         };
         let (found, bytes, records, rows) = (Vec::new(), 0, 0, 0);
-        let mut search = Search { question, limit, place, size, found, bytes, records, rows };
+        let mut search = Search { question, limit, place, size, minimum, found, bytes, records, rows };
         let mut strands: Option<Vec<Strand>> = None;
         while let Some(segment) = search.segment() {
             if search.over() {
-                return Ok(Answers { records: search.found, next: Some(search.place), log_size: size });
+                return Ok(search.answers(true));
             }
             if segment >= indexed {
                 self.look(&mut search, vec![(segment, None)]).await?;
@@ -314,7 +324,7 @@ impl<K: Kernel> Engine<K> {
                 Next::Later(segment) => search.go_to(segment),
             }
         }
-        Ok(Answers { records: search.found, next: None, log_size: size })
+        Ok(search.answers(false))
     }
 
     /// The next segments in which everything may be that is asked for, enough for a page if every record is one; and whether there are
@@ -330,8 +340,10 @@ impl<K: Kernel> Engine<K> {
         let left = search.limit.saturating_sub(search.found.len());
         loop {
             match self.leap(search, strands, segment).await? {
-                // A segment beyond is not indexed as a whole yet.
-                Next::At((found, _)) if found >= indexed => return Ok((gathered, Next::Nowhere)),
+                // A segment beyond is not indexed as a whole yet, and one before the first that is kept is not there any more.
+                Next::At((found, _)) if found >= indexed || found < search.minimum / SEGMENT => {
+                    return Ok((gathered, Next::Nowhere));
+                }
                 Next::At((found, these)) => {
                     places = places.saturating_add(these.as_ref().map_or(usize::MAX, Vec::len));
                     gathered.push((found, these));

@@ -428,6 +428,22 @@ pub enum Event<'a> {
         /// How many sessions were open in the copy, and are ended.
         sessions: u64,
     },
+    /// The records before `minimum_index` were dropped from the log.
+    LogPruned {
+        /// The first that was dropped.
+        from: u64,
+        /// The first that is kept.
+        minimum_index: u64,
+        /// The root of all before that one.
+        root: String,
+        /// When the newest of those that were dropped was recorded.
+        newest: Timestamp,
+        /// Where a copy is, in the words of whoever dropped them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        archive: Option<&'a str>,
+        /// The administration policies that permitted it.
+        determining: &'a [String],
+    },
     /// A backup of the whole store was made.
     BackedUp {
         /// Its name.

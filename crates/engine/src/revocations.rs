@@ -405,6 +405,7 @@ fn revoked<'a>(event: &Event<'a>) -> Option<What<'a>> {
         | Event::Key { .. }
         | Event::Restored { .. }
         | Event::BackedUp { .. }
+        | Event::LogPruned { .. }
         | Event::Refusal { .. }
         | Event::Refusals { .. } => None,
     }

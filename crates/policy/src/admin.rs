@@ -122,6 +122,11 @@ pub enum AdminAction<'a> {
         /// The tenant.
         tenant: &'a EntityRef,
     },
+    /// `pruneLog`: drop the oldest records of the audit log.
+    PruneLog {
+        /// The tenant.
+        tenant: &'a EntityRef,
+    },
     /// `readApprovals`: read approval requests.
     ReadApprovals {
         /// The tenant.
@@ -333,6 +338,7 @@ impl<'a> AdminAction<'a> {
                 persons: Named::Nobody,
             },
             Self::ReadLog { tenant } => plain("readLog", tenant),
+            Self::PruneLog { tenant } => plain("pruneLog", tenant),
             Self::ReadApprovals { tenant } => plain("readApprovals", tenant),
             Self::ManageKeys { tenant } => plain("manageKeys", tenant),
             Self::TakeBackup { tenant } => plain("takeBackup", tenant),

@@ -129,19 +129,20 @@ impl<K: Kernel> Repository<K> {
         }
     }
 
-    /// Writes the rows of a segment, and then that it is indexed. Segments are written in their order; one that another has
-    /// written is left alone.
+    /// Writes the rows of a segment, and then that it is indexed. Segments are written in their order, from the `first` that is kept; one
+    /// that another has written is left alone.
     ///
     /// # Errors
     /// [`CommitError`].
     pub async fn index_segment(
         &self,
+        first: u64,
         segment: u64,
         postings: &Postings,
         times: Option<SegmentTimes>,
     ) -> Result<(), CommitError> {
         let head = self.current_head().await?;
-        if head.as_ref().map_or(0, |head| head.value.next) != segment {
+        if head.as_ref().map_or(first, |head| head.value.next.max(first)) != segment {
             return Ok(());
         }
         let tenant = self.tenant();
@@ -267,15 +268,15 @@ mod tests {
         let begun = postings(5).into_iter().next_back().unwrap();
         let key = Key::posting(repo.tenant(), 1, &begun.0.1, 0);
         repo.kernel().commit(Commit::new(repo.tenant().clone()).create(key, write_places(&begun.1))).await.unwrap();
-        repo.index_segment(0, &postings(200), None).await.unwrap();
+        repo.index_segment(0, 0, &postings(200), None).await.unwrap();
         assert_eq!(repo.indexed().await.unwrap(), 1);
         for place in 0..200 {
             let (found, more) = repo.postings(1, &[place; 16], 0, false, 10).await.unwrap();
             assert_eq!((found, more), (vec![(0, vec![u16::from(place), 1_023])], false));
         }
         // Neither one that is written nor one whose turn has not come.
-        repo.index_segment(0, &postings(1), None).await.unwrap();
-        repo.index_segment(2, &postings(1), None).await.unwrap();
+        repo.index_segment(0, 0, &postings(1), None).await.unwrap();
+        repo.index_segment(0, 2, &postings(1), None).await.unwrap();
         assert_eq!(repo.indexed().await.unwrap(), 1);
     }
 
@@ -283,7 +284,7 @@ mod tests {
     async fn segments_are_found_from_both_ends() {
         let repo = repository();
         for segment in 0..5 {
-            repo.index_segment(segment, &postings(1), None).await.unwrap();
+            repo.index_segment(0, segment, &postings(1), None).await.unwrap();
         }
         let segments = async |from, newest, limit| {
             let (found, more) = repo.postings(1, &[0; 16], from, newest, limit).await.unwrap();
@@ -299,7 +300,7 @@ mod tests {
     async fn an_index_of_another_form_is_thrown_away() {
         let repo = repository();
         let times = SegmentTimes { first: Timestamp::from_millis(1), last: Timestamp::from_millis(2) };
-        repo.index_segment(0, &postings(100), Some(times)).await.unwrap();
+        repo.index_segment(0, 0, &postings(100), Some(times)).await.unwrap();
         assert!(!repo.drop_old_index().await.unwrap());
         let head: Stored<QuestionsHead> = repo.read(&Key::questions_head(repo.tenant())).await.unwrap().unwrap();
         let other = QuestionsHead { format: FORMAT + 1, next: 1 };
@@ -311,7 +312,7 @@ mod tests {
             let rows = repo.kernel().scan(&Prefix::kind(repo.tenant(), kind), None, 10).await.unwrap().rows;
             assert!(rows.is_empty());
         }
-        repo.index_segment(0, &postings(1), Some(times)).await.unwrap();
+        repo.index_segment(0, 0, &postings(1), Some(times)).await.unwrap();
         assert_eq!(repo.segment_times(0, false, 9).await.unwrap(), (vec![(0, times)], false));
     }
 }

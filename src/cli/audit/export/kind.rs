@@ -60,6 +60,7 @@ kinds! {
     Key = "key",
     Restored = "restored",
     BackedUp = "backed_up",
+    LogPruned = "log_pruned",
     Refusal = "refusal",
     Refusals = "refusals",
 }
@@ -117,6 +118,7 @@ impl Kind {
             Self::Key => (Update, "key", Medium),
             Self::Restored => (Update, "restored", High),
             Self::BackedUp => (Create, "CreateBackup", Low),
+            Self::LogPruned => (Delete, "PruneLog", Medium),
             Self::Refusal => (Other, "refusal", Low),
             Self::Refusals => (Other, "refusals", Medium),
         }

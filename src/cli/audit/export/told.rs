@@ -220,6 +220,11 @@ impl Told {
                 self.message = "a backup was made".to_owned();
                 self.resources.extend(named("Backup", "backup"));
             }
+            Some(Kind::LogPruned) => {
+                let number = |field: &str| record.get(field).and_then(Value::as_u64).unwrap_or_default();
+                let (from, minimum) = (number("from"), number("minimum_index"));
+                self.message = format!("the records from {from} to before {minimum} were dropped from the log");
+            }
             Some(Kind::Refusal) => {
                 (self.status, self.control) = (Status::Failure, Some(Control::Denied));
                 text("rpc").clone_into(&mut self.operation);
