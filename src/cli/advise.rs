@@ -61,7 +61,7 @@ pub struct AdviseArgs {
 /// Reads the log, proposes and rehearses.
 pub async fn run(args: &AdviseArgs, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     let bundle = args.bundle.load()?;
-    let log = Log { data_dir: args.data_dir.as_deref(), start: 0 };
+    let log = Log { data_dir: args.data_dir.as_deref(), start: 0, archive: None };
     let stored = log.stored(&args.bundle, &bundle, connection).await?;
     let since = args.since.map(|since| Timestamp::from_millis(since.as_millisecond()));
     let mut evidence = Evidence::since(since);

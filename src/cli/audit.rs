@@ -1,5 +1,6 @@
 //! `countersign audit`.
 
+mod archive;
 mod export;
 mod questions;
 mod report;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use countersign::client::Client;
-use countersign::proto::{GetCheckpointRequest, GetInclusionProofRequest, ListRecordsRequest, Record};
+use countersign::proto::{ErrorReason, GetCheckpointRequest, GetInclusionProofRequest, ListRecordsRequest, Record};
 use countersign_audit::{CosignatureVerifier, Hash, NoteVerifier, leaf_hash, verify_inclusion};
 use countersign_core::visible::Visible;
 use serde_json::json;
@@ -43,6 +44,12 @@ pub enum AuditCommand {
                             countersign audit verify --log-key @log.pub --since yesterday.checkpoint\n  \
                             countersign audit verify --tiles /srv/tiles/acme --log-key @log.pub --witness-key @w1.pub")]
     Verify(VerifyArgs),
+    /// Copy the beginning of the log into a directory of tiles, before it is dropped
+    #[command(after_help = archive::ARCHIVE_EXAMPLES)]
+    Archive(archive::ArchiveArgs),
+    /// Drop the beginning of the log, which was copied
+    #[command(after_help = archive::PRUNE_EXAMPLES)]
+    Prune(archive::PruneArgs),
     /// Print the signed head of the log, to be kept elsewhere
     #[command(after_help = "Examples:\n  countersign audit checkpoint > today.checkpoint\n  \
                             countersign audit checkpoint --published")]
@@ -112,9 +119,9 @@ const KINDS: [&str; 29] = [
 /// Which records.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// The first index
-    #[arg(long, value_name = "INDEX", default_value_t = 0)]
-    start: u64,
+    /// The first index; without, the first record that is kept
+    #[arg(long, value_name = "INDEX")]
+    start: Option<u64>,
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
@@ -141,6 +148,9 @@ pub struct VerifyArgs {
     /// The log's key (`name+id+key`, or `@FILE`), from a channel of your own
     #[arg(long, value_name = "KEY")]
     log_key: Option<String>,
+    /// A copy of the records that were dropped (`countersign audit archive`), to be checked with the rest
+    #[arg(long, value_name = "DIR", conflicts_with = "tiles")]
+    archive: Option<PathBuf>,
     /// An older checkpoint that the log must continue; may be given several times
     #[arg(long, value_name = "FILE")]
     since: Vec<PathBuf>,
@@ -165,6 +175,8 @@ pub async fn run(command: AuditCommand, connection: &Connection, output: &mut Ou
             // Exactly as it was signed, except for what could act on a terminal, which no checkpoint has.
             output.document(&json, &super::output::harmless(&answer.note))?;
         }
+        AuditCommand::Archive(args) => archive::archive(args, connection, output).await?,
+        AuditCommand::Prune(args) => archive::prune(args, connection, output).await?,
         AuditCommand::Report(args) => report::run(args, connection, output).await?,
         AuditCommand::Export(args) => export::run(args, connection, output).await?,
         AuditCommand::Prove { index, log_key } => prove(index, log_key, &connection.client().await?, output).await?,
@@ -186,7 +198,7 @@ async fn verify(args: VerifyArgs, connection: &Connection, output: &mut Output) 
         notes.push(note.map_err(|error| Failure::new(format!("cannot read `{}`: {error}", path.display())))?);
     }
     let reports = match (&args.data_dir, &args.tiles) {
-        (Some(dir), _) => check_directory(dir, key.as_ref(), &notes, output)?,
+        (Some(dir), _) => check_directory(dir, key.as_ref(), &notes, args.archive.as_deref(), output)?,
         (None, Some(dir)) => {
             let key = key.ok_or_else(|| Failure::usage("give `--log-key`: what lies beside tiles proves nothing"))?;
             let witnesses = args.witness_key.iter().map(|text| witness_key(text)).collect::<Result<Vec<_>, _>>()?;
@@ -196,7 +208,7 @@ async fn verify(args: VerifyArgs, connection: &Connection, output: &mut Output) 
         (None, None) => {
             let client = connection.client().await?;
             let progress = |done: u64, of: u64| output.progress(&format!("{done} of {of} records"));
-            vec![check_server(&client, key, &notes, progress).await?]
+            vec![check_server(&client, key, &notes, args.archive.as_deref(), progress).await?]
         }
     };
     for report in &reports {
@@ -210,6 +222,7 @@ fn check_directory(
     dir: &Path,
     key: Option<&NoteVerifier>,
     notes: &[String],
+    archive: Option<&Path>,
     output: &mut Output,
 ) -> Result<Vec<Report>, Failure> {
     let unreadable =
@@ -222,9 +235,25 @@ fn check_directory(
         for note in log.checkpoint().into_iter().chain(notes.iter().map(String::as_str)) {
             heads.push(head(note, &key)?);
         }
-        let mut check = LogCheck::new(heads);
+        let minimum = log.minimum_index().map_err(|error| unreadable(&error))?;
         let mut said = Instant::now();
-        log.read(0, |index, content, nodes| {
+        let mut check = match archive {
+            Some(archive) => {
+                let mut check = LogCheck::new(heads);
+                check.archived(archive, minimum, |index| output.progress(&format!("{index} records")))?;
+                check
+            }
+            None => {
+                let edge = log.edge(minimum).map_err(|error| unreadable(&error))?;
+                let (older, newer): (Vec<_>, Vec<_>) = heads.into_iter().partition(|head| head.size() < minimum);
+                let mut check = LogCheck::after(edge.clone(), newer);
+                for old in older {
+                    check.older_stored(&old, &edge, |id| log.node(id).map_err(|error| unreadable(&error)))?;
+                }
+                check
+            }
+        };
+        log.read(minimum, |index, content, nodes| {
             let mut look = |id| nodes.get(id).map_err(|error| unreadable(&error));
             check.record(index, content, Stored::Nodes(&mut look))?;
             if index.is_multiple_of(1_024) && said.elapsed() >= PROGRESS {
@@ -236,6 +265,7 @@ fn check_directory(
         .map_err(|error: Stopped| match error {
             Stopped::Taking(failure) => failure,
             Stopped::Store(error) => unreadable(&error),
+            Stopped::Copy(error) => unreadable(&error),
         })?;
         reports.push(check.finish(key.name(), key_unproven));
     }
@@ -252,12 +282,16 @@ fn witness_key(text: &str) -> Result<CosignatureVerifier, Failure> {
 
 async fn list(args: ListArgs, client: &Client, output: &mut Output) -> Result<(), Failure> {
     let mut left = args.limit;
-    let mut request = ListRecordsRequest { start: args.start, ..ListRecordsRequest::default() };
+    let start = match args.start {
+        Some(start) => start,
+        None => super::recorded::first_kept(client, 0, output).await?,
+    };
+    let mut request = ListRecordsRequest { start, ..ListRecordsRequest::default() };
     while left > 0 {
         let page = client.list_records(request).await?;
         let mut wanted =
             page.records.iter().filter(|record| args.kind.as_ref().is_none_or(|kind| *kind == record.kind)).peekable();
-        let mut next = args.start;
+        let mut next = start;
         for record in wanted.by_ref().take(left) {
             output.item(&super::json::record(record), &line(record, args.full))?;
             left -= 1;
@@ -293,14 +327,24 @@ fn line(record: &Record, full: bool) -> String {
 async fn prove(index: u64, log_key: Option<String>, client: &Client, output: &mut Output) -> Result<(), Failure> {
     let (checkpoint, key) = server_head(client, key(log_key.as_deref())?).await?;
     let request = ListRecordsRequest { start: index, page_size: 1, page_token: String::new() };
-    let record = client.list_records(request).await?.records.into_iter().find(|record| record.index == index);
-    let record =
-        record.ok_or_else(|| Failure::new(format!("record {index} is not in the log")).reason("NOT_IN_LOG"))?;
+    // Of one that was dropped the leaf hash is left, and proved.
+    let record = match client.list_records(request).await {
+        Ok(page) => {
+            let record = page.records.into_iter().find(|record| record.index == index);
+            Some(record.ok_or_else(|| Failure::new(format!("record {index} is not in the log")).reason("NOT_IN_LOG"))?)
+        }
+        Err(error) if super::recorded::is(&error, ErrorReason::RecordPruned) => None,
+        Err(error) => return Err(error.into()),
+    };
     let request = GetInclusionProofRequest { index, tree_size: checkpoint.size() };
     let proof = client.get_inclusion_proof(request).await?;
     let hashes: Result<Vec<Hash>, _> = proof.hashes.iter().map(|hash| Hash::try_from(hash.as_slice())).collect();
     let hashes = hashes.map_err(|error| Failure::new(format!("the proof is malformed: {error}")))?;
-    let leaf = leaf_hash(&record.content);
+    let leaf = match &record {
+        Some(record) => leaf_hash(&record.content),
+        None => Hash::try_from(proof.leaf_hash.as_slice())
+            .map_err(|error| Failure::new(format!("the proof is malformed: {error}")))?,
+    };
     verify_inclusion(&leaf, index, checkpoint.size(), &hashes, checkpoint.root())
         .map_err(|error| Failure::new(format!("record {index} is not proved: {error}")).reason("LOG_BROKEN"))?;
     let json = json!({
@@ -311,7 +355,7 @@ async fn prove(index: u64, log_key: Option<String>, client: &Client, output: &mu
         "tree_size": checkpoint.size(),
         "root": checkpoint.root(),
         "origin": key.name(),
-        "record": super::json::record(&record),
+        "record": record.as_ref().map(super::json::record),
     });
     let mut text = Lines::default();
     text.line(format!(
@@ -319,7 +363,11 @@ async fn prove(index: u64, log_key: Option<String>, client: &Client, output: &mu
         paint(GOOD.bold(), "proved:"),
         checkpoint.size()
     ));
-    text.shown("kind", &record.kind).field("leaf hash", leaf).field("root", checkpoint.root());
+    match &record {
+        Some(record) => text.shown("kind", &record.kind),
+        None => text.field("kind", "not known: it was dropped, and only its hash is left"),
+    };
+    text.field("leaf hash", leaf).field("root", checkpoint.root());
     for hash in &hashes {
         text.field("", hash);
     }

@@ -117,7 +117,7 @@ impl Tally {
 /// Replays recorded decisions.
 pub async fn run(args: &DiffArgs, connection: &Connection, output: &mut Output) -> Result<Exit, Failure> {
     let bundle = args.bundle.load()?;
-    let log = Log { data_dir: args.data_dir.as_deref(), start: args.start };
+    let log = Log { data_dir: args.data_dir.as_deref(), start: args.start, archive: None };
     let stored = log.stored(&args.bundle, &bundle, connection).await?;
     let mut tally = Tally::default();
     log.each(connection, output, |index, content| args.look(bundle.with(&stored, None), &mut tally, index, content))

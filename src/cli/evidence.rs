@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
-use countersign::client::{Client, ClientError};
+use countersign::client::Client;
 use countersign::evidence::{Evidence, FORMAT, Gather, MAX_BYTES, Outcome, Proved, Trust, Verdict, html, verify};
 use countersign::keystore::write_atomically;
 use countersign::proto::{
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::args::{Connection, read_secret};
 use super::output::{BAD, GOOD, Output, WARN, paint};
-use super::recorded::Log;
+use super::recorded::{Log, is, one_archived};
 use super::text::Lines;
 use super::view::view_text;
 use super::{Exit, Failure};
@@ -60,6 +60,9 @@ pub struct ExportArgs {
     /// several times
     #[arg(long, value_name = "TOKEN")]
     with_token: Vec<String>,
+    /// A copy of the records that were dropped (`countersign audit archive`); each is proved in the log as it is now
+    #[arg(long, value_name = "DIR")]
+    archive: Option<PathBuf>,
     /// How many witnesses must have cosigned the head; without, a head that is not published yet will do
     #[arg(long, value_name = "N", default_value_t = 0)]
     witnesses: usize,
@@ -100,7 +103,7 @@ async fn export(args: &ExportArgs, connection: &Connection, output: &mut Output)
         return Err(Failure::usage(format!("`{}` is there already", args.out.display())).hint("name another file"));
     }
     let mut gather = Gather::default();
-    let log = Log { data_dir: None, start: 0 };
+    let log = Log { data_dir: None, start: 0, archive: args.archive.as_deref() };
     log.each(connection, output, |index, content| {
         gather.record(index, content);
         Ok(())
@@ -118,15 +121,12 @@ async fn export(args: &ExportArgs, connection: &Connection, output: &mut Output)
     let tree_size = signed.unverified().size();
     let mut records = Vec::new();
     for index in indices {
-        let request = ListRecordsRequest { start: index, page_size: 1, page_token: String::new() };
-        let record = client.list_records(request).await?.records.into_iter().find(|record| record.index == index);
-        let record = record.ok_or_else(|| Failure::new(format!("record {index} is gone")))?;
+        let content = content(&client, index, args.archive.as_deref()).await?;
         let proof = client.get_inclusion_proof(GetInclusionProofRequest { index, tree_size }).await?.hashes;
         let proof: Result<Vec<String>, _> =
             proof.iter().map(|hash| Hash::try_from(hash.as_slice()).map(|hash| hash.to_string())).collect();
         let proof = proof.map_err(|error| Failure::new(format!("the server's proof: {error}")))?;
-        let content =
-            String::from_utf8(record.content).map_err(|_| Failure::new(format!("record {index} is no text")))?;
+        let content = String::from_utf8(content).map_err(|_| Failure::new(format!("record {index} is no text")))?;
         records.push(Proved { index, proof, content });
     }
     let mut bundles = BTreeMap::new();
@@ -161,6 +161,19 @@ async fn export(args: &ExportArgs, connection: &Connection, output: &mut Output)
     output.document(&json, &text)?;
     output.remark("it holds inputs, justifications and comments as they were sent");
     Ok(Exit::Done)
+}
+
+/// The bytes of a record: the server's, or those of a copy.
+async fn content(client: &Client, index: u64, archive: Option<&Path>) -> Result<Vec<u8>, Failure> {
+    let request = ListRecordsRequest { start: index, page_size: 1, page_token: String::new() };
+    match (client.list_records(request).await, archive) {
+        (Ok(page), _) => {
+            let record = page.records.into_iter().find(|record| record.index == index);
+            Ok(record.ok_or_else(|| Failure::new(format!("record {index} is gone")))?.content)
+        }
+        (Err(error), Some(dir)) if is(&error, ErrorReason::RecordPruned) => one_archived(dir, index),
+        (Err(error), _) => Err(error.into()),
+    }
 }
 
 /// The head of the log: the one that was published last, with what witnesses say of it, if it has the records; otherwise the one that
@@ -202,10 +215,6 @@ async fn checkpoint(
         None => {}
     }
     parse(&client.get_checkpoint(GetCheckpointRequest::default()).await?.note)
-}
-
-fn is(error: &ClientError, reason: ErrorReason) -> bool {
-    error.refusal().is_some_and(|refusal| refusal.reason() == Some(reason))
 }
 
 /// What people were shown, by its digest, as far as the records name it and the caller may read it. Of a question that others joined, what

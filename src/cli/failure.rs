@@ -199,7 +199,7 @@ fn hint_for(reason: ErrorReason) -> Option<&'static str> {
             "make a key with `countersign approvals keygen`, have it put into the directory, and approve with `--sign`",
         ),
         ErrorReason::RecordPruned => Some(
-            "see from where on with `countersign audit list --kind log_pruned`; a copy is read with `--archive DIR`",
+            "see when with `countersign audit search --kind log_pruned`; verify, report and evidence read a copy with `--archive DIR`",
         ),
         ErrorReason::EntityChanged => Some("read it again with `countersign entity show`"),
         ErrorReason::Unspecified

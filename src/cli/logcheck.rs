@@ -1,21 +1,38 @@
 //! Checking the audit log record by record, wherever the records come from: a server or a directory.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use countersign::client::Client;
-use countersign::proto::{GetCheckpointRequest, ListRecordsRequest};
-use countersign_audit::{Checkpoint, FsckError, Hash, LogVerifier, NodeId, NoteVerifier, SignedCheckpoint, check_node};
+use countersign::proto::{
+    GetCheckpointRequest, GetConsistencyProofRequest, GetInclusionProofRequest, ListRecordsRequest,
+};
+use countersign::tlog::archived;
+use countersign_audit::{
+    Checkpoint, Frontier, FsckError, Hash, LogVerifier, NodeId, NoteVerifier, ProofError, SignedCheckpoint, check_node,
+    consistency_proof, frontier_before, verify_consistency,
+};
+use countersign_core::visible::Visible;
+use countersign_engine::Prune;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Failure;
 use super::output::{BAD, FAINT, GOOD, STRONG, WARN, paint};
+use super::recorded::{Stopped, copy_failed};
 use super::text::Lines;
 
 /// How many faults are told one by one.
 const TOLD: usize = 20;
 /// How many records are asked for at once.
 const PAGE: i32 = 500;
+/// The kind of the record that says that records were dropped.
+const PRUNED: &str = "log_pruned";
 
 /// What is stored beside a record: the leaf hash alone, as a server sends it, or every node of the tree.
 pub enum Stored<'a> {
+    /// Nothing: it is read from a copy.
+    Nothing,
     /// The stored leaf hash of this record.
     Leaf(Option<Hash>),
     /// What the store holds in a place of the tree.
@@ -29,8 +46,25 @@ pub struct LogCheck {
     verifier: LogVerifier,
     /// Verified heads that the records must give, the smallest first.
     heads: Vec<Checkpoint>,
+    /// The first record that was seen; those before it must have been dropped.
+    minimum: u64,
+    /// The roots at the places where a log can be pruned, from the minimum on; none if there is no need.
+    roots: BTreeMap<u64, Hash>,
+    /// What says that they were dropped.
+    told: Option<Told>,
     faults: Vec<String>,
     count: usize,
+}
+
+/// What says that records were dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The record that says so.
+    pub record: u64,
+    /// The first that is kept.
+    pub minimum_index: u64,
+    /// Where a copy is, in the words of whoever dropped them.
+    pub archive: Option<String>,
 }
 
 /// What a check found.
@@ -48,16 +82,30 @@ pub struct Report {
     pub faults: Vec<String>,
     /// How much is wrong.
     pub count: usize,
+    /// The first record that was seen.
+    pub minimum_index: u64,
+    /// What says that those before it were dropped.
+    pub told: Option<Told>,
     /// Whether the key of the heads came from whoever is being checked.
     pub key_unproven: bool,
 }
 
 impl LogCheck {
     /// Starts at the first record. The signatures of `heads` must have been checked.
-    pub fn new(mut heads: Vec<Checkpoint>) -> Self {
+    pub fn new(heads: Vec<Checkpoint>) -> Self {
+        Self::after(Frontier::empty(), heads)
+    }
+
+    /// Starts after the records of a frontier, which were dropped: one of the records to come must say so. Heads of fewer records are
+    /// whoever calls to prove. Nothing needs to be believed of the frontier where a head is compared.
+    pub fn after(frontier: Frontier, mut heads: Vec<Checkpoint>) -> Self {
         heads.sort_by_key(Checkpoint::size);
-        let mut check = Self { verifier: LogVerifier::new(), heads, faults: Vec::new(), count: 0 };
+        let minimum = frontier.size();
+        let verifier = LogVerifier::resume(frontier);
+        let (roots, told) = (BTreeMap::new(), None);
+        let mut check = Self { verifier, heads, minimum, roots, told, faults: Vec::new(), count: 0 };
         check.compare();
+        check.keep_root();
         check
     }
 
@@ -80,6 +128,7 @@ impl LogCheck {
             }
         };
         match stored {
+            Stored::Nothing => {}
             Stored::Leaf(hash) => {
                 if let Some(leaf) = nodes.first() {
                     self.note(check_node(leaf, hash));
@@ -97,11 +146,75 @@ impl LogCheck {
             }
         }
         self.compare();
+        self.keep_root();
+        if self.minimum > 0 {
+            self.pruned(index, content);
+        }
         Ok(())
+    }
+
+    /// Takes a record of which only the leaf hash is left. There must have been none before it that is there.
+    pub fn dropped(
+        &mut self,
+        leaf: Hash,
+        stored: &mut dyn FnMut(NodeId) -> Result<Option<Hash>, Failure>,
+    ) -> Result<(), Failure> {
+        for node in self.verifier.push_leaf(leaf).iter().filter(|node| node.id.level.is_multiple_of(8)) {
+            self.note(check_node(node, stored(node.id)?));
+        }
+        self.minimum = self.verifier.size();
+        self.compare();
+        self.keep_root();
+        Ok(())
+    }
+
+    /// Whether all records so far were dropped.
+    pub const fn only_dropped(&self) -> bool {
+        self.verifier.size() == self.minimum
+    }
+
+    fn keep_root(&mut self) {
+        let size = self.verifier.size();
+        if self.minimum > 0 && size.is_multiple_of(Prune::STEP) {
+            self.roots.insert(size, self.verifier.frontier().root());
+        }
+    }
+
+    /// What a record says of what was dropped.
+    fn pruned(&mut self, index: u64, content: &[u8]) {
+        #[derive(Deserialize)]
+        struct Says {
+            kind: String,
+            minimum_index: u64,
+            root: Hash,
+            archive: Option<String>,
+        }
+        // Most are about something else, and need not be taken apart.
+        if !std::str::from_utf8(content).is_ok_and(|text| text.contains(PRUNED)) {
+            return;
+        }
+        let Some(says) = serde_json::from_slice::<Says>(content).ok().filter(|says| says.kind == PRUNED) else {
+            return;
+        };
+        let Says { minimum_index, root, archive, .. } = says;
+        match self.roots.get(&minimum_index) {
+            Some(computed) if *computed != root => self.problem(format!(
+                "record {index} says that the records before {minimum_index} were dropped, with the root `{root}`, and theirs is `{computed}`"
+            )),
+            Some(_) => self.told = Some(Told { record: index, minimum_index, archive }),
+            // Of those before the first that is here nothing is known but their hashes.
+            None => {}
+        }
     }
 
     /// Ends the check.
     pub fn finish(mut self, origin: &str, key_unproven: bool) -> Report {
+        if self.minimum > 0 && self.told.is_none() {
+            let minimum = self.minimum;
+            self.problem(format!(
+                "the records before {minimum} are not there, and no record says that they were dropped"
+            ));
+        }
         // Only heads of records that never came are left out until here.
         let ahead = self.heads.iter().filter(|head| head.size() > self.verifier.size());
         let ahead: Vec<FsckError> = ahead.filter_map(|head| self.verifier.compare(head).err()).collect();
@@ -113,6 +226,8 @@ impl LogCheck {
             heads: self.heads.iter().map(Checkpoint::size).collect(),
             faults: self.faults,
             count: self.count,
+            minimum_index: self.minimum,
+            told: self.told,
             key_unproven,
         }
     }
@@ -163,6 +278,8 @@ impl Report {
             "heads": self.heads,
             "faults": self.faults,
             "fault_count": self.count,
+            "minimum_index": self.minimum_index,
+            "dropped_by_record": self.told.as_ref().map(|told| told.record),
             "key_unproven": self.key_unproven,
         })
     }
@@ -173,6 +290,11 @@ impl Report {
         let verdict = if self.ok() { paint(GOOD.bold(), "ok") } else { paint(BAD, "BROKEN") };
         text.line(format!("{verdict} {}", paint(STRONG, &self.origin)));
         text.field("records", self.records).field("root", self.root);
+        if let Some(Told { record, minimum_index: _, archive }) = &self.told {
+            let copy = archive.as_ref().map(|archive| format!("; a copy is said to be at {}", Visible::new(archive)));
+            let copy = copy.unwrap_or_default();
+            text.field("dropped", format!("those before {}, as record {record} says{copy}", self.minimum_index));
+        }
         let heads: Vec<String> = self.heads.iter().map(ToString::to_string).collect();
         text.field(
             "signed heads",
@@ -231,21 +353,39 @@ pub async fn server_head(client: &Client, key: Option<NoteVerifier>) -> Result<(
     Ok((head(&answer.note, &key)?, key))
 }
 
-/// Checks a server's log up to its head, and that it continues the older heads in `notes`.
+/// Checks a server's log up to its head, and that it continues the older heads in `notes`. Records that were dropped are read from
+/// `archive`, if there is one.
 pub async fn check_server(
     client: &Client,
     key: Option<NoteVerifier>,
     notes: &[String],
+    archive: Option<&Path>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Report, Failure> {
     let key_unproven = key.is_none();
+    let minimum = client.get_checkpoint(GetCheckpointRequest::default()).await?.minimum_index;
     let (checkpoint, key) = server_head(client, key).await?;
     let size = checkpoint.size();
-    let mut heads = vec![checkpoint];
+    let mut heads = vec![checkpoint.clone()];
     for note in notes {
         heads.push(head(note, &key)?);
     }
-    let mut check = LogCheck::new(heads);
+    let mut check = match archive {
+        Some(dir) => {
+            let mut check = LogCheck::new(heads);
+            check.archived(dir, minimum, |done| progress(done, size))?;
+            check
+        }
+        None if minimum == 0 => LogCheck::new(heads),
+        None => {
+            let (older, newer): (Vec<_>, Vec<_>) = heads.into_iter().partition(|head| head.size() < minimum);
+            let mut check = LogCheck::after(before(client, minimum, size).await?, newer);
+            for old in older {
+                check.older(client, &old, &checkpoint).await?;
+            }
+            check
+        }
+    };
     while check.size() < size {
         let request = ListRecordsRequest { start: check.size(), page_size: PAGE, page_token: String::new() };
         let page = client.list_records(request).await?;
@@ -261,6 +401,84 @@ pub async fn check_server(
         progress(check.size(), size);
     }
     Ok(check.finish(key.name(), key_unproven))
+}
+
+/// The right edge of the log before the first record that a server has, from the proof that this one is in it.
+async fn before(client: &Client, minimum: u64, size: u64) -> Result<Frontier, Failure> {
+    let request = GetInclusionProofRequest { index: minimum, tree_size: size };
+    let hashes = hashes(&client.get_inclusion_proof(request).await?.hashes)?;
+    frontier_before(minimum, size, &hashes).map_err(|error| malformed(&error))
+}
+
+fn hashes(bytes: &[Vec<u8>]) -> Result<Vec<Hash>, Failure> {
+    bytes.iter().map(|hash| Hash::try_from(hash.as_slice()).map_err(|error| malformed(&error))).collect()
+}
+
+fn malformed(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("the server's proof is malformed: {error}")).reason("LOG_BROKEN")
+}
+
+impl LogCheck {
+    /// Takes the records before `end` from a copy.
+    pub fn archived(&mut self, dir: &Path, end: u64, mut progress: impl FnMut(u64)) -> Result<(), Failure> {
+        let read = archived(dir, self.size(), end, |index, content| {
+            self.record(index, content, Stored::Nothing)?;
+            if index.is_multiple_of(4_096) {
+                progress(index);
+            }
+            Ok(())
+        });
+        read.map_err(|error: Stopped| match error {
+            Stopped::Taking(failure) => failure,
+            Stopped::Copy(error) => copy_failed(dir, &error),
+            Stopped::Store(error) => Failure::new(error.to_string()),
+        })
+    }
+
+    /// Notes whether the log continues a head of fewer records than were dropped, by the server's proof of that.
+    async fn older(&mut self, client: &Client, old: &Checkpoint, head: &Checkpoint) -> Result<(), Failure> {
+        let mut proof = Vec::new();
+        if old.size() > 0 {
+            let request = GetConsistencyProofRequest { old_tree_size: old.size(), new_tree_size: head.size() };
+            proof = hashes(&client.get_consistency_proof(request).await?.hashes)?;
+        }
+        match verify_consistency(old.size(), old.root(), head.size(), head.root(), &proof) {
+            Ok(()) => self.proved(old.clone()),
+            Err(error) => {
+                self.problem(format!("the log does not continue the head of {} records: {error}", old.size()))
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes whether the log of a directory continues such a head, by the nodes that are stored.
+    pub fn older_stored(
+        &mut self,
+        old: &Checkpoint,
+        edge: &Frontier,
+        node: impl FnMut(NodeId) -> Result<Option<Hash>, Failure>,
+    ) -> Result<(), Failure> {
+        let unread = |error: ProofError<Failure>| match error {
+            ProofError::Source(failure) => failure,
+            ProofError::IndexOutsideTree { .. } | ProofError::SizesReversed { .. } | ProofError::MissingNode { .. } => {
+                Failure::new(format!("the log does not verify: {error}")).reason("LOG_BROKEN")
+            }
+        };
+        let proof = consistency_proof(old.size(), edge.size(), node).map_err(unread)?;
+        match verify_consistency(old.size(), old.root(), edge.size(), &edge.root(), &proof) {
+            Ok(()) => self.proved(old.clone()),
+            Err(error) => {
+                self.problem(format!("the log does not continue the head of {} records: {error}", old.size()))
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a head among those that were compared.
+    fn proved(&mut self, head: Checkpoint) {
+        self.heads.push(head);
+        self.heads.sort_by_key(Checkpoint::size);
+    }
 }
 
 #[cfg(test)]
@@ -297,7 +515,7 @@ mod tests {
             report.to_json(),
             json!({
                 "ok": true, "origin": "example/log", "records": 3, "root": log(&records).root(), "heads": [1, 3],
-                "faults": [], "fault_count": 0, "key_unproven": false,
+                "faults": [], "fault_count": 0, "minimum_index": 0, "dropped_by_record": null, "key_unproven": false,
             })
         );
         assert!(report.into_result().is_ok());

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use countersign::proto::ListRecordsRequest;
+use countersign::client::{Client, ClientError};
+use countersign::proto::{ErrorReason, GetCheckpointRequest, ListRecordsRequest};
+use countersign::tlog::{ArchiveError, archived};
 use countersign_policy::{Bundle, Entities};
 use countersign_store::StoreError;
 
@@ -17,6 +19,14 @@ pub enum Stopped {
     Taking(Failure),
     /// The store does not give them.
     Store(StoreError),
+    /// The copy does not.
+    Copy(ArchiveError),
+}
+
+impl From<ArchiveError> for Stopped {
+    fn from(error: ArchiveError) -> Self {
+        Self::Copy(error)
+    }
 }
 
 impl From<Failure> for Stopped {
@@ -38,6 +48,8 @@ pub struct Log<'a> {
     pub data_dir: Option<&'a Path>,
     /// The first record to look at, by its index.
     pub start: u64,
+    /// A copy of those that were dropped; without, they are passed over, and that is said.
+    pub archive: Option<&'a Path>,
 }
 
 impl Log<'_> {
@@ -54,19 +66,25 @@ impl Log<'_> {
         }
     }
 
-    /// Looks at every record, in order, with its index.
+    /// Looks at every record, in order, with its index; answers the first index.
     pub async fn each(
         &self,
         connection: &Connection,
         output: &mut Output,
         mut look: impl FnMut(u64, &[u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    ) -> Result<u64, Failure> {
         if let Some(dir) = self.data_dir {
             let unreadable = |error: &dyn std::fmt::Display| {
                 Failure::new(format!("cannot read the log in `{}`: {error}", dir.display()))
             };
+            let mut first = self.start;
             for log in countersign::wiring::offline_logs(dir).map_err(|error| unreadable(&error))? {
-                log.read(self.start, |index, content, _| {
+                let minimum = log.minimum_index().map_err(|error| unreadable(&error))?;
+                first = first.max(minimum);
+                if self.start < minimum {
+                    passed_over(minimum, output);
+                }
+                log.read(self.start.max(minimum), |index, content, _| {
                     look(index, content)?;
                     if index.is_multiple_of(1_000) {
                         output.progress(&format!("{index} records"));
@@ -76,12 +94,30 @@ impl Log<'_> {
                 .map_err(|error: Stopped| match error {
                     Stopped::Taking(failure) => failure,
                     Stopped::Store(error) => unreadable(&error),
+                    Stopped::Copy(error) => unreadable(&error),
                 })?;
             }
-            return Ok(());
+            return Ok(first);
         }
         let client = connection.client().await?;
-        let mut request = ListRecordsRequest { start: self.start, page_size: 1_000, page_token: String::new() };
+        let (first, start) = match self.archive {
+            Some(dir) => {
+                let minimum = client.get_checkpoint(GetCheckpointRequest::default()).await?.minimum_index;
+                archived(dir, self.start, minimum, |index, content| Ok(look(index, content)?)).map_err(
+                    |error: Stopped| match error {
+                        Stopped::Taking(failure) => failure,
+                        Stopped::Copy(error) => copy_failed(dir, &error),
+                        Stopped::Store(error) => Failure::new(error.to_string()),
+                    },
+                )?;
+                (self.start, self.start.max(minimum))
+            }
+            None => {
+                let start = first_kept(&client, self.start, output).await?;
+                (start, start)
+            }
+        };
+        let mut request = ListRecordsRequest { start, page_size: 1_000, page_token: String::new() };
         loop {
             let page = client.list_records(request).await?;
             for record in &page.records {
@@ -91,9 +127,45 @@ impl Log<'_> {
                 output.progress(&format!("{} records", last.index));
             }
             if page.next_page_token.is_empty() {
-                return Ok(());
+                return Ok(first);
             }
             request = ListRecordsRequest { start: 0, page_size: 1_000, page_token: page.next_page_token };
         }
     }
+}
+
+/// The first record from `start` on that a server has, and that those before it are passed over.
+pub async fn first_kept(client: &Client, start: u64, output: &mut Output) -> Result<u64, Failure> {
+    let minimum = client.get_checkpoint(GetCheckpointRequest::default()).await?.minimum_index;
+    if start < minimum {
+        passed_over(minimum, output);
+    }
+    Ok(start.max(minimum))
+}
+
+fn passed_over(minimum: u64, output: &mut Output) {
+    output.remark(&format!(
+        "the records before {minimum} were dropped, and are not looked at: see `countersign audit search --kind log_pruned`"
+    ));
+}
+
+/// The records of an index from a copy.
+pub fn one_archived(dir: &Path, index: u64) -> Result<Vec<u8>, Failure> {
+    let mut found = None;
+    let read = archived(dir, index, index.saturating_add(1), |_, content| {
+        found = Some(content.to_vec());
+        Ok::<_, ArchiveError>(())
+    });
+    read.map_err(|error| copy_failed(dir, &error))?;
+    found.ok_or_else(|| copy_failed(dir, &ArchiveError::Missing(index)))
+}
+
+/// What is wrong with a copy.
+pub fn copy_failed(dir: &Path, error: &ArchiveError) -> Failure {
+    Failure::new(format!("the copy in `{}`: {error}", dir.display())).reason("ARCHIVE_REFUSED")
+}
+
+/// Whether a server refused for this reason.
+pub fn is(error: &ClientError, reason: ErrorReason) -> bool {
+    error.refusal().is_some_and(|refusal| refusal.reason() == Some(reason))
 }

@@ -81,7 +81,7 @@ async fn walk(
     let mut teller = Teller::new(output);
     teller.opening(&server.endpoint(), dir, &args.bundle)?;
     let session = steps::walk(&cast, &mut teller).await?;
-    let report = check_server(&cast.auditor, None, &[], |_, _| {}).await?;
+    let report = check_server(&cast.auditor, None, &[], None, |_, _| {}).await?;
     teller.log(&report)?;
     report.into_result()?;
     teller.closing(dir, args.keep_serving)?;

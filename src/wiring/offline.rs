@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use countersign_audit::NoteVerifier;
+use countersign_audit::{Frontier, FrontierError, Hash, Node, NodeId, NoteVerifier, nodes_needed};
 use countersign_core::TenantId;
 use countersign_store::{Config as StoreConfig, Kernel, Mode, OpenError, RocksKernel, StoreError, StoredNodes};
 
@@ -71,6 +71,34 @@ impl OfflineLog {
     #[must_use]
     pub fn checkpoint(&self) -> Option<&str> {
         self.checkpoint.as_deref()
+    }
+
+    /// The first record that is kept; those before it were dropped.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn minimum_index(&self) -> Result<u64, StoreError> {
+        wait(self.kernel.log_minimum_index(&self.tenant))
+    }
+
+    /// What is stored in a place of the tree.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn node(&self, id: NodeId) -> Result<Option<Hash>, StoreError> {
+        wait(self.kernel.log_node(&self.tenant, id))
+    }
+
+    /// The right edge that the log had at a size, from the stored nodes.
+    ///
+    /// # Errors
+    /// What the store says, also when a node is missing.
+    pub fn edge(&self, size: u64) -> Result<Frontier, StoreError> {
+        let damaged = |error: FrontierError| StoreError::Damaged { reason: error.to_string() };
+        let ids = nodes_needed(size);
+        let hashes = wait(self.kernel.log_nodes(&self.tenant, &ids))?;
+        let nodes = ids.into_iter().zip(hashes).filter_map(|(id, hash)| Some(Node { id, hash: hash? }));
+        Frontier::from_nodes(size, nodes).map_err(damaged)
     }
 
     /// Gives `take` every record from an index on, in order, with the stored nodes. An error of either ends it. Blocks.

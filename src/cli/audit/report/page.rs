@@ -19,7 +19,7 @@ const BAR: (usize, u64, u64) = (22, 330, 400);
 const NAME: usize = 44;
 
 /// The page.
-pub fn html(from: &str, to: &str, sections: &[Section]) -> String {
+pub fn html(from: &str, to: &str, gap: Option<&str>, sections: &[Section]) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta http-equiv=\"content-security-policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
@@ -28,8 +28,12 @@ pub fn html(from: &str, to: &str, sections: &[Section]) -> String {
         escaped(from),
         escaped(to)
     );
-    for section in sections {
+    if let Some(gap) = gap {
         // Writing to a string cannot fail.
+        let _ = writeln!(page, "<p><strong>{}</strong></p>", escaped(gap));
+    }
+    for section in sections {
+        // As above.
         let _ = write!(
             page,
             "<section><h2>{}</h2><code>{}</code>\n{}</section>\n",
@@ -83,7 +87,7 @@ mod tests {
     #[test]
     fn a_name_is_no_markup_and_nothing_comes_from_elsewhere() {
         let rows = vec![Row { name: "<script>\"'&\u{202e}".to_owned(), value: u64::MAX }];
-        let page = html("a", "b", &[Section { title: "T", query: "q".to_owned(), rows }]);
+        let page = html("a", "b", Some("gap <>"), &[Section { title: "T", query: "q".to_owned(), rows }]);
         assert!(!page.contains("<script") && !page.contains('\u{202e}'), "{page}");
         assert!(page.contains("&lt;script&gt;&quot;&#39;&amp;"), "{page}");
         assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("src="), "{page}");
