@@ -184,6 +184,8 @@ changing! {
     mark_key_compromised: KeyServiceClient, MarkKeyCompromisedRequest => MarkKeyCompromisedResponse;
     /// Has a backup of the store made.
     create_backup: BackupServiceClient, CreateBackupRequest => CreateBackupResponse;
+    /// Drops the oldest records of the log.
+    prune_log: AuditServiceClient, PruneLogRequest => PruneLogResponse;
     /// Opens a session.
     open_session: SessionServiceClient, OpenSessionRequest => OpenSessionResponse;
     /// Ends a session, and everything in it.
@@ -245,8 +247,6 @@ reading! {
     list_records: AuditServiceClient, ListRecordsRequest => ListRecordsResponse;
     /// A page of the records that are about somebody or something.
     search_records: AuditServiceClient, SearchRecordsRequest => SearchRecordsResponse;
-    /// Drops the oldest records of the log.
-    prune_log: AuditServiceClient, PruneLogRequest => PruneLogResponse;
     /// The signed head of the audit log.
     get_checkpoint: AuditServiceClient, GetCheckpointRequest => GetCheckpointResponse;
     /// Proves that a record is in the log.

@@ -148,6 +148,8 @@ impl Config {
             return Err(ConfigError::DevelopmentWithFile { path: path.clone() });
         }
         let mut config = Self { development: true, ..Self::default() };
+        // So that what is kept, and dropped, can be rehearsed with a clock of its own.
+        config.log.keep_days = Some(1);
         config.server.data_dir = data_dir.to_owned();
         // Whoever tries things out asks and asks, and is all the people there are.
         config.approvals = Approvals { pending_per_principal: 100, asked_per_hour_per_principal: 10_000 };

@@ -6,6 +6,7 @@ mod flood;
 mod proofs;
 mod records;
 mod report;
+mod retention;
 mod searches;
 pub mod tiles;
 pub mod witnesses;

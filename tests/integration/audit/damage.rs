@@ -9,9 +9,9 @@ use crate::harness::flow::*;
 use crate::harness::{Exited, Options, Server};
 
 /// The files of a data directory, by their path in it.
-type Image = BTreeMap<PathBuf, Vec<u8>>;
+pub type Image = BTreeMap<PathBuf, Vec<u8>>;
 
-fn image(dir: &Path) -> Image {
+pub fn image(dir: &Path) -> Image {
     fn read(root: &Path, dir: &Path, image: &mut Image) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -29,15 +29,20 @@ fn image(dir: &Path) -> Image {
 
 /// A new directory with these files.
 fn restore(image: &Image) -> tempfile::TempDir {
-    use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
+    write_out(image, dir.path());
+    dir
+}
+
+/// Writes these files into a directory.
+pub fn write_out(image: &Image, dir: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
     for (name, bytes) in image {
-        let path = dir.path().join(name);
+        let path = dir.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, bytes).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
-    dir
 }
 
 /// The data directory of a server that did some work and ended in good order.

@@ -70,6 +70,13 @@ impl World<MemoryKernel> {
         }
     }
 
+    /// Drops the records before one, which are then known to nobody.
+    async fn drop_before(&self, minimum: u64, known: &mut [Option<Written>]) {
+        let commit = Commit::new(self.engine.tenant().clone()).record("{}").prune(minimum);
+        self.kernel().commit(commit).await.unwrap();
+        known[..usize::try_from(minimum).unwrap()].fill(None);
+    }
+
     /// All that is found, page by page, and over how many pages.
     async fn searched(&self, question: &Question, limit: usize) -> (Vec<u64>, usize) {
         let (mut all, mut place, mut pages) = (Vec::new(), None, 0);
@@ -131,9 +138,20 @@ fn questions(size: u64) -> impl Strategy<Value = (Question, usize)> {
 async fn what_the_index_finds_is_what_reading_all_of_the_log_finds() {
     let world = world().await;
     let mut known = Vec::new();
-    // Nothing indexed; segments indexed and a part of one that is not; more of that; all of it.
-    for (size, index) in [(2_000, false), (2_900, true), (3_400, false), (SEGMENT * 4, true)] {
+    // Nothing indexed; segments indexed and a part of one that is not; more of that; all of it; and with ever less that is kept.
+    let stages = [
+        (2_000, false, 0),
+        (2_900, true, 0),
+        (3_400, false, 0),
+        (SEGMENT * 4, true, 0),
+        (SEGMENT * 5, false, SEGMENT),
+        (SEGMENT * 6 + 7, true, SEGMENT * 3),
+    ];
+    for (size, index, minimum) in stages {
         world.fill(size, &mut known).await;
+        if minimum > 0 {
+            world.drop_before(minimum, &mut known).await;
+        }
         if index {
             world.engine.index_log(false).await.unwrap();
         }
@@ -165,6 +183,21 @@ async fn the_log_is_found_whole_when_nothing_is_asked_for() {
         assert_eq!(world.searched(&all, 1_000).await.0, (0..size).collect::<Vec<_>>());
         let back = world.searched(&Question::default(), 777).await.0;
         assert_eq!(back, (0..size).rev().collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_is_made_anew_begins_with_what_is_kept() {
+    let world = world().await;
+    let mut known = Vec::new();
+    world.fill(SEGMENT * 3 + 40, &mut known).await;
+    world.drop_before(SEGMENT * 2, &mut known).await;
+    let question = Question { values: vec![(Field::Operation, "export".to_owned())], ..Question::default() };
+    for _ in 0..2 {
+        let answers = world.engine.search(&call("adam", "SearchRecords"), &question, None, 1_000).await.unwrap();
+        assert_eq!(answers.minimum_index, SEGMENT * 2);
+        assert_eq!(world.searched(&question, 1_000).await.0, naive(&known, &question));
+        world.engine.index_log(false).await.unwrap();
     }
 }
 
