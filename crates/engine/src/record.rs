@@ -428,6 +428,15 @@ pub enum Event<'a> {
         /// How many sessions were open in the copy, and are ended.
         sessions: u64,
     },
+    /// A backup of the whole store was made.
+    BackedUp {
+        /// Its name.
+        backup: &'a str,
+        /// The revision that it holds.
+        revision: u64,
+        /// The administration policies that permitted it.
+        determining: &'a [String],
+    },
     /// The records before `minimum_index` were dropped from the log.
     LogPruned {
         /// The first that was dropped.
@@ -441,15 +450,6 @@ pub enum Event<'a> {
         /// Where a copy is, in the words of whoever dropped them.
         #[serde(skip_serializing_if = "Option::is_none")]
         archive: Option<&'a str>,
-        /// The administration policies that permitted it.
-        determining: &'a [String],
-    },
-    /// A backup of the whole store was made.
-    BackedUp {
-        /// Its name.
-        backup: &'a str,
-        /// The revision that it holds.
-        revision: u64,
         /// The administration policies that permitted it.
         determining: &'a [String],
     },
