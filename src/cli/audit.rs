@@ -84,7 +84,8 @@ pub enum AuditCommand {
 const PROGRESS: Duration = Duration::from_millis(200);
 
 /// The kinds of records (docs/records.md).
-const KINDS: [&str; 29] = [
+const KINDS: [&str; 30] = [
+    "access",
     "approval_cancelled",
     "approval_escalated",
     "approval_excluded",

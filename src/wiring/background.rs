@@ -1,11 +1,11 @@
-//! What runs beside the calls: bundles, counts of refusals, heads of the logs, tidying, readiness.
+//! What runs beside the calls: bundles, counts of refusals and reads, heads of the logs, tidying, readiness.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use countersign_core::figures::{Figures, Subject};
-use countersign_engine::{Engine, Error, RevisionRule};
+use countersign_engine::{Engine, Error, RevisionRule, WhichCounts};
 use countersign_policy::Stamp;
 use countersign_store::{Kernel, RocksKernel};
 use tokio::sync::watch;
@@ -18,8 +18,8 @@ use super::notify::{self, BEGIN_ANEW};
 use crate::bundle_dir;
 use crate::http::{self, Readiness};
 
-/// How often counts of refusals are written.
-const FLUSH_REFUSALS: Duration = Duration::from_secs(1);
+/// How often it is looked whether counts of refusals and of reads are to be written.
+const RECORD_COUNTS: Duration = Duration::from_secs(1);
 /// How often rows that are of no use any more are tidied away.
 const TIDY: Duration = Duration::from_secs(60);
 /// How often what was asked and answered is counted into figures.
@@ -250,9 +250,15 @@ pub(super) async fn rehearse(engine: Arc<Engine<RocksKernel>>) {
     engine.rehearse().await;
 }
 
-/// Writes counts of refusals, and the signed head of the log beside the store, for offline checks.
+/// Writes what is counted before it is recorded: refusals that came too fast, and what was read.
+pub(super) async fn record_counts<K: Kernel>(engine: &Arc<Engine<K>>, which: WhichCounts) -> Result<(), Error> {
+    engine.flush_refusals().await?;
+    engine.record_accesses(which).await
+}
+
+/// Writes counts, and the signed head of the log beside the store, for offline checks.
 pub(super) async fn keep_up(engine: Arc<Engine<RocksKernel>>, data_dir: PathBuf, every: Duration) {
-    let mut flush = tokio::time::interval(FLUSH_REFUSALS);
+    let mut flush = tokio::time::interval(RECORD_COUNTS);
     let mut publish = tokio::time::interval(every);
     let mut told = None;
     loop {
@@ -263,7 +269,7 @@ pub(super) async fn keep_up(engine: Arc<Engine<RocksKernel>>, data_dir: PathBuf,
         }
         notify::tell_metrics(&engine);
         let result = tokio::select! {
-            _ = flush.tick() => engine.flush_refusals().await.map_err(|e| e.to_string()),
+            _ = flush.tick() => record_counts(&engine, WhichCounts::Due).await.map_err(|e| e.to_string()),
             _ = publish.tick() => beside::publish(&engine, &data_dir).await,
         };
         if let Err(error) = result {

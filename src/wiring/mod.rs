@@ -17,7 +17,7 @@ use countersign_core::restraint::AskingBudget;
 use countersign_core::review::GlassBudget;
 use countersign_core::time::{ShiftedClock, SystemClock};
 use countersign_core::{Clock, TenantId, Timestamp};
-use countersign_engine::{Engine, Error, Limits, Parts};
+use countersign_engine::{Engine, Error, Limits, Parts, WhichCounts};
 use countersign_store::{Kernel, OpenError, RocksKernel};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -320,8 +320,8 @@ impl RunningServer {
             let _aborted = task.await;
         }
         for (engine, _) in &tenants {
-            if let Err(error) = engine.flush_refusals().await {
-                tracing::error!(%error, "cannot write the counts of refusals");
+            if let Err(error) = background::record_counts(engine, WhichCounts::All).await {
+                tracing::error!(%error, "cannot write the counts of refusals and reads");
             }
             if let Err(error) = beside::publish(engine, &data_dir).await {
                 tracing::error!(%error, "cannot write the head of the log");

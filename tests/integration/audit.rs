@@ -1,5 +1,6 @@
 //! The log: what is in it, who reads it, and what of it can be proved.
 
+mod access;
 mod damage;
 mod export;
 mod flood;

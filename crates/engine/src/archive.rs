@@ -49,9 +49,10 @@ impl<K: Kernel> Engine<K> {
         let attempt = |scene: Scene| async move {
             let scene = &scene;
             let TenantRow { bundle: active, bundle_revision, .. } = scene.active.row.value;
-            if self.may_publish(scene, active, bundle_revision).is_err() {
-                let tenant = tenant_entity(self.tenant())?;
-                self.administer(scene, AdminAction::ReadLog { tenant: &tenant }, "readLog")?;
+            let tenant = tenant_entity(self.tenant())?;
+            let publish = AdminAction::Publish { tenant: &tenant, digest: active, revision: bundle_revision };
+            if !self.may_read(scene, publish) {
+                self.require_read_log(scene)?;
             }
             let mut all = self.repo.bundles().await?;
             all.retain(|(digest, row)| row.activated_at.is_some() || *digest == active);

@@ -36,6 +36,7 @@ impl<K: Kernel> Engine<K> {
 
     /// The record of something that a caller did.
     pub(crate) fn record(&self, scene: &Scene, event: Event<'_>) -> bytes::Bytes {
+        scene.looked.forget();
         let id = scene.call.request.as_ref().map(|request| request.id.as_str());
         record(self.tenant(), scene.now, Some(&scene.caller), id, event)
     }

@@ -19,6 +19,7 @@ use countersign_store::{Kernel, Revision};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::access::{Accesses, Looked};
 use crate::admission::Admission;
 use crate::caller::{self, Caller};
 use crate::credential::Credential;
@@ -107,6 +108,7 @@ pub struct Engine<K> {
     pub(crate) development: bool,
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) refusals: Refusals,
+    pub(crate) accesses: Accesses,
     pub(crate) publishing: tokio::sync::Mutex<()>,
     pub(crate) changing_keys: tokio::sync::Mutex<()>,
     /// Held while the log is pruned.
@@ -254,6 +256,7 @@ impl<K: Kernel> Engine<K> {
             development,
             admission,
             refusals: Refusals::default(),
+            accesses: Accesses::default(),
             publishing: tokio::sync::Mutex::new(()),
             changing_keys: tokio::sync::Mutex::new(()),
             pruning: tokio::sync::Mutex::new(()),
@@ -321,10 +324,13 @@ impl<K: Kernel> Engine<K> {
         F: Future<Output = Result<T, Error>> + Send,
         T: Send,
     {
-        let mut result = Err(Error::Contention);
+        let (mut result, mut looked) = (Err(Error::Contention), Looked::default());
         for number in 1..=MAX_ATTEMPTS {
             result = match self.scene(call) {
-                Ok(scene) => attempt(scene).await,
+                Ok(scene) => {
+                    looked = scene.looked.clone();
+                    attempt(scene).await
+                }
                 Err(error) => Err(error),
             };
             let again = match &result {
@@ -341,8 +347,12 @@ impl<K: Kernel> Engine<K> {
             tokio::task::yield_now().await;
         }
         match result {
+            Ok(answer) => {
+                self.accesses.count(&looked);
+                Ok(answer)
+            }
             Err(error) if error.is_refusal() => Err(self.refuse(call, about, error).await),
-            other => other,
+            Err(error) => Err(error),
         }
     }
 
@@ -365,7 +375,16 @@ impl<K: Kernel> Engine<K> {
         let active = self.active()?;
         let reads = Reads::default();
         let caller = Caller::resolve(&call.credential, active.bundle.with(&active.entities, Some(&reads)))?;
-        Ok(Scene { now: self.now()?, active, caller, call: call.clone(), reads, reads_approvals: OnceLock::new() })
+        Ok(Scene {
+            now: self.now()?,
+            active,
+            caller,
+            call: call.clone(),
+            reads,
+            reads_approvals: OnceLock::new(),
+            reads_log: OnceLock::new(),
+            looked: Looked::default(),
+        })
     }
 
     /// Whether the administration policies permit a call.
@@ -531,7 +550,11 @@ pub struct Scene {
     /// The stored entities that were read so far.
     pub(crate) reads: Reads,
     /// Whether the caller may read every approval request, once that was asked.
-    pub(crate) reads_approvals: OnceLock<bool>,
+    pub(crate) reads_approvals: OnceLock<Answer>,
+    /// Whether the caller may read everything that happened, once that was asked.
+    pub(crate) reads_log: OnceLock<Answer>,
+    /// What administration policies let the caller look at.
+    pub(crate) looked: Looked,
 }
 
 impl Scene {

@@ -233,7 +233,7 @@ impl<K: Kernel> Engine<K> {
 
     fn require_read_entities(&self, scene: &Scene) -> Result<(), Error> {
         let tenant = tenant_entity(self.tenant())?;
-        self.administer(scene, AdminAction::ReadEntities { tenant: &tenant }, "readEntities").map(drop)
+        self.require_read(scene, AdminAction::ReadEntities { tenant: &tenant })
     }
 }
 

@@ -169,7 +169,7 @@ impl<K: Kernel> Engine<K> {
             let scene = &scene;
             let tenant = tenant_entity(self.tenant())?;
             let read = AdminAction::ReadApprovals { tenant: &tenant };
-            let own = match (self.may_administer(scene, read).permitted, scene.caller.as_person()) {
+            let own = match (self.may_read(scene, read), scene.caller.as_person()) {
                 (true, _) => None,
                 (false, Some(person)) => Some(Subject::Person(person.clone())),
                 (false, None) => {

@@ -12,6 +12,7 @@ pub mod judge;
 pub mod record;
 pub mod time;
 
+mod access;
 mod admission;
 mod archive;
 mod ask;
@@ -56,6 +57,7 @@ mod tidy;
 mod vote;
 mod watch;
 
+pub use access::WhichCounts;
 pub use admission::{Admission, AdmitAll, Admitted};
 pub use archive::{ArchivePlace, ArchivedBundle};
 pub use ask::Ask;

@@ -131,7 +131,7 @@ impl<K: Kernel> Engine<K> {
 
     pub(crate) fn require_read_log(&self, scene: &Scene) -> Result<(), Error> {
         let tenant = tenant_entity(self.tenant())?;
-        self.administer(scene, AdminAction::ReadLog { tenant: &tenant }, "readLog").map(drop)
+        self.require_read(scene, AdminAction::ReadLog { tenant: &tenant })
     }
 
     async fn require_size(&self, size: u64) -> Result<(), Error> {

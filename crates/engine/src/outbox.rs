@@ -236,7 +236,8 @@ fn happenings(event: &Event<'_>, caller: Option<&EntityRef>) -> Option<(Approval
         | Event::BackedUp { .. }
         | Event::LogPruned { .. }
         | Event::Refusal { .. }
-        | Event::Refusals { .. } => None,
+        | Event::Refusals { .. }
+        | Event::Access { .. } => None,
     }
 }
 

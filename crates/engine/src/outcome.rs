@@ -96,7 +96,7 @@ impl<K: Kernel> Engine<K> {
                 let behind = self.behind(scene, &capability.value).await?;
                 let resolve = resolving(&capability.value, &behind);
                 let may_resolve = scene.caller.as_person().is_some_and(|person| !behind.contains(person))
-                    && self.may_administer(scene, resolve).permitted;
+                    && self.may_read(scene, resolve);
                 if may_resolve || self.may_see(scene, &capability.value)? {
                     items.push(Unresolved { capability, may_resolve });
                 }

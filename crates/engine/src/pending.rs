@@ -264,7 +264,7 @@ impl<K: Kernel> Engine<K> {
             });
             all.map(|(id, live)| (*id, Arc::clone(live))).collect()
         };
-        let reads_all = self.reads_all(scene);
+        let reads_all = self.reads_all(scene).permitted;
         let mut judged: HashMap<*const Matter, bool> = HashMap::new();
         let mut seen = Vec::new();
         for (id, live) in live {

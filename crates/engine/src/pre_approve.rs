@@ -166,9 +166,10 @@ pub(crate) fn offered(view: View<'_>, approval: &Approval) -> Vec<Option<Bounds>
     approval.rules.iter().map(|rule| offer(&rule.id)).collect()
 }
 
-/// Whether the caller may end a pre-approval without being part of it: by the `revoke` policies.
+/// Whether the caller may see and end a pre-approval without being part of it: by the `revoke` policies. To be asked where nothing
+/// else lets them.
 pub(crate) fn may_revoke<K: Kernel>(engine: &Engine<K>, scene: &Scene, approval: &Approval) -> bool {
-    approval.pre_approval().is_some() && may_revoke_of(engine, scene, &approval.principal)
+    approval.pre_approval().is_some() && engine.may_read(scene, AdminAction::Revoke { principal: &approval.principal })
 }
 
 /// Whether the caller may end the pre-approvals of a principal.

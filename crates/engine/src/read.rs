@@ -11,6 +11,7 @@ use countersign_core::{Action, ApprovalId, EntityRef, SessionId, Timestamp, Toke
 use countersign_store::repository::{Stored, Value};
 use countersign_store::{Kernel, Key};
 
+use crate::access::Looked;
 use crate::engine::{Call, Engine, Scene};
 use crate::error::Error;
 use crate::judge::{answer_query, answerers};
@@ -105,9 +106,8 @@ impl<K: Kernel> Engine<K> {
     ) -> Result<Paged<Stored<Session>, SessionId>, Error> {
         let attempt = |scene: Scene| async move {
             let scene = &scene;
-            let all = self.may_read_log(scene)?;
             let before = before.map(|id| Key::session(self.tenant(), &id));
-            let may = |session: &Session| Ok(all || is_party(scene, session));
+            let may = |session: &Session| Ok(is_party(scene, session) || self.may_read_log(scene)?);
             let Paged { items, next } = self.page(before, limit, |session: &Session| session.id, may).await?;
             let mut sessions = Vec::with_capacity(items.len());
             for session in items {
@@ -230,10 +230,12 @@ impl<K: Kernel> Engine<K> {
         self.view(&scene, question, may_answer, false).await
     }
 
-    /// One request, for a watcher: without naming who could answer, and without a record, because nobody asked for it anew.
-    pub(crate) async fn glance(&self, call: &Call, id: ApprovalId) -> Result<ApprovalView, Error> {
+    /// One request, for a watcher: without naming who could answer, and without a record of a refusal, because nobody asked for it
+    /// anew. What is told is to be counted.
+    pub(crate) async fn glance(&self, call: &Call, id: ApprovalId) -> Result<(ApprovalView, Looked), Error> {
         let scene = self.scene(call)?;
         let question = self.shared_question(id).await?;
-        self.seen(&scene, Arc::unwrap_or_clone(question), false).await?.ok_or(Error::ApprovalNotFound)
+        let view = self.seen(&scene, Arc::unwrap_or_clone(question), false).await?.ok_or(Error::ApprovalNotFound)?;
+        Ok((view, scene.looked))
     }
 }

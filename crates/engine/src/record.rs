@@ -472,6 +472,23 @@ pub enum Event<'a> {
         /// Since when.
         since: Timestamp,
     },
+    /// What somebody read because an administration policy lets them, counted.
+    Access {
+        /// The reserved action that the policy permits.
+        reserved_action: &'a str,
+        /// The RPCs that were called.
+        rpcs: &'a BTreeSet<&'static str>,
+        /// How many of them were answered.
+        count: u64,
+        /// When the first was.
+        since: Timestamp,
+        /// When the last was.
+        until: Timestamp,
+        /// The administration policies that permitted them.
+        determining: &'a BTreeSet<String>,
+        /// The bundle they are of.
+        bundle: Digest,
+    },
 }
 
 /// A use of a pre-approval.

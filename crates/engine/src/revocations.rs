@@ -407,7 +407,8 @@ fn revoked<'a>(event: &Event<'a>) -> Option<What<'a>> {
         | Event::BackedUp { .. }
         | Event::LogPruned { .. }
         | Event::Refusal { .. }
-        | Event::Refusals { .. } => None,
+        | Event::Refusals { .. }
+        | Event::Access { .. } => None,
     }
 }
 

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use countersign_core::{DecisionId, Digest, EntityRef, Timestamp};
-use countersign_policy::{AdminAction, Bundle, Entities, Source};
+use countersign_policy::{Bundle, Entities, Source};
 use countersign_store::Kernel;
 use tokio::sync::mpsc;
 
 use crate::decide::{Decision, Weighed};
-use crate::engine::{Active, Call, Engine, Scene, tenant_entity};
+use crate::engine::{Active, Call, Engine, Scene};
 use crate::error::Error;
 use crate::judge::{Judgement, Ruling, judge};
 
@@ -336,8 +336,7 @@ impl<K: Kernel> Engine<K> {
     /// [`Error::AdministrationDenied`].
     pub async fn shadow_report(&self, call: &Call) -> Result<Option<ShadowReport>, Error> {
         let attempt = |scene: Scene| async move {
-            let tenant = tenant_entity(self.tenant())?;
-            self.administer(&scene, AdminAction::ReadLog { tenant: &tenant }, "readLog")?;
+            self.require_read_log(&scene)?;
             let Some(rehearsed) = self.shadow.rehearsed.load_full() else { return Ok(None) };
             let bundle = &rehearsed.bundle;
             let found = self.shadow.found();

@@ -340,7 +340,7 @@ impl<K: Kernel> Engine<K> {
     async fn may_watch(&self, call: &Call) -> Result<(), Error> {
         let attempt = |scene: Scene| async move {
             let tenant = tenant_entity(self.tenant())?;
-            self.administer(&scene, AdminAction::ReadRevocations { tenant: &tenant }, "readRevocations").map(drop)
+            self.require_read(&scene, AdminAction::ReadRevocations { tenant: &tenant })
         };
         self.settle(call, None, attempt).await
     }

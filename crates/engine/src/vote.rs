@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use countersign_core::approval::{Approval, ApprovalError, ApprovalState, Verdict, VoidCause, Vote};
 use countersign_core::{Action, ApprovalId, Digest, EntityRef, Timestamp};
-use countersign_policy::View;
+use countersign_policy::{AdminAction, Answer, View};
 use countersign_store::Kernel;
 use countersign_store::kernel::MAX_VALUE_BYTES;
 use countersign_store::repository::{CommitExt, Stored, encode};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ask::{check_text, require_request_id};
 use crate::caller;
-use crate::engine::{Call, Engine, Replayable, Scene, enforcement_point};
+use crate::engine::{Call, Engine, Replayable, Scene, enforcement_point, tenant_entity};
 use crate::error::Error;
 use crate::judge::{answer_query, answers};
 use crate::ledger::unseen;
@@ -249,18 +249,16 @@ impl<K: Kernel> Engine<K> {
         is_party(scene, approval, action)
             || voted
             || may_answer
-            || self.reads_all(scene)
+            || scene.looks_by("readApprovals", self.reads_all(scene))
             || pre_approve::may_revoke(self, scene, approval)
     }
 
     /// Whether the caller may read every request.
-    pub(crate) fn reads_all(&self, scene: &Scene) -> bool {
+    pub(crate) fn reads_all<'a>(&self, scene: &'a Scene) -> &'a Answer {
         // It is the same for every request of a list.
-        *scene.reads_approvals.get_or_init(|| {
-            crate::engine::tenant_entity(self.tenant()).is_ok_and(|tenant| {
-                let read = countersign_policy::AdminAction::ReadApprovals { tenant: &tenant };
-                self.may_administer(scene, read).permitted
-            })
+        scene.reads_approvals.get_or_init(|| {
+            let Ok(tenant) = tenant_entity(self.tenant()) else { return Answer::default() };
+            self.may_administer(scene, AdminAction::ReadApprovals { tenant: &tenant })
         })
     }
 

@@ -15,6 +15,7 @@ use countersign_store::{Change, Kernel, Key, Kind, Prefix, Revision};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
+use crate::access::Looked;
 use crate::engine::{Call, Engine};
 use crate::error::Error;
 use crate::pending::id_of;
@@ -174,7 +175,7 @@ impl<K: Kernel> Watch<K> {
             self.told.clear();
         }
         let Some(id) = id_of(&change.key).filter(|_| change.row.is_some()) else { return Ok(()) };
-        let Some(view) = self.look(id).await? else { return Ok(()) };
+        let Some((view, looked)) = self.look(id).await? else { return Ok(()) };
         let of_batch = view.approval.value.batch.map(|batch| batch.id);
         if self.batch.is_some() && self.batch != of_batch {
             return Ok(());
@@ -187,7 +188,7 @@ impl<K: Kernel> Watch<K> {
             None => live || self.only.is_some() || self.batch.is_some(),
         };
         self.remember(&view);
-        if news { self.tell(view, sender).await } else { Ok(()) }
+        if news { self.tell(view, &looked, sender).await } else { Ok(()) }
     }
 
     /// Tells of the live requests that are over without a commit: all of them, or those of a session that ended.
@@ -198,12 +199,12 @@ impl<K: Kernel> Watch<K> {
             // There may be thousands.
             tokio::task::yield_now().await;
             match self.look(id).await? {
-                Some(view) if view.state.is_terminal() => {
+                Some((view, looked)) if view.state.is_terminal() => {
                     self.remember(&view);
-                    self.tell(view, sender).await?;
+                    self.tell(view, &looked, sender).await?;
                 }
                 // A heartbeat came, and it is over later.
-                Some(view) => self.remember(&view),
+                Some((view, _)) => self.remember(&view),
                 None => {
                     self.live.remove(&id);
                 }
@@ -212,9 +213,9 @@ impl<K: Kernel> Watch<K> {
         Ok(())
     }
 
-    async fn look(&self, id: ApprovalId) -> Result<Option<ApprovalView>, Error> {
+    async fn look(&self, id: ApprovalId) -> Result<Option<(ApprovalView, Looked)>, Error> {
         match self.engine.glance(&self.call, id).await {
-            Ok(view) => Ok(Some(view)),
+            Ok(seen) => Ok(Some(seen)),
             Err(Error::ApprovalNotFound) => Ok(None),
             Err(error) => Err(error),
         }
@@ -230,7 +231,8 @@ impl<K: Kernel> Watch<K> {
         }
     }
 
-    async fn tell(&mut self, view: ApprovalView, sender: &Sender) -> Result<(), Error> {
+    async fn tell(&mut self, view: ApprovalView, looked: &Looked, sender: &Sender) -> Result<(), Error> {
+        self.engine.accesses.count(looked);
         self.told.push(view.approval.value.id);
         self.told.dedup();
         let told = self.told.iter().rev().take(8).rev().copied().collect();

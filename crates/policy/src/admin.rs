@@ -246,6 +246,12 @@ enum Named<'a> {
 }
 
 impl<'a> AdminAction<'a> {
+    /// The reserved action, as policies name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.asked().name
+    }
+
     fn asked(self) -> Asked<'a> {
         let text = |name: &str, value: &str| (name.to_owned(), RestrictedExpression::new_string(value.to_owned()));
         let long = |name: &str, value: i64| (name.to_owned(), RestrictedExpression::new_long(value));

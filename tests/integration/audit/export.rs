@@ -25,6 +25,7 @@ use crate::harness::{Options, PATIENCE, Server};
 async fn busy() -> Server {
     let server = Server::dev().await;
     act(&server).await;
+    server.whole_log().await;
     server
 }
 
@@ -82,7 +83,7 @@ async fn the_events_of_a_whole_run_fit_the_class_of_ocsf() {
     let server = busy().await;
     deny(&server).await;
     let schema = Schema::parse(include_str!("ocsf-api-activity.json"));
-    let records = server.audit_records().await;
+    let records = server.whole_log().await;
     let events = lines(&done(&server, &["ocsf"]).await.stdout);
     assert_eq!(events.len(), records.len());
     for (event, record) in events.iter().zip(&records) {
@@ -108,7 +109,7 @@ async fn the_events_of_a_whole_run_fit_the_class_of_ocsf() {
 #[tokio::test(flavor = "multi_thread")]
 async fn opentelemetry_gets_one_log_record_for_each() {
     let server = busy().await;
-    let records = server.audit_records().await;
+    let records = server.whole_log().await;
     let requests = lines(&done(&server, &["otel"]).await.stdout);
     assert_eq!(requests.len(), records.len());
     for (request, record) in requests.iter().zip(&records) {
@@ -187,7 +188,7 @@ async fn an_export_that_is_killed_at_any_point_has_neither_gap_nor_double() {
     }
     done(&server, &args).await;
     let text = fs::read_to_string(&file).unwrap();
-    let records = server.audit_records().await;
+    let records = server.whole_log().await;
     assert_eq!(indices(&lines(&text)), (0..records.len() as u64).collect::<Vec<_>>());
 }
 
@@ -251,7 +252,7 @@ async fn a_receiver_gets_each_batch_once_by_its_key_whatever_it_answered() {
     // Meanwhile the log grows: what was sent is sent again as it was.
     act(&server).await;
     done(&server, &[&args[..4], &[cursor, "--batch", "50"]].concat()).await;
-    let records = server.audit_records().await;
+    let records = server.whole_log().await;
     assert_eq!(received(&inbox), (0..records.len() as u64).collect::<Vec<_>>());
     let before = inbox.lock().unwrap().batches.len();
     assert!(inbox.lock().unwrap().batches[0].0.ends_with(":0-5\""), "{:?}", inbox.lock().unwrap().batches[0].0);
@@ -322,7 +323,7 @@ async fn what_is_appended_follows() {
     command.env("COUNTERSIGN_ENDPOINT", server.endpoint()).env("COUNTERSIGN_TOKEN", server.token("aaron", None, &[]));
     let _following = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     for _ in 0..2 {
-        let size = server.audit_records().await.len();
+        let size = server.whole_log().await.len();
         let waiting = async {
             while fs::read_to_string(Path::new(&file)).map_or(0, |text| text.lines().count()) < size {
                 tokio::time::sleep(Duration::from_millis(50)).await;

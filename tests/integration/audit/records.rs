@@ -67,7 +67,7 @@ async fn the_log_is_read_in_pages_without_gaps() {
     for _ in 0..15 {
         decide(&agent, &session, &describe()).await.unwrap();
     }
-    let all = server.audit_records().await;
+    let all = server.whole_log().await;
     let auditor = server.person("aaron").await;
     for page_size in [1, 4, 1_000, 0, 5_000] {
         let mut indices = Vec::new();

@@ -56,7 +56,7 @@ async fn records_are_found_by_who_and_what_and_only_by_who_may_read_the_log() {
 
     // Page by page, and with the token of this search only.
     let auditor = server.person("aaron").await;
-    let all = server.audit_records().await.len();
+    let all = server.whole_log().await.len();
     let (mut indices, mut request) = (Vec::new(), SearchRecordsRequest { page_size: 3, ..none() });
     loop {
         let page = auditor.search_records(request.clone()).await.unwrap();

@@ -1,11 +1,13 @@
 //! The audit log, as an auditor reads it, and as a stranger checks it.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use countersign::client::Client;
 use countersign::proto::ListRecordsRequest;
 use serde_json::Value;
 
+use super::PATIENCE;
 use super::cli::{self, Finished};
 use super::schema::Schema;
 use super::server::Server;
@@ -40,17 +42,36 @@ impl AuditRecord {
 }
 
 impl Server {
-    /// All records. Needs the example bundle's auditor.
+    /// As [`records_of`] the example bundle's auditor.
     pub async fn audit_records(&self) -> Vec<AuditRecord> {
         records_of(&self.person(AUDITOR).await).await
     }
 
-    /// The records from index `from` on.
+    /// All records, also of what was read. From then on the log stands still for the auditor: their first read since the server started is
+    /// recorded, and those that follow are counted for longer than a test takes.
+    pub async fn whole_log(&self) -> Vec<AuditRecord> {
+        let (auditor, began) = (self.person(AUDITOR).await, self.began().millis());
+        let recorded = async {
+            loop {
+                let records = whole_log_of(&auditor).await;
+                let own =
+                    |record: &&AuditRecord| record.kind == "access" && record.text("/caller/entity/id") == AUDITOR;
+                let mut reads = records.iter().filter(own).filter(|one| one.text("/reserved_action") == "readLog");
+                if reads.any(|one| one.content["at"].as_i64() >= Some(began)) {
+                    return records;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, recorded).await.expect("the auditor's read is recorded")
+    }
+
+    /// Of [`Self::audit_records`], the ones after the first `from`.
     pub async fn audit_since(&self, from: usize) -> Vec<AuditRecord> {
         self.audit_records().await.split_off(from)
     }
 
-    /// How many records of each kind were written by index `from` and later, as `kind` to count.
+    /// How many of those there are of each kind, as `kind` to count.
     pub async fn audit_kinds_since(&self, from: usize) -> std::collections::BTreeMap<String, usize> {
         let mut kinds = std::collections::BTreeMap::new();
         for record in self.audit_since(from).await {
@@ -71,8 +92,16 @@ impl Server {
     }
 }
 
-/// All records that this client may read.
+/// All records that this client may read, but those that say that something was read: when a server writes them depends on
+/// when it was asked.
 pub async fn records_of(client: &Client) -> Vec<AuditRecord> {
+    let mut records = whole_log_of(client).await;
+    records.retain(|record| record.kind != "access");
+    records
+}
+
+/// All records that this client may read.
+pub async fn whole_log_of(client: &Client) -> Vec<AuditRecord> {
     let mut records = Vec::new();
     let mut request = ListRecordsRequest { page_size: 1_000, ..ListRecordsRequest::default() };
     loop {

@@ -23,7 +23,7 @@ mod server;
 
 use std::time::Duration;
 
-pub use audit::{AUDITOR, AuditRecord, RECORDS, records_of};
+pub use audit::{AUDITOR, AuditRecord, RECORDS, records_of, whole_log_of};
 pub use bundle::Bundle;
 pub use issuer::{Issuer, approving, seconds};
 pub use process::{Exited, Process, executable};

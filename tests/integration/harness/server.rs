@@ -159,6 +159,12 @@ impl Server {
         }
     }
 
+    /// The server's time when it was started, or a moment before.
+    pub fn began(&self) -> Timestamp {
+        let began = self.now().millis() - i64::try_from(self.started.elapsed().as_millis()).unwrap();
+        Timestamp::from_millis(began - 10)
+    }
+
     /// A development credential for `subject` (`agent:NAME`, `service:NAME` or an account), acting for `operator`, with
     /// `via` having acted before it.
     pub fn token(&self, subject: &str, operator: Option<&str>, via: &[&str]) -> String {

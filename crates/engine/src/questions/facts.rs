@@ -139,6 +139,10 @@ impl Facts {
         for person in counted.chain(list(record, "/context/approval/persons")) {
             self.entity(Field::Approver, Some(person));
         }
+        // Whoever read is who acted: reads are in no session.
+        if text(record, "/kind") == Some("access") {
+            self.entity(Field::Principal, at(record, "/caller/entity"));
+        }
         match text(record, "/axis") {
             Some("principal") => self.entity(Field::Principal, record.get("of")),
             Some("operator") => self.entity(Field::Operator, record.get("of")),
@@ -158,7 +162,7 @@ impl Facts {
         };
         for (field, pointers) in [
             (Field::Kind, &["/kind"][..]),
-            (Field::Operation, &["/minted/operation"]),
+            (Field::Operation, &["/minted/operation", "/reserved_action"]),
             (Field::Session, &["/session", "/session/id", "/session/parent", "/minted/session", "/to_session"]),
             (Field::Capability, &["/capability", "/minted/id", "/minted/parent", "/to"]),
             (Field::Approval, &["/approval"]),
@@ -299,6 +303,25 @@ mod tests {
             assert!(glass.contains(&(value.0, value.1.to_owned())), "{value:?}");
         }
         assert!(glass.iter().all(|(field, _)| *field != Field::Approver));
+    }
+
+    #[test]
+    fn reads_are_found_by_who_read_and_by_what_permitted_it() {
+        let read = found(
+            r#"{"kind":"access","caller":{"entity":{"type":"Agent","id":"bot"},"operator":{"type":"Person","id":"olivia"}},
+            "reserved_action":"readLog","rpcs":["ListRecords"],"count":3,"determining":["auditors"],"bundle":"b"}"#,
+        );
+        let expected = [
+            (Field::Kind, "access"),
+            (Field::Principal, "Agent::bot"),
+            (Field::Operator, "Person::olivia"),
+            (Field::Caller, "Agent::bot"),
+            (Field::Operation, "readLog"),
+            (Field::Rule, "auditors"),
+            (Field::Bundle, "b"),
+        ]
+        .map(|(field, value)| (field, value.to_owned()));
+        assert_eq!(read, expected);
     }
 
     #[test]

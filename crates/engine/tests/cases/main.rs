@@ -8,6 +8,7 @@
     reason = "a test that unwraps fails where it should; helpers of tests are tests"
 )]
 
+mod access;
 mod answering;
 mod batches;
 mod children;

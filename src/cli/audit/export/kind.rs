@@ -63,6 +63,7 @@ kinds! {
     LogPruned = "log_pruned",
     Refusal = "refusal",
     Refusals = "refusals",
+    Access = "access",
 }
 
 /// What a call did, in the words of OCSF.
@@ -121,6 +122,7 @@ impl Kind {
             Self::LogPruned => (Delete, "PruneLog", Medium),
             Self::Refusal => (Other, "refusal", Low),
             Self::Refusals => (Other, "refusals", Medium),
+            Self::Access => (Read, "access", Informational),
         }
     }
 }

@@ -236,6 +236,17 @@ impl Told {
                 self.caller = record.get("who").and_then(Named::of);
                 self.message = format!("{count} refusals and denials too fast to be recorded singly");
             }
+            Some(Kind::Access) => {
+                self.control = Some(Control::Allowed);
+                let count = record.get("count").and_then(Value::as_u64).unwrap_or_default();
+                let rpcs = record.get("rpcs").and_then(Value::as_array).into_iter().flatten();
+                // What was called in more than one way has no one operation.
+                if let [Some(only)] = rpcs.map(Value::as_str).collect::<Vec<_>>().as_slice() {
+                    (*only).clone_into(&mut self.operation);
+                }
+                self.message = format!("{count} reads by {}", text("reserved_action"));
+                self.resources.extend(named("ReservedAction", "reserved_action"));
+            }
             None => self.message = format!("a record of a kind that this version does not know: {}", self.kind),
         }
     }
