@@ -10,8 +10,8 @@ use countersign_core::restraint::AskingBudget;
 use countersign_core::time::SystemClock;
 use countersign_core::{ApprovalId, Axis, Digest, EntityRef, SessionId, TenantId, Timestamp, Value};
 use countersign_engine::{
-    Acting, AdmitAll, Ask, Ballot, Call, Claims, Credential, Engine, Error, Limits, OpenSession, Operation, Parts,
-    RequestId, RevisionRule, Seen, Subject, Told, Wanted,
+    Acting, AdmitAll, Ask, Authentication, Ballot, Call, Claims, Credential, Engine, Error, Limits, OpenSession,
+    Operation, Parts, RequestId, RevisionRule, Seen, Subject, Told, Wanted,
 };
 use countersign_policy::Source;
 use countersign_store::repository::Stored;
@@ -221,6 +221,7 @@ fn call(who: &str, rpc: &'static str) -> Result<Call> {
         claims: Claims::default(),
         expires_at: Timestamp::from_millis(i64::MAX),
         answers: Ok(Timestamp::from_millis(i64::MAX)),
+        authentication: Authentication::default(),
         hash: Digest::of(who.as_bytes()),
     };
     let request = Some(RequestId { body: Digest::of(id.as_bytes()), id });

@@ -10,8 +10,8 @@ use countersign_core::capability::{Capability, Grant};
 use countersign_core::time::{Clock as _, SystemClock};
 use countersign_core::{DecisionId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
 use countersign_engine::{
-    Acting, AdmitAll, Call, Claims, Credential, Decide, Decision, Engine, Limits, OpenSession, Operation, Parts,
-    Redeem, RequestId, RevisionRule, Subject,
+    Acting, AdmitAll, Authentication, Call, Claims, Credential, Decide, Decision, Engine, Limits, OpenSession,
+    Operation, Parts, Redeem, RequestId, RevisionRule, Subject,
 };
 use countersign_policy::Source;
 use countersign_store::repository::CommitExt as _;
@@ -150,6 +150,7 @@ pub fn call(rpc: &'static str) -> Result<Call> {
         claims: Claims::default(),
         expires_at: Timestamp::from_millis(i64::MAX),
         answers: Ok(Timestamp::from_millis(i64::MAX)),
+        authentication: Authentication::default(),
         hash: Digest::of(b"credential"),
     };
     Ok(Call {

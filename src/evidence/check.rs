@@ -375,6 +375,25 @@ fn policies(evidence: &Evidence, records: &[Read<'_>], outcome: &mut Outcome) {
     }
 }
 
+/// How a vote came; nothing of one that was recorded before that was.
+fn came(record: &Read<'_>) -> String {
+    if record.json.get("channel").is_none() {
+        return String::new();
+    }
+    let mut told =
+        format!(", over {} by a credential of {:?}", record.text("/channel/kind"), record.text("/channel/issuer"));
+    let at = record.number("/channel/authenticated_at").and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+    if let Some(at) = at {
+        told.push_str(&format!(", for which they authenticated at {at}"));
+    }
+    let methods: Vec<String> =
+        record.list("/channel/amr").iter().filter_map(Value::as_str).map(|method| format!("{method:?}")).collect();
+    if !methods.is_empty() {
+        told.push_str(&format!(" by {}", methods.join(", ")));
+    }
+    told
+}
+
 /// One record, in plain words.
 fn story(record: &Read<'_>) -> String {
     let when = record.number("/at").and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
@@ -394,7 +413,8 @@ fn story(record: &Read<'_>) -> String {
         ),
         "vote" => {
             let signed = if record.json.get("signature").is_some() { ", signed with a key of their own" } else { "" };
-            format!("{} said {}: {:?}{signed}", entity("/person"), record.text("/verdict"), record.text("/comment"))
+            let (said, comment) = (record.text("/verdict"), record.text("/comment"));
+            format!("{} said {said}: {comment:?}{signed}{}", entity("/person"), came(record))
         }
         "vote_withdrawn" => format!("{} took their vote back", entity("/person")),
         "decision" => {

@@ -70,6 +70,7 @@ fn question(message: SearchRecordsRequest) -> Result<Question, Failure> {
         oldest_first,
         page_size: _,
         page_token: _,
+        channel,
     } = message;
     let mut values = Vec::new();
     for (name, field, text) in [
@@ -84,6 +85,7 @@ fn question(message: SearchRecordsRequest) -> Result<Question, Failure> {
         ("caller", Field::Caller, person("caller", caller)?),
         ("resource", Field::Resource, person("resource", resource)?),
         ("mark", Field::Mark, given(mark)),
+        ("channel", Field::Channel, given(channel)),
         ("rule_id", Field::Rule, given(rule_id)),
         ("operation", Field::Operation, given(operation)),
         ("verdict", Field::Verdict, given(verdict)),

@@ -301,6 +301,7 @@ impl Authenticator {
             claims: claims.said,
             expires_at: claims.expires_at,
             answers: claims.answers,
+            authentication: claims.authentication,
             hash,
         };
         Ok(Verified {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use countersign_core::Timestamp;
 use countersign_engine::credential::Subject;
-use countersign_engine::{Claims as Said, NotAnswering};
+use countersign_engine::{Authentication, Claims as Said, NotAnswering};
 
-use super::answering::answers;
+use super::answering::{answers, authentication};
 use super::belonging::Belonging;
 use super::error::CredentialError;
 use super::json::{Json, JsonError, Object, at, object};
@@ -50,6 +50,7 @@ pub(super) struct Claims {
     pub(super) said: Said,
     pub(super) expires_at: Timestamp,
     pub(super) answers: Result<Timestamp, NotAnswering>,
+    pub(super) authentication: Authentication,
     /// From when on it holds, the grace for clocks included.
     pub(super) holds_from: Timestamp,
 }
@@ -136,8 +137,9 @@ pub(super) fn check(payload: &Object, demands: &Demands<'_>, now: Timestamp) -> 
         (Some(Json::Object(actor)), Some(who)) => demands.belonging.read(actor, who)?,
         _direct => demands.belonging.read(payload, &subject)?,
     };
-    let answers = answers(payload, &audiences, demands.approving, now);
-    Ok(Claims { subject, actors, said, expires_at, answers, holds_from })
+    let authentication = authentication(payload, &audiences, demands.audience, demands.approving);
+    let answers = answers(&authentication, demands.approving, now);
+    Ok(Claims { subject, actors, said, expires_at, answers, authentication, holds_from })
 }
 
 /// Whether a credential holds at `now`: from `holds_from` on, and before `expires_at`.

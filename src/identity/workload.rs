@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use countersign_core::{Digest, TenantId, Timestamp};
-use countersign_engine::NotAnswering;
 use countersign_engine::credential::{Claims, Credential, Subject};
+use countersign_engine::{Authentication, NotAnswering};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
@@ -132,6 +132,7 @@ impl TrustDomain {
             claims: Claims::default(),
             expires_at: svid.not_after,
             answers: Err(NotAnswering::NotTrusted),
+            authentication: Authentication::default(),
             hash,
         };
         Ok(Proved { credential, holds_from: svid.not_before, authorities: Arc::downgrade(&authorities) })

@@ -22,6 +22,8 @@ pub struct Credential {
     pub expires_at: Timestamp,
     /// Until when it is good for answering, or why it is not.
     pub answers: Result<Timestamp, NotAnswering>,
+    /// How its issuer says that its subject authenticated.
+    pub authentication: Authentication,
     /// SHA-256 of the credential: what logs and records name it by.
     pub hash: Digest,
 }
@@ -44,6 +46,19 @@ pub struct Claims {
     pub groups: BTreeSet<EntityRef>,
     /// The account of the person who is answerable for them: for an agent or a service.
     pub owner: Option<String>,
+}
+
+/// What a credential is for, and how its issuer says that the subject authenticated, as far as it says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Authentication {
+    /// The audience that it was taken for (`aud`): the one for answering, if it is for that. A certificate has none.
+    pub audience: Option<String>,
+    /// When (`auth_time`).
+    pub at: Option<Timestamp>,
+    /// How well (`acr`).
+    pub context: Option<String>,
+    /// By which methods (`amr`, RFC 8176).
+    pub methods: Vec<String>,
 }
 
 /// Why a credential is not good for answering.

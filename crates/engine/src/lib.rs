@@ -65,7 +65,7 @@ pub use backup::Backup;
 pub use batch::Each;
 pub use conditions::{Grounds, Reconsidered};
 pub use consent::Consent;
-pub use credential::{Claims, Credential, NotAnswering, Subject};
+pub use credential::{Authentication, Claims, Credential, NotAnswering, Subject};
 pub use decide::{BreakGlass, Broken, Decide, Decision, Delegate, NeededRule, Verdict};
 pub use engine::{Acting, Call, Engine, Limits, Operation, Parts, Replayable, RequestId, Revisions};
 pub use entity::{EntitiesChanged, EntityChange, EntityPage, EntityView};

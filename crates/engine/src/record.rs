@@ -1,6 +1,7 @@
 //! What the log holds: one JSON document for each thing that happened (docs/records.md). Tokens and credentials never stand
 //! in it, only their hashes and ids.
 
+mod channel;
 mod delegated;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use crate::caller::{Caller, CallerRecord};
 use crate::engine::Revisions;
 use crate::entity::EntityChange;
 
+pub use channel::ChannelRecord;
 pub use delegated::DelegatedRecord;
 
 /// The version of the records that are written now. Old versions stay readable.
@@ -192,6 +194,8 @@ pub enum Event<'a> {
         signature: Option<&'a VoteSignature>,
         /// The digest of the statement of the vote, which capabilities that rest on it name.
         statement: Digest,
+        /// How it came.
+        channel: ChannelRecord<'a>,
     },
     /// A person lifted the cool-down that a denied request began, alone or as one of several.
     CoolDownLift {

@@ -140,6 +140,7 @@ impl<K: Kernel> Engine<K> {
             seen_at: self.sights.first(approval.value.id, &person),
             signature: signature.as_ref(),
             statement,
+            channel: (&scene.call).into(),
         };
         if !newly.is_empty() {
             let event =

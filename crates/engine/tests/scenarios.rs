@@ -20,8 +20,8 @@ use countersign_core::approval::{ApprovalError, Verdict as Says};
 use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, Holder, SessionId, TenantId, Timestamp};
 use countersign_engine::{
-    Acting, Ask, Ballot, Call, Claims, Credential, Decide, Decision, Engine, Error, Limits, OpenSession, Operation,
-    Parts, Redeem, RequestId, RevisionRule, Subject, Verdict,
+    Acting, Ask, Authentication, Ballot, Call, Claims, Credential, Decide, Decision, Engine, Error, Limits,
+    OpenSession, Operation, Parts, Redeem, RequestId, RevisionRule, Subject, Verdict,
 };
 use countersign_policy::scenario::{Earlier, Expect, Scenario, ScenarioVote, VoteExpect, VoteVerdict};
 use countersign_policy::{Bundle, Source};
@@ -50,6 +50,7 @@ fn credential(who: &EntityRef, operator: Option<&EntityRef>) -> Arc<Credential> 
         claims: Claims::default(),
         expires_at: Timestamp::from_millis(i64::MAX),
         answers: Ok(Timestamp::from_millis(i64::MAX)),
+        authentication: Authentication::default(),
         hash: Digest::of(format!("{who} for {operator:?}").as_bytes()),
     })
 }

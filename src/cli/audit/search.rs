@@ -79,6 +79,9 @@ pub struct SearchArgs {
     /// What is remarkable about them
     #[arg(long, value_enum)]
     pub mark: Option<MarkArg>,
+    /// How a vote came: `grpc`, or the issuer of the credential that it was cast with
+    #[arg(long, value_name = "NAME")]
+    pub channel: Option<String>,
     #[command(flatten)]
     pub time: TimeArgs,
     /// The oldest first, instead of the newest
@@ -193,6 +196,7 @@ impl SearchArgs {
             review_id: text(&self.review),
             bundle_digest: text(&self.bundle),
             mark: self.mark.map(MarkArg::name).unwrap_or_default().to_owned(),
+            channel: text(&self.channel),
             oldest_first: self.oldest_first,
             ..SearchRecordsRequest::default()
         })

@@ -1,7 +1,7 @@
 use std::path::Path;
 
-use countersign_engine::NotAnswering;
 use countersign_engine::credential::{Claims, Subject};
+use countersign_engine::{Authentication, NotAnswering};
 use jsonwebtoken::EncodingKey;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -143,6 +143,7 @@ fn a_token_becomes_a_credential_of_its_issuers_tenant() {
         claims: Claims::default(),
         expires_at: at(NOW + 300),
         answers: Err(NotAnswering::NotTrusted),
+        authentication: Authentication { audience: Some("countersign".to_owned()), ..Authentication::default() },
         hash: Digest::of(token.as_bytes()),
     };
     assert_eq!(*credential, expected);

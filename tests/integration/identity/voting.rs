@@ -3,10 +3,11 @@
 use countersign::proto::decision_service_client::DecisionServiceClient;
 use countersign::proto::session_service_client::SessionServiceClient;
 use countersign::proto::*;
+use serde_json::json;
 use tonic::Code;
 
-use crate::harness::Server;
 use crate::harness::flow::{refused, *};
+use crate::harness::{AUDITOR, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_services_and_whoever_acts_for_a_person_do_not_vote() {
@@ -35,6 +36,32 @@ async fn agents_services_and_whoever_acts_for_a_person_do_not_vote() {
     assert_eq!((after.state(), after.votes.len()), (ApprovalState::Pending, 0));
     let kinds = server.audit_kinds_since(before).await;
     assert_eq!(kinds, [("refusal".to_owned(), 12)].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vote_is_recorded_with_the_credential_it_came_by_and_found_by_that() {
+    let server = Server::dev().await;
+    let agent = server.client(AGENT, Some(OPERATOR), &[]).await;
+    let session = open(&agent).await;
+    let pending = ask(&agent, &session, &export(5)).await.unwrap();
+    vote(&server.person("dana").await, &pending.approval_id, VoteVerdict::Approve).await.unwrap();
+    let records = server.audit_records().await;
+    let cast = records.iter().find(|record| record.kind == "vote").unwrap();
+    let mut channel = cast.content["channel"].clone();
+    let authenticated = channel["authenticated_at"].take().as_i64().unwrap();
+    assert!(0 < authenticated && authenticated <= cast.content["at"].as_i64().unwrap(), "{authenticated}");
+    assert_eq!(
+        channel,
+        json!({
+            "kind": "grpc", "rpc": "CastVote", "issuer": "https://dev.countersign.invalid",
+            "audience": "countersign-approve", "authenticated_at": null, "amr": ["dev"],
+        })
+    );
+    let token = server.token(AUDITOR, None, &[]);
+    for (name, found) in [("grpc", 1), ("https://dev.countersign.invalid", 1), ("https://login.example.com", 0)] {
+        let search = server.cli(&token, &["audit", "search", "--channel", name, "--json"]).await;
+        assert_eq!((search.code, search.stdout.lines().count()), (0, found), "{name}: {search:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,8 @@ pub enum Field {
     Bundle = 14,
     /// What is remarkable about it: [`Mark`].
     Mark = 15,
+    /// How a vote came: over what, and by whose credential.
+    Channel = 16,
 }
 
 /// What can be remarkable about a record: the name, and the pointer at what makes it so.
@@ -168,6 +170,7 @@ impl Facts {
             (Field::Approval, &["/approval"]),
             (Field::Review, &["/review", "/glass_broken/review"]),
             (Field::Bundle, &["/bundle"]),
+            (Field::Channel, &["/channel/kind", "/channel/issuer"]),
             (replaced, &["/replaces"]),
         ] {
             for pointer in pointers {
@@ -284,13 +287,16 @@ mod tests {
         );
         assert!(asked.contains(&(Field::Rule, "asks".into())) && asked.contains(&(Field::Approval, "apr_1".into())));
         let vote = found(
-            r#"{"kind":"vote","person":{"type":"Person","id":"dana"},"verdict":"deny","rules":["asks"],"signature":{}}"#,
+            r#"{"kind":"vote","person":{"type":"Person","id":"dana"},"verdict":"deny","rules":["asks"],"signature":{},
+            "channel":{"kind":"grpc","rpc":"CastVote","issuer":"https://login.example.com"}}"#,
         );
         for value in [
             (Field::Approver, "Person::dana"),
             (Field::Verdict, "deny"),
             (Field::Rule, "asks"),
             (Field::Mark, "signed"),
+            (Field::Channel, "grpc"),
+            (Field::Channel, "https://login.example.com"),
         ] {
             assert!(vote.contains(&(value.0, value.1.to_owned())), "{value:?}");
         }

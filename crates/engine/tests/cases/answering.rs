@@ -50,6 +50,38 @@ async fn how_fresh_a_credential_is_counts_at_the_moment_of_the_vote() {
 }
 
 #[tokio::test]
+async fn a_vote_is_recorded_with_how_it_came_as_far_as_that_was_verified() {
+    let strong = Authentication {
+        audience: Some("votes".to_owned()),
+        at: Some(Timestamp::from_millis(7_000)),
+        context: Some("gold".to_owned()),
+        methods: vec!["pwd".to_owned(), "hwk".to_owned()],
+    };
+    let certificate = Digest::of(b"certificate");
+    let plain = json!({"kind": "grpc", "rpc": "CastVote", "issuer": "iss"});
+    let told = json!({
+        "kind": "grpc", "rpc": "CastVote", "issuer": "iss", "audience": "votes", "authenticated_at": 7_000,
+        "acr": "gold", "amr": ["pwd", "hwk"], "certificate": certificate.to_string(),
+    });
+    for (authentication, certificate, expected) in
+        [(strong, Some(certificate), told), (Authentication::default(), None, plain)]
+    {
+        let world = World::new().await;
+        let approval = world.ask().await;
+        let shown = world.engine.changed_approval(&call("dana", "GetApproval"), approval).await.unwrap();
+        let shown = shown.approval.value;
+        let (digest, view, comment) = (shown.digest, shown.view, String::new());
+        let ballot = Ballot { approval, verdict: Says::Approve, digest, view, comment, signed: None };
+        let voting = call("dana", "CastVote");
+        let credential = Arc::new(Credential { authentication, ..(*voting.credential).clone() });
+        world.engine.vote(&Call { credential, certificate, ..voting }, &ballot).await.unwrap();
+        let records = world.engine.log_records(0, 1_000).await.unwrap();
+        let last: Json = serde_json::from_slice(&records.last().unwrap().1).unwrap();
+        assert_eq!((&last["kind"], &last["channel"]), (&json!("vote"), &expected));
+    }
+}
+
+#[tokio::test]
 async fn a_cool_down_is_lifted_with_a_credential_to_answer_with() {
     let world = World::new().await;
     let asked = world.ask().await;

@@ -45,8 +45,8 @@ use countersign_core::approval::Verdict as Says;
 use countersign_core::time::ManualClock;
 use countersign_core::{ApprovalId, Digest, EntityRef, SessionId, TenantId, Timestamp, TokenId};
 use countersign_engine::{
-    Acting, Ask, Ballot, Call, Claims, Credential, Decide, Decision, Engine, EntityChange, Error, Limits, OpenSession,
-    Operation, Parts, Redeem, RequestId, RevisionRule, Subject, Verdict,
+    Acting, Ask, Authentication, Ballot, Call, Claims, Credential, Decide, Decision, Engine, EntityChange, Error,
+    Limits, OpenSession, Operation, Parts, Redeem, RequestId, RevisionRule, Subject, Verdict,
 };
 use countersign_policy::Source;
 use countersign_store::{Kernel, MemoryKernel};
@@ -161,6 +161,7 @@ pub(crate) fn call_via(who: &str, via: &[&str], rpc: &'static str) -> Call {
         claims: Claims::default(),
         expires_at: Timestamp::from_millis(i64::MAX),
         answers: Ok(Timestamp::from_millis(i64::MAX)),
+        authentication: Authentication::default(),
         hash: Digest::of(who.as_bytes()),
     };
     let request = Some(RequestId { body: Digest::of(id.as_bytes()), id });

@@ -16,9 +16,9 @@ use countersign_core::{
     ApprovalId, Axis, Digest, EntityRef, NotificationKind, ReviewId, SessionId, Timestamp, TokenId, Value,
 };
 use countersign_engine::{
-    Acting as As, Ask, BackOff, Ballot, BreakGlass, Broken, Call, Claims, Complete, Consent, Credential, Decide,
-    Decision, Delegate, Engine, Error, Jitter, Limits, OpenSession, Operation, Parts, Redeem, RequestId, SinkSettings,
-    Subject, Terms,
+    Acting as As, Ask, Authentication, BackOff, Ballot, BreakGlass, Broken, Call, Claims, Complete, Consent,
+    Credential, Decide, Decision, Delegate, Engine, Error, Jitter, Limits, OpenSession, Operation, Parts, Redeem,
+    RequestId, SinkSettings, Subject, Terms,
 };
 use countersign_policy::Source;
 use countersign_store::Kernel;
@@ -126,6 +126,7 @@ pub fn credential(caller: Caller) -> Arc<Credential> {
         claims,
         expires_at: Timestamp::from_millis(expires_at),
         answers: Ok(Timestamp::from_millis(i64::MAX)),
+        authentication: Authentication::default(),
         hash: Digest::of(format!("{caller:?}").as_bytes()),
     })
 }
