@@ -7,6 +7,7 @@ mod ballots;
 mod check;
 mod gather;
 mod head;
+mod opening;
 mod page;
 mod shown;
 mod token;
@@ -17,8 +18,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use ballots::Ballots;
-pub use check::{Finding, Outcome, Verdict, verify};
+pub use check::{Finding, Outcome, Verdict, verify, verify_opened};
 pub use gather::Gather;
+pub use opening::{OPENING_FORMAT, OpeningError, RecordOpening, action_of};
 pub use page::html;
 pub use trust::{Trust, TrustError};
 

@@ -191,6 +191,19 @@ pub fn log_verifier(data_dir: &Path, tenant: &TenantId) -> Result<NoteVerifier, 
     text.trim_end().parse().map_err(|_| KeystoreError::Malformed(path))
 }
 
+/// The key that salts a tenant's commitments to sensitive inputs, for whoever opens one. The file stays as it is.
+///
+/// # Errors
+/// [`KeystoreError`].
+pub fn commitment_key(
+    data_dir: &Path,
+    tenant: &TenantId,
+    cipher: &KeyCipher,
+) -> Result<Zeroizing<[u8; 32]>, KeystoreError> {
+    let dir = directory(data_dir, tenant);
+    Files { dir: &dir, tenant, cipher }.look(COMMITMENT_KEY).map(|(key, _)| key)
+}
+
 fn directory(data_dir: &Path, tenant: &TenantId) -> PathBuf {
     data_dir.join("keys").join(tenant.as_str())
 }
@@ -219,7 +232,18 @@ impl Files<'_> {
         write_atomically(&path, text.as_bytes(), 0o600).map_err(at(&path))
     }
 
+    /// A key, which is encrypted where it lies if it is to be and is not.
     fn read(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, KeystoreError> {
+        let (seed, current) = self.look(name)?;
+        if !current {
+            self.write(name, &seed)?;
+            tracing::info!(file = %self.dir.join(name).display(), "key file encrypted");
+        }
+        Ok(seed)
+    }
+
+    /// A key, and whether its file is as it is to be.
+    fn look(&self, name: &str) -> Result<(Zeroizing<[u8; 32]>, bool), KeystoreError> {
         use std::os::unix::fs::PermissionsExt;
         let path = &self.dir.join(name);
         let meta = match fs::metadata(path) {
@@ -231,19 +255,14 @@ impl Files<'_> {
             return Err(KeystoreError::Exposed(path.clone()));
         }
         let text = Zeroizing::new(fs::read_to_string(path).map_err(at(path))?);
-        let (seed, current) = if cipher::is_encrypted(&text) {
-            self.cipher.open(self.tenant, name, &text, path)?
+        if cipher::is_encrypted(&text) {
+            self.cipher.open(self.tenant, name, &text, path)
         } else {
             let mut seed = Zeroizing::new([0_u8; 32]);
             hex::decode_to_slice(text.trim_end(), seed.as_mut_slice())
                 .map_err(|_| KeystoreError::Malformed(path.clone()))?;
-            (seed, !self.cipher.encrypts())
-        };
-        if !current {
-            self.write(name, &seed)?;
-            tracing::info!(file = %path.display(), "key file encrypted");
+            Ok((seed, !self.cipher.encrypts()))
         }
-        Ok(seed)
     }
 
     fn signing(&self, id: u32) -> Result<SigningKey, KeystoreError> {
@@ -336,6 +355,19 @@ mod tests {
         // Another key takes over.
         open(&KeyCipher::of([9; 32], Some([7; 32]))).unwrap();
         open(&KeyCipher::of([9; 32], None)).unwrap();
+    }
+
+    #[test]
+    fn whoever_opens_a_commitment_reads_its_key_and_changes_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = open(dir.path(), &tenant(), "log.example/acme", true, &KeyCipher::none()).unwrap();
+        let encrypts = KeyCipher::of([7; 32], None);
+        assert_eq!(commitment_key(dir.path(), &tenant(), &encrypts).unwrap(), made.commitment);
+        assert!(!all_encrypted(dir.path()).unwrap());
+        open(dir.path(), &tenant(), "log.example/acme", false, &encrypts).unwrap();
+        assert_eq!(commitment_key(dir.path(), &tenant(), &encrypts).unwrap(), made.commitment);
+        let refused = commitment_key(dir.path(), &tenant(), &KeyCipher::none());
+        assert!(matches!(refused, Err(KeystoreError::Encrypted(_))));
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! `countersign evidence`: one action's evidence in a file, and its check by somebody who trusts nobody here.
 
+mod open;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use countersign::client::Client;
-use countersign::evidence::{Evidence, FORMAT, Gather, MAX_BYTES, Outcome, Proved, Trust, Verdict, html, verify};
+use countersign::evidence::{
+    Evidence, FORMAT, Gather, MAX_BYTES, Outcome, Proved, RecordOpening, Trust, Verdict, html, verify_opened,
+};
 use countersign::keystore::write_atomically;
 use countersign::proto::{
     ErrorReason, GetApprovalRequest, GetCheckpointRequest, GetInclusionProofRequest, ListRecordsRequest,
@@ -19,7 +23,7 @@ use countersign_token::unverified_claims;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::args::{Connection, read_secret};
+use super::args::{Connection, read_file, read_secret};
 use super::output::{BAD, GOOD, Output, WARN, paint};
 use super::recorded::{Log, is, one_archived};
 use super::text::Lines;
@@ -43,6 +47,9 @@ pub enum EvidenceCommand {
                             countersign evidence verify export.evidence --trust keys.txt --witnesses 2 --require-signed-votes --html export.html"
     )]
     Verify(VerifyArgs),
+    /// Open one sensitive input of a record, for whoever is given the opening
+    #[command(after_help = open::EXAMPLES)]
+    Open(open::OpenArgs),
 }
 
 /// What to write.
@@ -85,6 +92,9 @@ pub struct VerifyArgs {
     /// Refuse votes that are not signed by a trusted key of the voter's
     #[arg(long)]
     require_signed_votes: bool,
+    /// An opened input, as `evidence open` writes it; may be given several times
+    #[arg(long, value_name = "FILE")]
+    opening: Vec<PathBuf>,
     /// Write it as a page that prints, too
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -95,6 +105,7 @@ pub async fn run(command: EvidenceCommand, connection: &Connection, output: &mut
     match command {
         EvidenceCommand::Export(args) => export(&args, connection, output).await,
         EvidenceCommand::Verify(args) => check(args, output),
+        EvidenceCommand::Open(args) => open::open(&args, output),
     }
 }
 
@@ -296,7 +307,13 @@ fn check(args: VerifyArgs, output: &mut Output) -> Result<Exit, Failure> {
             .reason("EVIDENCE_REFUSED"));
     }
     let bytes = std::fs::read(&args.file).map_err(|error| unreadable(&args.file, &error))?;
-    let outcome = verify(&bytes, &trust).map_err(|why| {
+    let mut openings = Vec::new();
+    for path in &args.opening {
+        let opening = RecordOpening::from_bytes(&read_file(path)?);
+        let why = |error| Failure::new(format!("`{}`: {}", path.display(), Visible::new(&format!("{error}"))));
+        openings.push(opening.map_err(why)?);
+    }
+    let outcome = verify_opened(&bytes, &trust, &openings).map_err(|why| {
         Failure::new(format!("the evidence is refused: {}", Visible::new(&why))).reason("EVIDENCE_REFUSED")
     })?;
     if let Some(path) = &args.html {

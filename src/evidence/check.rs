@@ -12,6 +12,7 @@ use super::Evidence;
 use super::ballots::{Ballots, Stand, Standing, votes};
 use super::gather::{Gather, text};
 use super::head::{Head, cosigned, head};
+use super::opening::{RecordOpening, opened};
 use super::shown::shown;
 use super::token::tokens;
 use super::trust::Trust;
@@ -122,6 +123,14 @@ impl Read<'_> {
 /// # Errors
 /// In words, when the bytes are no evidence of the one form: nothing in them was looked at then.
 pub fn verify(bytes: &[u8], trust: &Trust) -> Result<Outcome, String> {
+    verify_opened(bytes, trust, &[])
+}
+
+/// Checks a file, with inputs that somebody opened.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_opened(bytes: &[u8], trust: &Trust, openings: &[RecordOpening]) -> Result<Outcome, String> {
     let evidence = Evidence::from_bytes(bytes)?;
     let mut outcome = Outcome {
         subject: evidence.subject.clone(),
@@ -155,6 +164,7 @@ pub fn verify(bytes: &[u8], trust: &Trust) -> Result<Outcome, String> {
     outcome.skip("who was eligible", "that the policies let each voter answer is what the records of the votes say");
     outcome.skip("other records", "whether the log holds more about the subject cannot be seen from a part of it");
     outcome.story = records.iter().map(story).collect();
+    opened(openings, &records, &mut outcome);
     Ok(outcome)
 }
 

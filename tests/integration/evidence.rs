@@ -1,6 +1,7 @@
 //! Signed votes, and the evidence of one action: written, checked by a stranger, and refused when anything in it was changed.
 
 mod kinds;
+mod opening;
 
 use std::path::PathBuf;
 use std::process::Command;

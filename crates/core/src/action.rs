@@ -1,5 +1,7 @@
 //! The action and its canonical form (docs/design/canonical-form.md).
 
+mod opening;
+
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -9,6 +11,8 @@ use crate::entity::EntityRef;
 use crate::id::{SessionId, TenantId};
 use crate::value::{Record, Value, ValueError, check_record};
 use crate::visible::Visible;
+
+pub use opening::Opening;
 
 /// The version of the canonical form. A change of form is a new number; a digest never changes its meaning.
 pub const CANONICAL_VERSION: u32 = 1;
@@ -119,10 +123,10 @@ impl Action {
         }
         let mut rest = self.clone();
         rest.input.retain(|name, _| !sensitive.contains(name));
-        let scope = serde_json_canonicalizer::to_vec(&rest).unwrap_or_default();
+        let scope = scope_of(&rest);
         for name in present {
             if let Some(value) = self.input.get_mut(name) {
-                *value = Value::Commitment(commitment(key, &scope, name, value));
+                *value = Value::Commitment(committed(&salt_of(key, &scope, name, value), value));
             }
         }
     }
@@ -165,15 +169,23 @@ impl<'a> Form<'a> {
     }
 }
 
-/// Commitment = SHA-256(salt ‖ value), salt = HMAC-SHA256(key, scope ‖ name ‖ value): whoever is given salt and value can
-/// check one commitment and learns nothing of another.
-fn commitment(key: &[u8; 32], scope: &[u8], name: &str, value: &Value) -> Digest {
-    let value = value.canonical();
-    let salt = salt(key, &Digest::of_parts(&[b"countersign/commitment/v1", scope, name.as_bytes(), value.as_bytes()]));
-    Digest::of_parts(&[salt.as_bytes(), value.as_bytes()])
+/// Commitment = SHA-256(salt ‖ value): whoever is given salt and value can check one commitment and learns nothing of another.
+fn committed(salt: &Digest, value: &Value) -> Digest {
+    Digest::of_parts(&[salt.as_bytes(), value.canonical().as_bytes()])
 }
 
-fn salt(key: &[u8; 32], of: &Digest) -> Digest {
+/// Salt = HMAC-SHA256(key, scope ‖ name ‖ value).
+fn salt_of(key: &[u8; 32], scope: &[u8], name: &str, value: &Value) -> Digest {
+    let value = value.canonical();
+    hmac(key, &Digest::of_parts(&[b"countersign/commitment/v1", scope, name.as_bytes(), value.as_bytes()]))
+}
+
+/// What a commitment is made in: an action without its sensitive inputs.
+fn scope_of(rest: &Action) -> Vec<u8> {
+    serde_json_canonicalizer::to_vec(rest).unwrap_or_default()
+}
+
+fn hmac(key: &[u8; 32], of: &Digest) -> Digest {
     // HMAC takes a key of any length, so this cannot fail; a zero salt would still not reveal the value's length.
     let mut mac = match Hmac::<Sha256>::new_from_slice(key) {
         Ok(mac) => mac,
