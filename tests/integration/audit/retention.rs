@@ -48,7 +48,8 @@ impl Scene {
         let left = size.saturating_sub(log_size(server).await);
         let operation = describe();
         let decided = futures::stream::iter(0..left).map(|_| decide(&agent, &session, &operation));
-        decided.buffer_unordered(32).for_each(|decided| std::future::ready(drop(decided.unwrap()))).await;
+        let decided: Vec<_> = decided.buffer_unordered(32).collect().await;
+        assert!(decided.iter().all(Result::is_ok), "{:?}", decided.iter().find(|decided| decided.is_err()));
         assert!(log_size(server).await >= size);
     }
 }
