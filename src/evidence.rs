@@ -9,6 +9,7 @@ mod gather;
 mod head;
 mod opening;
 mod page;
+mod policies;
 mod shown;
 mod token;
 mod trust;

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_audit::{Hash, leaf_hash, verify_inclusion};
 use countersign_core::Digest;
-use countersign_policy::{Bundle, Entities, RecordedDecision, Replayed, SIGNATURES, Source};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -13,6 +12,7 @@ use super::ballots::{Ballots, Stand, Standing, votes};
 use super::gather::{Gather, text};
 use super::head::{Head, cosigned, head};
 use super::opening::{RecordOpening, opened};
+use super::policies::policies;
 use super::shown::shown;
 use super::token::tokens;
 use super::trust::Trust;
@@ -96,7 +96,7 @@ impl Outcome {
 /// A record that was read.
 pub(super) struct Read<'a> {
     pub(super) index: u64,
-    bytes: &'a str,
+    pub(super) bytes: &'a str,
     pub(super) json: Value,
 }
 
@@ -161,7 +161,6 @@ pub fn verify_opened(bytes: &[u8], trust: &Trust, openings: &[RecordOpening]) ->
     policies(&evidence, &records, &mut outcome);
     shown(&evidence, &records, &mut outcome);
     tokens(&evidence, &records, trust, &mut outcome);
-    outcome.skip("who was eligible", "that the policies let each voter answer is what the records of the votes say");
     outcome.skip("other records", "whether the log holds more about the subject cannot be seen from a part of it");
     outcome.story = records.iter().map(story).collect();
     opened(openings, &records, &mut outcome);
@@ -327,62 +326,6 @@ fn spending(records: &[Read<'_>]) -> Result<String, String> {
         }
     }
     Ok(format!("{} minted, {} spent, each at most once", minted.len(), spent.len()))
-}
-
-fn policies(evidence: &Evidence, records: &[Read<'_>], outcome: &mut Outcome) {
-    const WHAT: &str = "the policies decide the same again";
-    let mut bundles: BTreeMap<String, Bundle> = BTreeMap::new();
-    for (digest, files) in &evidence.bundles {
-        let named = records.iter().any(|record| record.text("/bundle") == digest);
-        let stray = files
-            .keys()
-            .any(|path| path.starts_with("scenarios/") || path.starts_with("properties/") || path == SIGNATURES);
-        let source = Source::from_files(files.clone()).map_err(|error| error.to_string());
-        let source = source.and_then(|source| {
-            let other = !named || stray || source.digest().to_string() != *digest;
-            if other { Err("its files are not those of a bundle that the records name".to_owned()) } else { Ok(source) }
-        });
-        match source.and_then(|source| Bundle::load(source).map_err(|refused| refused.to_string())) {
-            Ok(bundle) => {
-                bundles.insert(digest.clone(), bundle);
-            }
-            Err(why) => return outcome.tell(WHAT, Err(format!("the bundle {digest}: {why}"))),
-        }
-    }
-    let (mut same, mut left) = (0, BTreeSet::new());
-    for record in records.iter().filter(|record| record.kind() == "decision") {
-        let wrong = |why: String| Err(format!("record {}: {why}", record.index));
-        let Some(bundle) = bundles.get(record.text("/bundle")) else {
-            left.insert("the bundle is not in the file".to_owned());
-            continue;
-        };
-        if !bundle.stored_types().is_empty() {
-            left.insert("the bundle decides by stored entities, which are in no record of the decision".to_owned());
-            continue;
-        }
-        let read = match RecordedDecision::read(record.bytes.as_bytes()) {
-            Ok(Some(read)) => read,
-            Ok(None) => continue,
-            Err(error) => return outcome.tell(WHAT, wrong(error.to_string())),
-        };
-        match bundle.with(&Entities::default(), None).replay(&read) {
-            Replayed::Same => same += 1,
-            Replayed::Incomparable(why) => {
-                left.insert(why);
-            }
-            Replayed::Otherwise(now) => {
-                return outcome
-                    .tell(WHAT, wrong(format!("{} was recorded, and it is {}", read.verdict, now.verdict.name())));
-            }
-            Replayed::Invalid(why) => return outcome.tell(WHAT, wrong(why)),
-        }
-    }
-    if same > 0 {
-        outcome.tell(WHAT, Ok(format!("{same} decisions, from the bundle in the file")));
-    }
-    for why in left {
-        outcome.skip(WHAT, &why);
-    }
 }
 
 /// How a vote came; nothing of one that was recorded before that was.

@@ -1,5 +1,6 @@
 //! Signed votes, and the evidence of one action: written, checked by a stranger, and refused when anything in it was changed.
 
+mod forged;
 mod kinds;
 mod opening;
 
@@ -117,6 +118,7 @@ async fn evidence_convinces_whoever_has_the_keys_and_no_changed_byte_does() {
     let came = |what: &str| outcome.findings.iter().find(|finding| finding.what == what).map(|finding| finding.verdict);
     assert_eq!(came("the policies decide the same again"), Some(Came::Holds), "{outcome:#?}");
     assert_eq!(came("the votes"), Some(Came::Holds));
+    assert_eq!(came("who was eligible"), Some(Came::Holds));
     assert_eq!(came("signatures of votes"), Some(Came::NotChecked), "dave's bears none");
     assert_eq!(came("keys of voters"), None, "dana's is trusted");
     assert!(outcome.story.iter().any(|line| line.contains("signed with a key of their own")));

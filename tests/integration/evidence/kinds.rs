@@ -190,6 +190,7 @@ async fn of_a_pre_approval_and_its_uses() {
         let told = holds(&server, subject).await;
         assert_eq!(came(&told, "the view digest of each vote"), ["holds"], "{told:#}");
         assert_eq!(came(&told, "the policies decide the same again").first(), Some(&"holds"), "{told:#}");
+        assert_eq!(came(&told, "who was eligible"), ["holds"], "{told:#}");
     }
 }
 
