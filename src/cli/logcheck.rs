@@ -1,16 +1,14 @@
 //! Checking the audit log record by record, wherever the records come from: a server or a directory.
 
+mod server;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use countersign::client::Client;
-use countersign::proto::{
-    GetCheckpointRequest, GetConsistencyProofRequest, GetInclusionProofRequest, ListRecordsRequest,
-};
 use countersign::tlog::archived;
 use countersign_audit::{
     Checkpoint, Frontier, FsckError, Hash, LogVerifier, NodeId, NoteVerifier, ProofError, SignedCheckpoint, check_node,
-    consistency_proof, frontier_before, verify_consistency,
+    consistency_proof, verify_consistency,
 };
 use countersign_core::visible::Visible;
 use countersign_engine::Prune;
@@ -22,10 +20,10 @@ use super::output::{BAD, FAINT, GOOD, STRONG, WARN, paint};
 use super::recorded::{Stopped, copy_failed};
 use super::text::Lines;
 
+pub use server::{check_server, server_head};
+
 /// How many faults are told one by one.
 const TOLD: usize = 20;
-/// How many records are asked for at once.
-const PAGE: i32 = 500;
 /// The kind of the record that says that records were dropped.
 const PRUNED: &str = "log_pruned";
 
@@ -343,81 +341,6 @@ pub fn head(note: &str, key: &NoteVerifier) -> Result<Checkpoint, Failure> {
     })
 }
 
-/// The server's head, under the key that was given, else the server's own.
-pub async fn server_head(client: &Client, key: Option<NoteVerifier>) -> Result<(Checkpoint, NoteVerifier), Failure> {
-    let answer = client.get_checkpoint(GetCheckpointRequest::default()).await?;
-    let key = match key {
-        Some(key) => key,
-        None => answer.verifier_key.parse().map_err(|error| Failure::new(format!("the server's log key: {error}")))?,
-    };
-    Ok((head(&answer.note, &key)?, key))
-}
-
-/// Checks a server's log up to its head, and that it continues the older heads in `notes`. Records that were dropped are read from
-/// `archive`, if there is one.
-pub async fn check_server(
-    client: &Client,
-    key: Option<NoteVerifier>,
-    notes: &[String],
-    archive: Option<&Path>,
-    mut progress: impl FnMut(u64, u64),
-) -> Result<Report, Failure> {
-    let key_unproven = key.is_none();
-    let minimum = client.get_checkpoint(GetCheckpointRequest::default()).await?.minimum_index;
-    let (checkpoint, key) = server_head(client, key).await?;
-    let size = checkpoint.size();
-    let mut heads = vec![checkpoint.clone()];
-    for note in notes {
-        heads.push(head(note, &key)?);
-    }
-    let mut check = match archive {
-        Some(dir) => {
-            let mut check = LogCheck::new(heads);
-            check.archived(dir, minimum, |done| progress(done, size))?;
-            check
-        }
-        None if minimum == 0 => LogCheck::new(heads),
-        None => {
-            let (older, newer): (Vec<_>, Vec<_>) = heads.into_iter().partition(|head| head.size() < minimum);
-            let mut check = LogCheck::after(before(client, minimum, size).await?, newer);
-            for old in older {
-                check.older(client, &old, &checkpoint).await?;
-            }
-            check
-        }
-    };
-    while check.size() < size {
-        let request = ListRecordsRequest { start: check.size(), page_size: PAGE, page_token: String::new() };
-        let page = client.list_records(request).await?;
-        if page.records.is_empty() {
-            break; // the head then covers records that are not there, which is a fault
-        }
-        for record in page.records {
-            if check.size() == size {
-                break; // appended after the head was signed
-            }
-            check.record(record.index, &record.content, Stored::Leaf(record.leaf_hash.parse().ok()))?;
-        }
-        progress(check.size(), size);
-    }
-    Ok(check.finish(key.name(), key_unproven))
-}
-
-/// The right edge of the log before the first record that a server has, from the proof that this one is in it.
-async fn before(client: &Client, minimum: u64, size: u64) -> Result<Frontier, Failure> {
-    let request = GetInclusionProofRequest { index: minimum, tree_size: size };
-    let hashes = hashes(&client.get_inclusion_proof(request).await?.hashes)?;
-    frontier_before(minimum, size, &hashes).map_err(|error| malformed(&error))
-}
-
-fn hashes(bytes: &[Vec<u8>]) -> Result<Vec<Hash>, Failure> {
-    bytes.iter().map(|hash| Hash::try_from(hash.as_slice()).map_err(|error| malformed(&error))).collect()
-}
-
-fn malformed(error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(format!("the server's proof is malformed: {error}")).reason("LOG_BROKEN")
-}
-
 impl LogCheck {
     /// Takes the records before `end` from a copy.
     pub fn archived(&mut self, dir: &Path, end: u64, mut progress: impl FnMut(u64)) -> Result<(), Failure> {
@@ -433,22 +356,6 @@ impl LogCheck {
             Stopped::Copy(error) => copy_failed(dir, &error),
             Stopped::Store(error) => Failure::new(error.to_string()),
         })
-    }
-
-    /// Notes whether the log continues a head of fewer records than were dropped, by the server's proof of that.
-    async fn older(&mut self, client: &Client, old: &Checkpoint, head: &Checkpoint) -> Result<(), Failure> {
-        let mut proof = Vec::new();
-        if old.size() > 0 {
-            let request = GetConsistencyProofRequest { old_tree_size: old.size(), new_tree_size: head.size() };
-            proof = hashes(&client.get_consistency_proof(request).await?.hashes)?;
-        }
-        match verify_consistency(old.size(), old.root(), head.size(), head.root(), &proof) {
-            Ok(()) => self.proved(old.clone()),
-            Err(error) => {
-                self.problem(format!("the log does not continue the head of {} records: {error}", old.size()))
-            }
-        }
-        Ok(())
     }
 
     /// Notes whether the log of a directory continues such a head, by the nodes that are stored.
@@ -482,90 +389,4 @@ impl LogCheck {
 }
 
 #[cfg(test)]
-mod tests {
-    use countersign_audit::{Frontier, NoteSigner, leaf_hash};
-
-    use super::*;
-
-    fn log(records: &[&str]) -> Frontier {
-        let mut frontier = Frontier::empty();
-        records.iter().for_each(|record| drop(frontier.append(leaf_hash(record.as_bytes()))));
-        frontier
-    }
-
-    fn head_of(records: &[&str]) -> Checkpoint {
-        let frontier = log(records);
-        Checkpoint::new("example/log", frontier.size(), frontier.root()).unwrap()
-    }
-
-    fn check(heads: Vec<Checkpoint>, records: &[&str], stored: &[&str]) -> Report {
-        let mut check = LogCheck::new(heads);
-        for ((index, record), stored) in (0..).zip(records).zip(stored) {
-            check.record(index, record.as_bytes(), Stored::Leaf(Some(leaf_hash(stored.as_bytes())))).unwrap();
-        }
-        check.finish("example/log", false)
-    }
-
-    #[test]
-    fn a_log_that_is_whole_verifies_against_old_and_new_heads() {
-        let records = ["a", "b", "c"];
-        let report = check(vec![head_of(&records), head_of(&["a"])], &records, &records);
-        assert!(report.ok(), "{report:?}");
-        assert_eq!(
-            report.to_json(),
-            json!({
-                "ok": true, "origin": "example/log", "records": 3, "root": log(&records).root(), "heads": [1, 3],
-                "faults": [], "fault_count": 0, "minimum_index": 0, "dropped_by_record": null, "key_unproven": false,
-            })
-        );
-        assert!(report.into_result().is_ok());
-    }
-
-    #[test]
-    fn a_changed_byte_is_found_and_placed() {
-        let report = check(vec![head_of(&["a", "b", "c"])], &["a", "B", "c"], &["a", "b", "c"]);
-        assert_eq!(report.count, 2);
-        assert!(report.faults[0].contains("record 1"), "{report:?}");
-        let failure = report.into_result().unwrap_err();
-        assert!(failure.to_human().contains("record 1"));
-    }
-
-    #[test]
-    fn history_that_was_rewritten_with_its_hashes_shows_against_an_older_head() {
-        let rewritten = ["x", "b", "c"];
-        let report = check(vec![head_of(&rewritten), head_of(&["a", "b"])], &rewritten, &rewritten);
-        assert_eq!(report.count, 1, "{report:?}");
-        assert!(report.faults[0].contains("first 2 records"), "{report:?}");
-    }
-
-    #[test]
-    fn a_lost_end_is_found() {
-        let report = check(vec![head_of(&["a", "b", "c"])], &["a", "b"], &["a", "b"]);
-        assert!(report.faults[0].contains("record 2 is the first one missing"), "{report:?}");
-    }
-
-    #[test]
-    fn a_gap_ends_the_check() {
-        let mut check = LogCheck::new(vec![]);
-        let failure = check.record(1, b"b", Stored::Leaf(None)).unwrap_err();
-        assert!(failure.to_human().contains("record 0 is missing"));
-    }
-
-    #[test]
-    fn damaged_nodes_of_a_directory_are_found() {
-        let mut check = LogCheck::new(vec![]);
-        let mut look = |id: NodeId| Ok(Some(if id.level == 0 { leaf_hash(b"a") } else { leaf_hash(b"damaged") }));
-        check.record(0, b"a", Stored::Nodes(&mut look)).unwrap();
-        check.record(1, b"a", Stored::Nodes(&mut look)).unwrap();
-        assert_eq!(check.finish("x", false).count, 1);
-    }
-
-    #[test]
-    fn a_head_is_believed_only_under_the_right_key() {
-        let signer = NoteSigner::from_seed("example/log", &[1; 32]).unwrap();
-        let other = NoteSigner::from_seed("example/log", &[2; 32]).unwrap();
-        let note = SignedCheckpoint::sign(head_of(&["a"]), &[&signer]).unwrap().to_string();
-        assert_eq!(head(&note, signer.verifier()).unwrap().size(), 1);
-        assert!(head(&note, other.verifier()).is_err());
-    }
-}
+mod tests;
