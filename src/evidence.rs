@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use ballots::Ballots;
 pub use check::{Finding, Outcome, Verdict, verify, verify_opened};
-pub use gather::Gather;
+pub use gather::{Gather, Lead};
 pub use opening::{OPENING_FORMAT, OpeningError, RecordOpening, action_of};
 pub use page::html;
 pub use trust::{Trust, TrustError};

@@ -1,4 +1,4 @@
-//! What the log costs: appending to it, as a part of a decision's CPU; checking all of it; proving one record of many.
+//! What the log costs: appending to it, as a part of a decision's CPU; checking all of it; proving one record of many; dropping half.
 //! docs/performance.md tells how to read it.
 
 #[path = "../capabilities/world.rs"]
@@ -103,8 +103,19 @@ async fn main() -> Result<()> {
         micros(at(50)),
         micros(at(99))
     )?;
+    let bytes_before = on_disk(many.path())?;
+    let pruned = prune(&kernel, &log, args.rows / 2).await?;
+    let bytes_after = on_disk(many.path())?;
+    writeln!(
+        out,
+        "dropping half of them, and giving back their space: {:.2} s, {:.2} GB before, {:.2} GB after",
+        pruned.as_secs_f64(),
+        gigabytes(bytes_before),
+        gigabytes(bytes_after)
+    )?;
     if let Some(path) = &args.json {
         let figures = json!({
+            "prune_seconds": pruned.as_secs_f64(), "prune_bytes_before": bytes_before, "prune_bytes_after": bytes_after,
             "rows": args.rows, "record_bytes": record.len(), "decision_us": micros(decision), "append_us": micros(append),
             "append_percent": share, "verify_per_second": wall, "verify_per_core": cpu,
             "proof_p50_us": micros(at(50)), "proof_p99_us": micros(at(99)),
@@ -116,6 +127,30 @@ async fn main() -> Result<()> {
 
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a size to read")]
+fn gigabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
+}
+
+/// What the files of a store take.
+fn on_disk(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        bytes += if about.is_dir() { on_disk(&entry.path())? } else { about.len() };
+    }
+    Ok(bytes)
+}
+
+/// Drops the first records, until their space is given back.
+async fn prune(kernel: &RocksKernel, log: &TenantId, minimum: u64) -> Result<Duration> {
+    let begun = Instant::now();
+    let commit = Commit::new(log.clone()).record("dropped").prune(minimum);
+    kernel.commit_many(vec![commit]).await.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(begun.elapsed())
 }
 
 /// The CPU that this process has used, all threads together.

@@ -4,7 +4,7 @@ mod archive;
 mod export;
 mod questions;
 mod report;
-mod search;
+pub mod search;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! `countersign evidence`: one action's evidence in a file, and its check by somebody who trusts nobody here.
 
+mod find;
 mod open;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand};
 use countersign::client::Client;
 use countersign::evidence::{
-    Evidence, FORMAT, Gather, MAX_BYTES, Outcome, Proved, RecordOpening, Trust, Verdict, html, verify_opened,
+    Evidence, FORMAT, MAX_BYTES, Outcome, Proved, RecordOpening, Trust, Verdict, html, verify_opened,
 };
 use countersign::keystore::write_atomically;
 use countersign::proto::{
@@ -25,10 +26,11 @@ use zeroize::Zeroizing;
 
 use super::args::{Connection, read_file, read_secret};
 use super::output::{BAD, GOOD, Output, WARN, paint};
-use super::recorded::{Log, is, one_archived};
+use super::recorded::{is, one_archived};
 use super::text::Lines;
 use super::view::view_text;
 use super::{Exit, Failure};
+use find::find;
 
 #[derive(Debug, Subcommand)]
 pub enum EvidenceCommand {
@@ -113,19 +115,7 @@ async fn export(args: &ExportArgs, connection: &Connection, output: &mut Output)
     if args.out.exists() {
         return Err(Failure::usage(format!("`{}` is there already", args.out.display())).hint("name another file"));
     }
-    let mut gather = Gather::default();
-    let log = Log { data_dir: None, start: 0, archive: args.archive.as_deref() };
-    log.each(connection, output, |index, content| {
-        gather.record(index, content);
-        Ok(())
-    })
-    .await?;
-    let indices = gather.about(&args.action);
-    if indices.is_empty() {
-        let action = Visible::new(&args.action);
-        return Err(Failure::new(format!("the log has nothing about `{action}`"))
-            .hint("name a capability, an approval request or a decision"));
-    }
+    let indices = find(&args.action, args.archive.as_deref(), connection, output).await?;
     let client = connection.client().await?;
     let last = indices.last().copied().unwrap_or_default();
     let signed = checkpoint(&client, last, args.witnesses, output).await?;

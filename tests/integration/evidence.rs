@@ -7,7 +7,7 @@ mod opening;
 use std::path::PathBuf;
 use std::process::Command;
 
-use countersign::evidence::{Evidence, Trust, Verdict as Came, html, verify};
+use countersign::evidence::{Evidence, Gather, Trust, Verdict as Came, html, verify};
 use serde_json::Value;
 
 use crate::harness::flow::*;
@@ -63,6 +63,12 @@ async fn exported(server: &Server, subject: &str) -> PathBuf {
     let out = file.display().to_string();
     let args = ["evidence", "export", subject, "--out", &out, "--bundle", &bundle, "--json"];
     server.cli(&server.token("aaron", None, &[]), &args).await.json();
+    // What was searched for is what whoever reads all of the log finds.
+    let mut gather = Gather::default();
+    server.audit_records().await.iter().for_each(|record| gather.record(record.index, &record.bytes));
+    let evidence = Evidence::from_bytes(&std::fs::read(&file).unwrap()).unwrap();
+    let indices: Vec<u64> = evidence.records.iter().map(|record| record.index).collect();
+    assert_eq!(indices, gather.about(subject), "{subject}");
     file
 }
 
