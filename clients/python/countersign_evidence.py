@@ -409,12 +409,14 @@ def whom(trusted):
 
 
 def main(path, keys, **demands):
-    with open(keys, encoding="utf-8") as file:
-        trust = read_trust(file.read(), **demands)
-    with open(path, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
     try:
-        told = verify(data, trust)
+        with open(keys, "rb") as file:
+            trust = read_trust(file.read().decode("utf-8"), **demands)
+        with open(path, "rb") as file:
+            told = verify(file.read(MAX_BYTES + 1), trust)
+    except (OSError, UnicodeDecodeError) as unreadable:
+        print(f"cannot be read: {unreadable}", file=sys.stderr)
+        return 1
     except Refused as refused:
         print(f"REFUSED: {refused}", file=sys.stderr)
         return 1
