@@ -159,6 +159,10 @@ fn record(number: u64, start: Timestamp) -> Result<String> {
         if number == ONCE {
             fields.insert("glass_broken".to_owned(), json!({ "review": "rev_1" }));
         }
+        if kind == "vote" {
+            let issuer = format!("https://issuer-{}.example", by % 3);
+            fields.insert("channel".to_owned(), json!({ "kind": "grpc", "issuer": issuer }));
+        }
     }
     Ok(record.to_string())
 }
@@ -186,7 +190,8 @@ async fn fill(world: &World, rows: u64, start: Timestamp) -> Result<()> {
 
 /// By each of the fields, and by several together.
 fn questions(rows: u64, start: Timestamp) -> Result<Vec<(&'static str, Question)>> {
-    let person = EntityRef::new("Person", "person-7")?;
+    // One who votes: each sixteenth record is a vote, and 300 persons and 16 have 4 in common.
+    let person = EntityRef::new("Person", "person-8")?;
     let dataset = EntityRef::new("Dataset", "dataset-42")?;
     // A multiple of eight, which has a capability.
     let number =
@@ -210,11 +215,15 @@ fn questions(rows: u64, start: Timestamp) -> Result<Vec<(&'static str, Question)
         ("operator", value(Field::Operator, &entity_value(&person))),
         ("approver", value(Field::Approver, &entity_value(&person))),
         ("resource", value(Field::Resource, &entity_value(&dataset))),
+        ("caller", value(Field::Caller, &principal.1)),
         ("operation", value(Field::Operation, "operation-3")),
         ("rule", value(Field::Rule, "rule-9")),
         ("verdict", value(Field::Verdict, "DENY")),
         ("session", value(Field::Session, &session.to_string())),
         ("capability", value(Field::Capability, &token(number).to_string())),
+        ("bundle", value(Field::Bundle, &"b".repeat(64))),
+        ("channel", value(Field::Channel, "https://issuer-1.example")),
+        ("review, once in all", value(Field::Review, "rev_1")),
         ("mark, once in all", value(Field::Mark, "break_glass")),
         ("nobody", value(Field::Approver, &entity_value(&EntityRef::new("Person", "nobody")?))),
         ("time", middle.clone()),

@@ -16,7 +16,7 @@ use countersign::keystore::write_atomically;
 use countersign::proto::{
     ErrorReason, GetApprovalRequest, GetCheckpointRequest, GetInclusionProofRequest, ListRecordsRequest,
 };
-use countersign_audit::{CosignatureVerifier, Hash, SignedCheckpoint};
+use countersign_audit::{CosignatureVerifier, Hash, SignedCheckpoint, leaf_hash, verify_inclusion};
 use countersign_core::Digest;
 use countersign_core::visible::Visible;
 use countersign_policy::{SIGNATURES, Source};
@@ -124,9 +124,13 @@ async fn export(args: &ExportArgs, connection: &Connection, output: &mut Output)
     for index in indices {
         let content = content(&client, index, args.archive.as_deref()).await?;
         let proof = client.get_inclusion_proof(GetInclusionProofRequest { index, tree_size }).await?.hashes;
-        let proof: Result<Vec<String>, _> =
-            proof.iter().map(|hash| Hash::try_from(hash.as_slice()).map(|hash| hash.to_string())).collect();
+        let proof: Result<Vec<Hash>, _> = proof.iter().map(|hash| Hash::try_from(hash.as_slice())).collect();
         let proof = proof.map_err(|error| Failure::new(format!("the server's proof: {error}")))?;
+        let leaf = leaf_hash(&content);
+        verify_inclusion(&leaf, index, tree_size, &proof, signed.unverified().root()).map_err(|error| {
+            Failure::new(format!("record {index} is not the one that the log has: {error}")).reason("LOG_BROKEN")
+        })?;
+        let proof = proof.iter().map(ToString::to_string).collect();
         let content = String::from_utf8(content).map_err(|_| Failure::new(format!("record {index} is no text")))?;
         records.push(Proved { index, proof, content });
     }

@@ -5,13 +5,14 @@ use std::path::Path;
 use countersign::client::{Client, ClientError};
 use countersign::proto::{ErrorReason, GetCheckpointRequest, ListRecordsRequest};
 use countersign::tlog::{ArchiveError, archived};
+use countersign_audit::{Frontier, leaf_hash};
 use countersign_policy::{Bundle, Entities};
 use countersign_store::StoreError;
 
-use super::Failure;
 use super::args::Connection;
 use super::output::Output;
 use super::question::BundleArgs;
+use super::{Failure, logcheck};
 
 /// Why reading a log ended early.
 pub enum Stopped {
@@ -103,13 +104,17 @@ impl Log<'_> {
         let (first, start) = match self.archive {
             Some(dir) => {
                 let minimum = client.get_checkpoint(GetCheckpointRequest::default()).await?.minimum_index;
-                archived(dir, self.start, minimum, |index, content| Ok(look(index, content)?)).map_err(
-                    |error: Stopped| match error {
-                        Stopped::Taking(failure) => failure,
-                        Stopped::Copy(error) => copy_failed(dir, &error),
-                        Stopped::Store(error) => Failure::new(error.to_string()),
-                    },
-                )?;
+                let mut edge = Frontier::empty();
+                let read = archived(dir, 0, minimum, |index, content| {
+                    edge.append(leaf_hash(content));
+                    if index >= self.start { Ok(look(index, content)?) } else { Ok(()) }
+                });
+                read.map_err(|error: Stopped| match error {
+                    Stopped::Taking(failure) => failure,
+                    Stopped::Copy(error) => copy_failed(dir, &error),
+                    Stopped::Store(error) => Failure::new(error.to_string()),
+                })?;
+                is_of(&client, dir, &edge).await?;
                 (self.start, self.start.max(minimum))
             }
             None => {
@@ -132,6 +137,23 @@ impl Log<'_> {
             request = ListRecordsRequest { start: 0, page_size: 1_000, page_token: page.next_page_token };
         }
     }
+}
+
+/// That the records of a copy are those that the server dropped.
+async fn is_of(client: &Client, dir: &Path, edge: &Frontier) -> Result<(), Failure> {
+    let size = edge.size();
+    if size == 0 {
+        return Ok(());
+    }
+    let head = client.get_checkpoint(GetCheckpointRequest { published: false, tree_size: size }).await?;
+    let key = head.verifier_key.parse().map_err(|error| Failure::new(format!("the server's log key: {error}")))?;
+    let head = logcheck::head(&head.note, &key)?;
+    if head.size() == size && *head.root() == edge.root() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("the copy in `{}` is of another log, or was changed", dir.display()))
+        .reason("ARCHIVE_REFUSED")
+        .hint("`countersign audit verify --tiles DIR` says more; keep the copy as it is, and use another one"))
 }
 
 /// The first record from `start` on that a server has, and that those before it are passed over.

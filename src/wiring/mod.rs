@@ -456,6 +456,7 @@ async fn open_engine(
                 per_hour: config.approvals.asked_per_hour_per_principal,
             },
             keep_records: config.log.keep(),
+            publishes: config.log.tiles.is_some(),
             glass: GlassBudget { times: config.break_glass.times_per_person, within: config.break_glass.window() },
             ..Limits::default()
         },

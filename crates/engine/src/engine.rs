@@ -60,6 +60,8 @@ pub struct Limits {
     pub kept: Duration,
     /// How long each record of the log is kept at least. `None`: for ever, and nobody drops one.
     pub keep_records: Option<Duration>,
+    /// Whether the log is published: then no record is dropped before it was.
+    pub publishes: bool,
 }
 
 impl Default for Limits {
@@ -73,6 +75,7 @@ impl Default for Limits {
             glass: GlassBudget::default(),
             kept: Duration::from_secs(25 * 60 * 60),
             keep_records: None,
+            publishes: false,
         }
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::ask::require_request_id;
 use crate::engine::{Call, Engine, Replayable, Scene, tenant_entity};
 use crate::error::Error;
+use crate::published::LogStanding;
 use crate::record::Event;
 
 /// The longest name of a copy, in bytes.
@@ -109,10 +110,13 @@ impl<K: Kernel> Engine<K> {
                 "the root of the first {minimum_index} is `{has}` here, and not `{root}`: the copy is of another log, or damaged"
             ));
         }
-        if let Some(published) = self.published.load_full().map(|note| note.unverified().size())
-            && published < minimum_index
-        {
-            return refused(format!("{published} are published yet, and the others would never be; try again later"));
+        if self.limits.publishes {
+            let published = self.published_of(size).await?;
+            if published < minimum_index {
+                return refused(format!(
+                    "{published} are published yet, and the others would never be; try again later"
+                ));
+            }
         }
         // What is counted and found is to be of all that ever was.
         self.count_figures().await?;
@@ -123,6 +127,14 @@ impl<K: Kernel> Engine<K> {
             return refused(format!("the newest of them is {age} old, and `log.keep_days` keeps each for {keep}"));
         }
         Ok((from, newest))
+    }
+
+    /// How many records of this log others can see. What was published of another history shows none of them.
+    async fn published_of(&self, size: u64) -> Result<u64, Error> {
+        let Some(note) = self.published.load_full() else { return Ok(0) };
+        let head = note.unverified();
+        let continues = self.standing_to(head, size).await? == LogStanding::Continues;
+        Ok(if continues { head.size() } else { 0 })
     }
 
     /// The latest time that one of the records bears, which are whole segments.

@@ -300,7 +300,7 @@ impl<K: Kernel> Engine<K> {
         let place = match place {
             None if question.oldest_first => minimum,
             None => size,
-            Some(place) => place.clamp(minimum, size),
+            Some(place) => place.max(minimum).min(size),
         };
         let (found, bytes, records, rows) = (Vec::new(), 0, 0, 0);
         let mut search = Search { question, limit, place, size, minimum, found, bytes, records, rows };

@@ -13,6 +13,7 @@ use super::search::{SearchArgs, TimeArgs, each, line, named, text};
 use crate::cli::args::parse_entity;
 use crate::cli::output::{FAINT, Output, paint};
 use crate::cli::question::BundleDir;
+use crate::cli::recorded::first_kept;
 use crate::cli::text::count;
 use crate::cli::{Failure, json as wire};
 
@@ -147,6 +148,7 @@ fn command(args: &[&str], time: TimeArgs) -> String {
 
 /// Asks one of the questions.
 pub async fn run(question: Question, client: &Client, output: &mut Output) -> Result<(), Failure> {
+    first_kept(client, 0, output).await?;
     let name = match &question {
         Question::ApprovedAlone(_) => "approved-alone",
         Question::BreakGlass(_) => "break-glass",

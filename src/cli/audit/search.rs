@@ -12,6 +12,7 @@ use super::KINDS;
 use crate::cli::args::{parse_entity, parse_time};
 use crate::cli::capability::wire;
 use crate::cli::output::{FAINT, Output, STRONG, paint};
+use crate::cli::recorded::first_kept;
 use crate::cli::when::rfc3339;
 use crate::cli::{Failure, pages};
 
@@ -210,8 +211,14 @@ pub async fn each(
     limit: usize,
     tell: impl FnMut(Record) -> Result<(), Failure>,
 ) -> Result<usize, Failure> {
+    let mut minimum = None;
     let page = async |page_size, page_token| {
         let page = client.search_records(SearchRecordsRequest { page_size, page_token, ..search.clone() }).await?;
+        if *minimum.get_or_insert(page.minimum_index) < page.minimum_index {
+            return Err(Failure::new("records were dropped while it was searched, and may be among those looked for")
+                .reason("RECORD_PRUNED")
+                .hint("search again"));
+        }
         Ok((page.records, page.next_page_token))
     };
     pages::each(limit, page, tell).await
@@ -219,6 +226,7 @@ pub async fn each(
 
 /// Searches.
 pub async fn run(args: &SearchArgs, client: &Client, output: &mut Output) -> Result<(), Failure> {
+    first_kept(client, 0, output).await?;
     let tell = |record: Record| output.item(&crate::cli::json::record(&record), &line(&record, args.full));
     let found = each(client, &args.request(), args.limit, tell).await?;
     match found {

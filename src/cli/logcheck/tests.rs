@@ -83,3 +83,33 @@ fn a_head_is_believed_only_under_the_right_key() {
     assert_eq!(head(&note, signer.verifier()).unwrap().size(), 1);
     assert!(head(&note, other.verifier()).is_err());
 }
+
+#[test]
+fn a_record_that_tells_of_less_than_is_missing_tells_of_nothing() {
+    // Which bundles of entries are gone, of a log in which record 3,000 says that those before 1,024 are.
+    for (missing, ok) in [(1_024_u64, true), (1_280, false), (2_048, false), (2_816, false)] {
+        let mut tree = Frontier::empty();
+        let mut nodes = BTreeMap::new();
+        let mut check = LogCheck::new(vec![]);
+        let mut root = tree.root();
+        for index in 0..3_100_u64 {
+            if index == 1_024 {
+                root = tree.root();
+            }
+            let record = match index {
+                3_000 => json!({ "kind": PRUNED, "minimum_index": 1_024, "root": root }).to_string(),
+                _other => index.to_string(),
+            };
+            let leaf = leaf_hash(record.as_bytes());
+            nodes.extend(tree.append(leaf).into_iter().map(|node| (node.id, node.hash)));
+            let mut stored = |id: NodeId| Ok(nodes.get(&id).copied());
+            if index < missing {
+                check.dropped(leaf, &mut stored).unwrap();
+            } else {
+                check.record(index, record.as_bytes(), Stored::Tiles(&mut stored)).unwrap();
+            }
+        }
+        let report = check.finish("example/log", false);
+        assert_eq!(report.ok(), ok, "{missing}: {report:?}");
+    }
+}

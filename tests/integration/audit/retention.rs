@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use serde_json::Value;
 
 use super::damage::{image, write_out};
+use super::tiles::Published;
 use crate::harness::cli::{self, Finished};
 use crate::harness::flow::*;
 use crate::harness::{Options, Server, fresh_id};
@@ -82,9 +83,13 @@ async fn refusal(server: &Server, args: &[&str]) -> Value {
 
 /// What asks that everything before an index is dropped.
 async fn asking(server: &Server, minimum_index: u64) -> PruneLogRequest {
+    asking_of(&auditor(server).await, minimum_index).await
+}
+
+async fn asking_of(auditor: &Client, minimum_index: u64) -> PruneLogRequest {
     let tree_size = minimum_index;
     let request = GetCheckpointRequest { published: false, tree_size };
-    let note = auditor(server).await.get_checkpoint(request).await.unwrap().note;
+    let note = auditor.get_checkpoint(request).await.unwrap().note;
     let head = countersign_audit::SignedCheckpoint::parse(note.as_bytes()).unwrap();
     let root = head.unverified().root().as_bytes().to_vec();
     PruneLogRequest { minimum_index, root, archive: None, request_id: fresh_id() }
@@ -133,6 +138,11 @@ async fn what_is_dropped_is_told_and_proved_and_read_from_its_copy() {
     assert!(listed.stderr.contains("the records before 1024 were dropped"), "{listed:?}");
     let found = told(&server, &["audit", "search", "--kind", "log_pruned"]).await;
     let says: Value = found["content"].clone();
+    // What nobody finds any more may have been there.
+    for args in [&["audit", "search", "--capability", &early][..], &["audit", "questions", "break-glass"]] {
+        let asked = as_auditor(&server, args).await;
+        assert!(asked.code == 0 && asked.stderr.contains("the records before 1024 were dropped"), "{asked:?}");
+    }
     assert_eq!((&says["from"], &says["minimum_index"]), (&0.into(), &STEP.into()), "{found}");
     assert_eq!(says["archive"], copy.as_str());
     let heads = ["--since", &old, "--since", &scene.at("whole")];
@@ -175,11 +185,17 @@ async fn what_is_dropped_is_told_and_proved_and_read_from_its_copy() {
     // A copy that was changed is no copy.
     let entries = Path::new(&copy).join("tile/entries/002");
     let mut bytes = fs::read(&entries).unwrap();
-    bytes[100] ^= 1;
+    let place = bytes.windows(5).position(|text| text == b"ALLOW").unwrap();
+    bytes[place..place + 5].copy_from_slice(b"AL1OW");
     fs::write(&entries, bytes).unwrap();
     let verify = ["audit", "verify", "--data-dir", &data, "--archive", &copy, "--json"];
     assert_eq!(cli::run(&verify, &[]).await.json_error()["reason"], "LOG_BROKEN");
     let server = scene.server("data", 11).await;
+    let other = scene.at("other.evidence");
+    let export = ["evidence", "export", &early, "--out", &other, "--archive", &copy];
+    for believing in [&[&report[..], &["--archive", &copy]].concat()[..], &export] {
+        assert_eq!(refusal(&server, believing).await["reason"], "ARCHIVE_REFUSED");
+    }
     let agent = server.client(AGENT, Some(OPERATOR), &[]).await;
     must_mint(&agent, &open(&agent).await, &describe(), "").await;
     assert_eq!(told(&server, &["audit", "verify"]).await["minimum_index"], STEP);
@@ -283,4 +299,21 @@ async fn a_kill_while_records_are_dropped_leaves_all_of_them_or_the_record_that_
         server.terminate().await;
         server.log_verifies_offline().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_dropped_that_is_to_be_published_and_was_not() {
+    let published = Published::new();
+    // What lies there is of no log, so nothing is ever published.
+    fs::create_dir_all(published.tiles()).unwrap();
+    fs::write(published.tiles().join("checkpoint"), "not a checkpoint").unwrap();
+    let server = published.start("data", "keep_days = 1").await;
+    let agent = published.agent(&server).await;
+    let session = open(&agent).await;
+    let (left, operation) = (STEP + 10, describe());
+    let decided = futures::stream::iter(0..left).map(|_| decide(&agent, &session, &operation));
+    assert!(decided.buffer_unordered(32).all(async |decided| decided.is_ok()).await);
+    let auditor = server.client_of(&published.acme.issuer.token("aaron")).await;
+    let refused = auditor.prune_log(asking_of(&auditor, STEP).await).await.unwrap_err();
+    assert!(refused.to_string().contains("0 are published yet"), "{refused:?}");
 }

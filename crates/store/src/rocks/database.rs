@@ -260,6 +260,9 @@ impl Database {
             Some(first) => Err(damaged(format!(
                 "the log of `{log}` begins with record {first}, and record {minimum} is the first one that is kept"
             ))),
+            None if minimum > 0 => Err(damaged(format!(
+                "the log of `{log}` has no record, and record {minimum} is the first one that is kept"
+            ))),
             None => Ok(()),
         }
     }
