@@ -1,5 +1,6 @@
 //! `countersign evidence`: one action's evidence in a file, and its check by somebody who trusts nobody here.
 
+mod begins;
 mod find;
 mod open;
 
@@ -30,6 +31,7 @@ use super::recorded::{is, one_archived};
 use super::text::Lines;
 use super::view::view_text;
 use super::{Exit, Failure};
+use begins::begins;
 use find::find;
 
 #[derive(Debug, Subcommand)]
@@ -134,6 +136,7 @@ async fn export(args: &ExportArgs, connection: &Connection, output: &mut Output)
         let content = String::from_utf8(content).map_err(|_| Failure::new(format!("record {index} is no text")))?;
         records.push(Proved { index, proof, content });
     }
+    begins(&records)?;
     let mut bundles = BTreeMap::new();
     for dir in &args.bundle {
         let source = Source::read_dir(dir).map_err(|error| Failure::new(error.to_string()))?;

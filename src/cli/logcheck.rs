@@ -46,7 +46,9 @@ pub struct LogCheck {
     heads: Vec<Checkpoint>,
     /// The first record that was seen; those before it must have been dropped.
     minimum: u64,
-    /// The roots at the places where a log can be pruned, from the minimum on; none if there is no need.
+    /// The first record that is not from a copy: those before it must have been dropped, too.
+    copied: u64,
+    /// The roots at the places where a log can be pruned, from the first that was not dropped on; none if none was.
     roots: BTreeMap<u64, Hash>,
     /// What says that they were dropped.
     told: Option<Told>,
@@ -101,7 +103,7 @@ impl LogCheck {
         let minimum = frontier.size();
         let verifier = LogVerifier::resume(frontier);
         let (roots, told) = (BTreeMap::new(), None);
-        let mut check = Self { verifier, heads, minimum, roots, told, faults: Vec::new(), count: 0 };
+        let mut check = Self { verifier, heads, minimum, copied: 0, roots, told, faults: Vec::new(), count: 0 };
         check.compare();
         check.keep_root();
         check
@@ -145,10 +147,15 @@ impl LogCheck {
         }
         self.compare();
         self.keep_root();
-        if self.minimum > 0 {
+        if self.first_kept() > 0 && index >= self.first_kept() {
             self.pruned(index, content);
         }
         Ok(())
+    }
+
+    /// The first record that was not dropped.
+    const fn first_kept(&self) -> u64 {
+        if self.copied > self.minimum { self.copied } else { self.minimum }
     }
 
     /// Takes a record of which only the leaf hash is left. There must have been none before it that is there.
@@ -173,7 +180,7 @@ impl LogCheck {
 
     fn keep_root(&mut self) {
         let size = self.verifier.size();
-        if self.minimum > 0 && size.is_multiple_of(Prune::STEP) {
+        if self.first_kept() > 0 && size >= self.first_kept() && size.is_multiple_of(Prune::STEP) {
             self.roots.insert(size, self.verifier.frontier().root());
         }
     }
@@ -196,7 +203,7 @@ impl LogCheck {
         };
         let Says { minimum_index, root, archive, .. } = says;
         // It tells of fewer than are missing.
-        if minimum_index < self.minimum {
+        if minimum_index < self.first_kept() {
             return;
         }
         match self.roots.get(&minimum_index) {
@@ -211,8 +218,8 @@ impl LogCheck {
 
     /// Ends the check.
     pub fn finish(mut self, origin: &str, key_unproven: bool) -> Report {
-        if self.minimum > 0 && self.told.is_none() {
-            let minimum = self.minimum;
+        if self.first_kept() > 0 && self.told.is_none() {
+            let minimum = self.first_kept();
             self.problem(format!(
                 "the records before {minimum} are not there, and no record says that they were dropped"
             ));
@@ -292,10 +299,12 @@ impl Report {
         let verdict = if self.ok() { paint(GOOD.bold(), "ok") } else { paint(BAD, "BROKEN") };
         text.line(format!("{verdict} {}", paint(STRONG, &self.origin)));
         text.field("records", self.records).field("root", self.root);
-        if let Some(Told { record, minimum_index: _, archive }) = &self.told {
+        if let Some(Told { record, minimum_index, archive }) = &self.told {
             let copy = archive.as_ref().map(|archive| format!("; a copy is said to be at {}", Visible::new(archive)));
             let copy = copy.unwrap_or_default();
-            text.field("dropped", format!("those before {}, as record {record} says{copy}", self.minimum_index));
+            let read = if self.minimum_index == 0 { "; they are read from the copy" } else { &copy };
+            let before = if self.minimum_index == 0 { *minimum_index } else { self.minimum_index };
+            text.field("dropped", format!("those before {before}, as record {record} says{read}"));
         }
         let heads: Vec<String> = self.heads.iter().map(ToString::to_string).collect();
         text.field(
@@ -348,6 +357,7 @@ pub fn head(note: &str, key: &NoteVerifier) -> Result<Checkpoint, Failure> {
 impl LogCheck {
     /// Takes the records before `end` from a copy.
     pub fn archived(&mut self, dir: &Path, end: u64, mut progress: impl FnMut(u64)) -> Result<(), Failure> {
+        self.copied = end;
         let read = archived(dir, self.size(), end, |index, content| {
             self.record(index, content, Stored::Nothing)?;
             if index.is_multiple_of(4_096) {

@@ -128,9 +128,11 @@ impl Gather {
         let first: Vec<(&u64, &Line)> = own.clone().filter(|(_, line)| !line.ids.is_disjoint(&ids)).collect();
         sessions.extend(first.iter().filter_map(|(_, line)| line.session.as_deref()));
         let digests: BTreeSet<&str> = first.iter().filter_map(|(_, line)| line.digest.as_deref()).collect();
-        // The same action in the same session, decided before people were asked.
+        // The same action in the same session, decided before people were asked; not by what others answered, nor for another execution.
+        let nothing_else = |line: &Line| line.ids.iter().all(|id| id.starts_with("dec_") || ids.contains(id));
         let decided = own.filter(|(_, line)| {
             line.kind == "decision"
+                && nothing_else(line)
                 && line.digest.as_deref().is_some_and(|digest| digests.contains(digest))
                 && line.session.as_deref().is_some_and(|session| sessions.contains(session))
         });

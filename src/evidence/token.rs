@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use countersign_core::capability::Grant;
 use countersign_core::{TenantId, Timestamp};
 use countersign_engine::token_claims;
-use countersign_token::{KeyId, KeyRing, KeyState, Limits, PublicKey, verify};
+use countersign_token::{KeyId, KeyRing, KeyState, Limits, PublicKey, TokenError, verify};
 use serde::Deserialize as _;
 
 use super::Evidence;
@@ -68,11 +68,19 @@ fn keys(records: &[Read<'_>], trust: &Trust) -> Result<Keys, String> {
 
 /// What there is to say of one token, and the record that calls its key compromised.
 fn one(text: &str, keys: &Keys, records: &[Read<'_>], trust: &Trust) -> Result<(String, Option<u64>), String> {
-    let ring = keys.named.iter().map(|(id, (key, _))| (*id, *key, KeyState::Retired));
-    let ring = KeyRing::new(ring).map_err(|error| error.to_string())?;
+    // The record of a key is among the first of a log, and the first to be dropped: whoever trusts the key needs no record of it.
+    let trusted = trust.tokens.iter().map(|(id, key)| (*id, *key));
+    let known: BTreeMap<_, _> = trusted.chain(keys.named.iter().map(|(id, (key, _))| (*id, *key))).collect();
+    let ring = KeyRing::new(known.into_iter().map(|(id, key)| (id, key, KeyState::Retired)));
+    let ring = ring.map_err(|error| error.to_string())?;
     // Long before it expired: whether it was spent in time is what the records of the redeem are checked for.
-    let verified =
-        verify(text, &ring, Timestamp::from_millis(0), &Limits::default()).map_err(|error| error.to_string())?;
+    let verified = verify(text, &ring, Timestamp::from_millis(0), &Limits::default()).map_err(|error| {
+        if let TokenError::UnknownKey(KeyId(id)) = error {
+            format!("no record in the file names the key {id}; give it as `token ID KEY`, or export with `--archive` if its record was dropped")
+        } else {
+            error.to_string()
+        }
+    })?;
     let (id, key) = (verified.claims().token_id.to_string(), verified.key());
     let minted = records.iter().find(|record| record.text("/minted/id") == id);
     let minted = minted.ok_or_else(|| format!("no record says that `{id}` was minted"))?;

@@ -169,16 +169,17 @@ impl Publisher {
         for (count, tile) in (1_u64..).zip(tiles_between(old, new)) {
             let ids: Vec<NodeId> = tile.nodes().collect();
             let hashes = self.engine.log_hashes(&ids).await?;
-            let records =
-                if tile.level() == 0 && tile.start() >= minimum { Some(self.records(tile).await?) } else { None };
+            let dropped = tile.level() == 0 && tile.start() < minimum;
+            let records = if tile.level() == 0 && !dropped { Some(self.records(tile).await?) } else { None };
             let directory = self.directory.clone();
             blocking(move || {
                 if let Some(records) = records.filter(|records| !records.is_empty()) {
                     directory.write_entries(tile, &records)?;
                 }
                 directory.write_tile(tile, &hashes)?;
-                // The full one serves for those that it replaces. Whatever there are, from this life or one before, go.
-                if tile.is_full() { directory.remove_partial(tile) } else { Ok(()) }
+                // The full one serves for those that it replaces. Whatever there are, from this life or one before, go; but the only
+                // copy of records that were dropped stays.
+                if tile.is_full() && !dropped { directory.remove_partial(tile) } else { Ok(()) }
             })
             .await?;
             if count.is_multiple_of(TELL_EVERY) {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use countersign::client::Client;
 use countersign::evidence::{Gather, Lead};
-use countersign::proto::{Record, SearchRecordsRequest};
+use countersign::proto::{GetCheckpointRequest, Record, SearchRecordsRequest};
 use countersign_core::visible::Visible;
 
 use crate::cli::Failure;
@@ -26,8 +26,13 @@ pub async fn find(
     match by_id(subject) {
         Some(first) if archive.is_none() => {
             let client = connection.client().await?;
-            first_kept(&client, 0, output).await?;
+            let kept = first_kept(&client, 0, output).await?;
             follow(&mut gather, subject, first, &client).await?;
+            if client.get_checkpoint(GetCheckpointRequest::default()).await?.minimum_index > kept {
+                return Err(Failure::new("records were dropped while they were searched")
+                    .reason("RECORD_PRUNED")
+                    .hint("export again"));
+            }
         }
         Some(_) | None => {
             let log = Log { data_dir: None, start: 0, archive };

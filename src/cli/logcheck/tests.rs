@@ -113,3 +113,24 @@ fn a_record_that_tells_of_less_than_is_missing_tells_of_nothing() {
         assert_eq!(report.ok(), ok, "{missing}: {report:?}");
     }
 }
+
+#[test]
+fn a_copy_of_what_was_dropped_does_not_make_up_for_the_record_that_tells_of_it() {
+    for told in [true, false] {
+        let mut tree = Frontier::empty();
+        let mut check = LogCheck::new(vec![]);
+        check.copied = 1_024;
+        for index in 0..1_030_u64 {
+            let record = match index {
+                1_025 if told => {
+                    json!({ "kind": PRUNED, "minimum_index": 1_024, "root": check.roots[&1_024] }).to_string()
+                }
+                _other => index.to_string(),
+            };
+            tree.append(leaf_hash(record.as_bytes()));
+            check.record(index, record.as_bytes(), Stored::Nothing).unwrap();
+        }
+        let report = check.finish("example/log", false);
+        assert_eq!((report.ok(), report.minimum_index), (told, 0), "{report:?}");
+    }
+}

@@ -151,7 +151,7 @@ async fn what_is_dropped_is_told_and_proved_and_read_from_its_copy() {
         let report = told(&server, &verify).await;
         let gap = more.is_empty();
         assert_eq!(report["minimum_index"], if gap { STEP } else { 0 }, "{report}");
-        assert_eq!(report["dropped_by_record"].is_u64(), gap, "{report}");
+        assert!(report["dropped_by_record"].is_u64(), "{report}");
         assert_eq!(report["heads"].as_array().unwrap().len(), 3, "{report}");
     }
     let proved = told(&server, &["audit", "prove", "7"]).await;

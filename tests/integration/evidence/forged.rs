@@ -3,15 +3,21 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 
-use countersign::evidence::{Evidence, Outcome, Trust, Verdict as Came, verify};
+use countersign::evidence::{Evidence, Outcome, Proved, Trust, Verdict as Came, verify};
 use countersign_audit::{Checkpoint, Frontier, NoteSigner, SignedCheckpoint, inclusion_proof, leaf_hash};
 use serde_json::{Value, json};
 
 use super::{done, exported, scene};
+use crate::harness::Server;
 use crate::harness::flow::*;
 
 /// What comes of the same records, some of them changed, in a log of the forger's own.
 fn forged(evidence: &Evidence, change: impl Fn(&mut Value)) -> Outcome {
+    forged_before(evidence, "", change)
+}
+
+/// As whoever trusts these keys, too, sees it.
+fn forged_before(evidence: &Evidence, trusted: &str, change: impl Fn(&mut Value)) -> Outcome {
     let signer = NoteSigner::from_seed("forger.example", &[7; 32]).unwrap();
     let (mut tree, mut nodes) = (Frontier::default(), HashMap::new());
     let mut evidence = evidence.clone();
@@ -30,7 +36,7 @@ fn forged(evidence: &Evidence, change: impl Fn(&mut Value)) -> Outcome {
     }
     let head = Checkpoint::new("forger.example", size, tree.root()).unwrap();
     evidence.checkpoint = SignedCheckpoint::sign(head, &[&signer]).unwrap().note().to_string();
-    let trust = Trust::read(&format!("log {}\n", signer.verifier())).unwrap();
+    let trust = Trust::read(&format!("log {}\n{trusted}", signer.verifier())).unwrap();
     verify(&evidence.to_bytes().unwrap(), &trust).unwrap()
 }
 
@@ -105,4 +111,24 @@ async fn a_decision_that_the_policies_do_not_make_is_refused() {
         }
     });
     assert_eq!(refused(&outcome), ["the policies decide the same again"], "{outcome:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_needs_no_record_of_a_key_that_is_trusted_and_of_another_it_does() {
+    let server = Server::dev().await;
+    let agent = server.client(AGENT, Some(OPERATOR), &[]).await;
+    let minted = must_mint(&agent, &open(&agent).await, &describe(), "").await;
+    redeem(&server.person(REDEEMER).await, &minted.token, &describe()).await.unwrap();
+    let file = exported(&server, &minted.capability_id).await;
+    let mut evidence = Evidence::from_bytes(&std::fs::read(file).unwrap()).unwrap();
+    evidence.tokens.push(minted.token);
+    let of_a_key = |record: &Proved| record.content.contains("\"kind\":\"key\"");
+    let key: Value = serde_json::from_str(&evidence.records.iter().find(|one| of_a_key(one)).unwrap().content).unwrap();
+    // As after a prune: it was among the first of the log.
+    evidence.records.retain(|record| !of_a_key(record));
+    assert_eq!(refused(&forged(&evidence, |_| {})), ["the token"]);
+    let own = format!("token {} {}\n", key["key"], key["public"].as_str().unwrap());
+    let outcome = forged_before(&evidence, &own, |_| {});
+    assert_eq!(refused(&outcome), [""; 0], "{outcome:#?}");
+    assert!(outcome.findings.iter().any(|one| one.what == "the token" && one.detail.contains("which you trust")));
 }

@@ -89,6 +89,27 @@ async fn of_a_batch_that_was_answered_with_one_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_one_of_two_executions_of_the_same_action() {
+    let server = Server::dev().await;
+    let agent = server.client(AGENT, Some(OPERATOR), &[]).await;
+    let session = open(&agent).await;
+    let mut minted = Vec::new();
+    for _ in 0..2 {
+        let approval = ask(&agent, &session, &export(500)).await.unwrap().approval_id;
+        for person in ["dana", "dave"] {
+            vote(&server.person(person).await, &approval, VoteVerdict::Approve).await.unwrap();
+        }
+        let capability = must_mint(&agent, &session, &export(500), &approval).await;
+        redeem(&server.person(REDEEMER).await, &capability.token, &export(500)).await.unwrap();
+        minted.push(capability.capability_id);
+    }
+    for capability in &minted {
+        let told = holds(&server, capability).await;
+        assert_eq!(came(&told, "the quorum of each rule"), ["holds"], "{told:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_a_deny_and_of_nothing() {
     let server = Server::dev().await;
     let agent = server.client(AGENT, Some(OPERATOR), &[]).await;

@@ -1,5 +1,6 @@
 //! RocksDB as it is used here: column families, options, and how rows are encoded.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -208,9 +209,9 @@ impl Database {
         number(at.as_deref(), REVISION).map(Revision::new)
     }
 
-    /// The tenants that have a log.
+    /// The tenants that have a log, or of whose log records were dropped.
     pub(super) fn logs(&self) -> Result<Vec<TenantId>, StoreError> {
-        let mut logs = Vec::new();
+        let mut logs = self.pruned_logs()?;
         let mut records = self.0.raw_iterator_cf(self.column(Column::Log)?);
         records.seek_to_first();
         while let Some(key) = records.key() {
@@ -218,9 +219,22 @@ impl Database {
             let tenant = name.and_then(|name| TenantId::new(name).ok());
             let tenant = tenant.ok_or_else(|| damaged("a record lies under no tenant"))?;
             records.seek(Prefix::tenant(&tenant).end());
-            logs.push(tenant);
+            logs.insert(tenant);
         }
         records.status()?;
+        Ok(logs.into_iter().collect())
+    }
+
+    fn pruned_logs(&self) -> Result<BTreeSet<TenantId>, StoreError> {
+        let mut logs = BTreeSet::new();
+        let mut minimums = self.0.raw_iterator_cf(self.column(Column::Meta)?);
+        minimums.seek(MINIMUM_INDEX);
+        while let Some(name) = minimums.key().and_then(|key| key.strip_prefix(MINIMUM_INDEX.as_bytes())) {
+            let tenant = std::str::from_utf8(name).ok().and_then(|name| TenantId::new(name).ok());
+            logs.insert(tenant.ok_or_else(|| damaged("a first record is kept of no tenant"))?);
+            minimums.next();
+        }
+        minimums.status()?;
         Ok(logs)
     }
 
