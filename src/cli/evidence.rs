@@ -255,7 +255,10 @@ async fn views(client: &Client, records: &[Proved], output: &mut Output) -> Resu
             }
         }
         if named.iter().any(|view| !views.contains_key(view)) {
-            output.remark(&format!("what people were shown of {approval_id} cannot be read in full, and is left out"));
+            output.remark(&format!(
+                "what people were shown of {approval_id} is not in the file, or not all of it: the request cannot be read by you, or was deleted a day after \
+                 its end"
+            ));
         }
     }
     Ok(views)

@@ -61,5 +61,6 @@ impl Trust {
 fn token(text: &str) -> Result<(KeyId, PublicKey), String> {
     let (id, key) = text.split_once(' ').ok_or_else(|| "expected `token ID KEY`".to_owned())?;
     let id = id.parse().map_err(|_| "the id of a key that signs tokens is a number".to_owned())?;
-    Ok((KeyId(id), PublicKey::parse(key.trim()).map_err(|error| error.to_string())?))
+    let key = PublicKey::parse(key.trim()).map_err(|error| format!("expected `token ID KEY`: {error}"))?;
+    Ok((KeyId(id), key))
 }

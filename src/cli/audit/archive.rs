@@ -31,7 +31,7 @@ Examples:
   countersign audit archive --before 2026-01-01 --to /archive/acme --log-key @log.pub";
 
 pub const PRUNE_EXAMPLES: &str = "\
-Only where the server's configuration has `log.keep_days`, and none that is younger; and whole thousands (1,024) only. Their hashes stay: that \
+Only where the server's configuration has `log.keep_days`, and none that is younger; and whole 1,024s only. Their hashes stay: that \
 something stood there, and what, is proved to whoever has the copy. It cannot be undone.
 
 Examples:
@@ -67,7 +67,7 @@ pub struct PruneArgs {
     /// Keep no copy: nobody will ever read these records again
     #[arg(long, conflicts_with = "archive")]
     without_copy: bool,
-    /// Say what would be dropped, and drop nothing
+    /// Say what would be dropped, and drop nothing; whether the server lets it (`log.keep_days`) is not asked
     #[arg(long)]
     dry_run: bool,
     /// The log's key (`name+id+key`, or `@FILE`), from a channel of your own
@@ -80,7 +80,7 @@ struct Standing {
     key: NoteVerifier,
     /// The first record that the server has.
     minimum: u64,
-    /// The first record that is not before the time, down to whole thousands.
+    /// The first record that is not before the time, down to whole 1,024s.
     boundary: u64,
 }
 
@@ -99,6 +99,10 @@ pub async fn archive(args: ArchiveArgs, connection: &Connection, output: &mut Ou
         |error: ArchiveError| Failure::new(format!("`{}`: {error}", dir.display())).reason("ARCHIVE_REFUSED");
     let mut archive = Archive::open(dir.clone(), &key).map_err(unusable)?;
     let from = archive.size();
+    if from == 0 && boundary == 0 {
+        let json = json!({"archive": dir, "added": 0, "records": 0});
+        return output.document(&json, "nothing was recorded before that, in whole 1,024s: there is nothing to copy");
+    }
     if from < minimum && from < boundary {
         let problem =
             format!("`{}` has {from} records, and those from there to before {minimum} were dropped", dir.display());
@@ -134,7 +138,7 @@ pub async fn archive(args: ArchiveArgs, connection: &Connection, output: &mut Ou
     let json = json!({"archive": dir, "added": added, "records": report, "root": newest.root(), "origin": key.name()});
     let mut text = Lines::default();
     text.line(match added {
-        0 => format!("{} nothing more was recorded before that, in whole thousands", paint(GOOD.bold(), "copied:")),
+        0 => format!("{} nothing more was recorded before that, in whole 1,024s", paint(GOOD.bold(), "copied:")),
         added => format!("{} {}", paint(GOOD.bold(), "copied:"), count(added, "record", "records")),
     });
     text.field("archive", Visible::new(&dir.display().to_string()))
@@ -149,7 +153,7 @@ pub async fn prune(args: PruneArgs, connection: &Connection, output: &mut Output
     let Standing { key, minimum, boundary } = standing(&client, args.log_key.as_deref(), args.before).await?;
     if boundary <= minimum {
         let json = json!({"dropped": 0, "minimum_index": minimum});
-        return output.document(&json, "nothing that is kept was recorded before that, in whole thousands");
+        return output.document(&json, "nothing that is kept was recorded before that, in whole 1,024s");
     }
     let head = head_at(&client, boundary, &key).await?;
     if let Some(dir) = &args.archive {

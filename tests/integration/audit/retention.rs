@@ -210,6 +210,11 @@ async fn what_does_not_fit_is_not_dropped() {
     let server = scene.server("data", 10).await;
     let auditor = auditor(&server).await;
     let good = asking(&server, STEP).await;
+    // Nothing is that old, so nothing is to be copied or dropped.
+    let copied = ["audit", "archive", "--before", "2025-01-01", "--to", &scene.at("none")];
+    assert_eq!(told(&server, &copied).await["added"], 0);
+    let dropped = ["audit", "prune", "--before", "2025-01-01", "--without-copy"];
+    assert_eq!(told(&server, &dropped).await["dropped"], 0);
     let attempt = async |change: &dyn Fn(&mut PruneLogRequest)| {
         let mut request = PruneLogRequest { request_id: fresh_id(), ..good.clone() };
         change(&mut request);
