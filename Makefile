@@ -60,7 +60,7 @@ bench-capabilities: setup-build ## Measure redeems beside ten million capabiliti
 bench-log: setup-build ## Measure appending to the log, checking and proving one of ten million records; takes 25 GB of disk and some minutes
 	cargo bench --workspace --profile dev --bench log -- $(BENCH)
 
-bench-questions: setup-build ## Measure searches of a log of ten million records; takes 25 GB of disk and an hour, which indexing them takes
+bench-questions: setup-build ## Measure searches of a log of ten million records; takes 25 GB of disk and a quarter of an hour, which indexing them takes most of
 	cargo bench --workspace --profile dev --bench questions -- $(BENCH)
 
 lint: setup-lint ## Check format, lints and the protocol
