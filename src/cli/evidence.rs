@@ -20,7 +20,7 @@ use countersign::proto::{
 use countersign_audit::{CosignatureVerifier, Hash, SignedCheckpoint, leaf_hash, verify_inclusion};
 use countersign_core::Digest;
 use countersign_core::visible::Visible;
-use countersign_policy::{SIGNATURES, Source};
+use countersign_policy::{Source, can_decide};
 use countersign_token::unverified_claims;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -145,9 +145,7 @@ async fn export(args: &ExportArgs, connection: &Connection, output: &mut Output)
             return Err(Failure::new(format!("no record about it names the bundle in `{}` ({digest})", dir.display())));
         }
         // What cannot decide is in no digest, and nobody could tell whether it was changed.
-        let decides =
-            |path: &str| !path.starts_with("scenarios/") && !path.starts_with("properties/") && path != SIGNATURES;
-        let files = source.files().iter().filter(|(path, _)| decides(path));
+        let files = source.files().iter().filter(|(path, _)| can_decide(path));
         bundles.insert(digest, files.map(|(path, text)| (path.clone(), text.clone())).collect());
     }
     let number = records.len();

@@ -20,7 +20,7 @@ use super::output::{BAD, FAINT, GOOD, STRONG, WARN, paint};
 use super::recorded::{Stopped, copy_failed};
 use super::text::Lines;
 
-pub use server::{check_server, server_head};
+pub use server::{check_server, server_head, server_head_at};
 
 /// How many faults are told one by one.
 const TOLD: usize = 20;

@@ -9,10 +9,11 @@ use countersign_audit::{Frontier, leaf_hash};
 use countersign_policy::{Bundle, Entities};
 use countersign_store::StoreError;
 
+use super::Failure;
 use super::args::Connection;
+use super::logcheck::server_head_at;
 use super::output::Output;
 use super::question::BundleArgs;
-use super::{Failure, logcheck};
 
 /// Why reading a log ended early.
 pub enum Stopped {
@@ -145,9 +146,7 @@ async fn is_of(client: &Client, dir: &Path, edge: &Frontier) -> Result<(), Failu
     if size == 0 {
         return Ok(());
     }
-    let head = client.get_checkpoint(GetCheckpointRequest { published: false, tree_size: size }).await?;
-    let key = head.verifier_key.parse().map_err(|error| Failure::new(format!("the server's log key: {error}")))?;
-    let head = logcheck::head(&head.note, &key)?;
+    let (head, _) = server_head_at(client, None, size).await?;
     if head.size() == size && *head.root() == edge.root() {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use countersign_core::claimed::{Claimed, groups_at};
 use countersign_core::pre_approval::PreApproval;
 use countersign_core::{Action, EntityRef, Timestamp};
 use countersign_engine::judge::answer_query;
-use countersign_policy::{Bundle, Entities, RecordedDecision, Replayed, SIGNATURES, Source, View};
+use countersign_policy::{Bundle, Entities, RecordedDecision, Replayed, Source, View, can_decide};
 use serde::Deserialize;
 
 use super::Evidence;
@@ -70,9 +70,7 @@ fn bundles(evidence: &Evidence, records: &[Read<'_>]) -> Result<BTreeMap<String,
     for (digest, files) in &evidence.bundles {
         let wrong = |why: String| format!("the bundle {digest}: {why}");
         let named = records.iter().any(|record| record.text("/bundle") == digest);
-        let stray = files
-            .keys()
-            .any(|path| path.starts_with("scenarios/") || path.starts_with("properties/") || path == SIGNATURES);
+        let stray = files.keys().any(|path| !can_decide(path));
         let source = Source::from_files(files.clone()).map_err(|error| wrong(error.to_string()))?;
         if !named || stray || source.digest().to_string() != *digest {
             return Err(wrong("its files are not those of a bundle that the records name".to_owned()));

@@ -52,6 +52,6 @@ pub use manifest::{PUBLISH_AUDIENCE, publish_input};
 pub use narrow::NotNarrowed;
 pub use policies::Kind as SetKind;
 pub use question::{Question, RecordError, RecordedDecision, Replayed};
-pub use source::{SIGNATURES, Source, SourceError, Stamp};
+pub use source::{SIGNATURES, Source, SourceError, Stamp, can_decide};
 pub use stored::{CheckedEntity, Entities, EntityData, EntityMisfit};
 pub use view::{Reads, View};

@@ -191,7 +191,9 @@ impl Source {
     }
 }
 
-fn can_decide(path: &str) -> bool {
+/// Whether the file of a path is part of what decides, and so of [`Source::digest`].
+#[must_use]
+pub fn can_decide(path: &str) -> bool {
     !path.starts_with(SCENARIOS) && !path.starts_with(PROPERTIES) && path != SIGNATURES
 }
 

@@ -16,7 +16,16 @@ const PAGE: i32 = 500;
 
 /// The server's head, under the key that was given, else the server's own.
 pub async fn server_head(client: &Client, key: Option<NoteVerifier>) -> Result<(Checkpoint, NoteVerifier), Failure> {
-    let answer = client.get_checkpoint(GetCheckpointRequest::default()).await?;
+    server_head_at(client, key, 0).await
+}
+
+/// As [`server_head`], of the log when it had so many records; 0 is now.
+pub async fn server_head_at(
+    client: &Client,
+    key: Option<NoteVerifier>,
+    tree_size: u64,
+) -> Result<(Checkpoint, NoteVerifier), Failure> {
+    let answer = client.get_checkpoint(GetCheckpointRequest { published: false, tree_size }).await?;
     let key = match key {
         Some(key) => key,
         None => answer.verifier_key.parse().map_err(|error| Failure::new(format!("the server's log key: {error}")))?,

@@ -227,6 +227,21 @@ async fn a_log_that_lost_its_beginning_is_no_pruned_one() {
 }
 
 #[tokio::test]
+async fn a_log_of_which_nothing_but_its_minimum_index_is_left_is_damaged() {
+    let mut store = OnDisk::new();
+    done(store.kernel(), crate::Commit::new(acme()).record("x")).await;
+    done(store.kernel(), crate::Commit::new(acme()).record("told").prune(1)).await;
+    store.kernel = None;
+    drop(open(&store).unwrap());
+    let columns = ["default", "rows", "log", "nodes"];
+    let database = rocksdb::DB::open_cf(&rocksdb::Options::default(), store.path(), columns).unwrap();
+    database.delete_cf(database.cf_handle("log").unwrap(), super::super::database::log_key(&acme(), 1)).unwrap();
+    drop(database);
+    let error = open(&store).unwrap_err();
+    assert!(matches!(&error, OpenError::Damaged { reason, .. } if reason.contains("has no record")), "{error}");
+}
+
+#[tokio::test]
 async fn a_pruned_log_gives_back_its_space() {
     let store = OnDisk::new();
     let record = |number: u32| countersign_core::Digest::of(&number.to_be_bytes()).to_string().repeat(500);
